@@ -1,0 +1,45 @@
+# Every command sets up what it needs: a virtual environment in .venv from names and versions in constraints.txt.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all check format bench bench-rivals docs clean
+
+$(VENV)/.run: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e . rich
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.run
+	@$(PIP) attrs hypothesis numpy pydantic pytest pytest-timeout mypy 'pyright[nodejs]' ruff
+	@touch $@
+
+demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.
+	@$(BIN)/python docs/examples/census.py
+
+test: $(VENV)/.check  ## The whole test-suite.
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.check  ## Format, lint, types and layers.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/pyright
+	@$(BIN)/python -m pytest -q tests/test_layers.py
+
+format: $(VENV)/.check
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+bench: $(VENV)/.check  ## Ratios against asyncio and the standard pools; results kept in benchmarks/results.
+	@$(BIN)/python -m benchmarks
+
+bench-rivals: $(VENV)/.check  ## Prefect, Dask, Ray and others, each in an environment of its own.
+	@$(BIN)/python -m benchmarks.rivals
+
+docs: $(VENV)/.check  ## Run every example of the docs and README.
+	@$(BIN)/python -m pytest -q tests/docs
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

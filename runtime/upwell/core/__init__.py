@@ -1,0 +1,1 @@
+"""Decisions only: records, states, options and rules. No asyncio, clock, files or threads in here."""

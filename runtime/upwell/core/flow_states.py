@@ -1,0 +1,32 @@
+"""The final state of a flow run: decided from what it raised, what it returned and what became of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from upwell.core.lifecycle import Finish
+from upwell.core.states import CANCELLED, COMPLETED, FAILED, PAUSED, State
+
+
+def state_from_states(states: Sequence[State]) -> Finish:
+    """The final state of a flow run that returned futures or states: they decide."""
+    total = len(states)
+    if all(state.is_completed() for state in states):
+        return Finish(COMPLETED, None, "All states completed.")
+    cancelled = sum(state.is_cancelled() for state in states)
+    if cancelled:
+        return Finish(CANCELLED, None, f"{cancelled}/{total} states cancelled.")
+    if any(state.is_paused() for state in states):
+        return Finish(PAUSED, None, "A returned state is paused.")
+    failed = sum(state.is_failed() or state.is_crashed() for state in states)
+    if failed:
+        return Finish(FAILED, None, f"{failed}/{total} states failed.")
+    unfinished = sum(not state.is_completed() for state in states)
+    return Finish(FAILED, None, f"{unfinished}/{total} states are not final.")
+
+
+def state_from_unseen(names: str, failed: int, total: int) -> Finish:
+    """The final state of a flow run that returned normally while task runs failed that nobody looked at."""
+    runs = "task run" if total == 1 else "task runs"
+    verb = "was" if failed == 1 else "were"
+    return Finish(FAILED, None, f"{failed} of {total} {runs} failed and {verb} never looked at: {names}")

@@ -1,0 +1,1 @@
+"""Carries decisions out in asyncio: how runs are dispatched, attempted, awaited, cancelled and settled."""

@@ -1,0 +1,194 @@
+"""Which scope a call belongs to: the flow run around it, the runtime around it, or one made for the occasion.
+
+Outside of flows and runtimes, code on a running loop gets an engine for that loop, which ends with it; code
+without a loop gets the *portal*: one loop of our own on a thread beside the caller, for the whole process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from upwell.core.errors import RuntimeClosedError
+from upwell.engine.runtime import Engine
+from upwell.engine.scope import CURRENT_SCOPE, Scope
+
+CURRENT_ENGINE: ContextVar[Engine | None] = ContextVar("upwell_engine", default=None)
+"""The runtime that was opened around this code."""
+
+
+def current_scope() -> Scope:
+    """The scope that owns what the caller starts.
+
+    Raises:
+        RuntimeClosedError: the flow run around the caller has ended.
+    """
+    scope = CURRENT_SCOPE.get()
+    if scope is None:
+        engine = CURRENT_ENGINE.get()
+        if engine is None:
+            return _scope_outside()
+        scope = engine.scope
+    if scope.ended:
+        raise RuntimeClosedError(
+            f"{scope.name} has ended, so nothing can be started in it any more. "
+            "Wait for background code before the flow returns, or start it outside of the flow."
+        )
+    return scope
+
+
+def engine_for_flow() -> Engine | Callable[[], Engine]:
+    """The engine for a flow run that begins here; the portal is made only when something is submitted."""
+    scope = CURRENT_SCOPE.get()
+    engine = scope.engine if scope is not None and scope.has_engine else CURRENT_ENGINE.get()
+    loop = _running_loop()
+    if loop is None:
+        return engine if isinstance(engine, Engine) else portal_engine  # a worker's thread, or a plain caller's
+    if isinstance(engine, Engine) and engine.loop is loop:
+        return engine
+    return engine_of(loop)
+
+
+def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
+    """The same for a flow that blocks its thread: a loop's own thread cannot drive what it waits for."""
+    return portal_engine if _running_loop() is not None else engine_for_flow()
+
+
+def _scope_outside() -> Scope:
+    loop = _running_loop()
+    return engine_of(loop).scope if loop is not None else OUTSIDE
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    return asyncio._get_running_loop()
+
+
+# --- an engine for a loop that is not ours ----------------------------------------------------------------
+
+_engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
+
+
+def engine_of(loop: asyncio.AbstractEventLoop) -> Engine:
+    """The engine of the running loop; it is closed when the loop shuts its asynchronous generators down."""
+    engine = _engines.get(loop)
+    if engine is None or engine.closed:
+        engine = _engines[loop] = Engine(loop)
+        _close_with_loop(engine)
+    return engine
+
+
+def _close_with_loop(engine: Engine) -> None:
+    """`asyncio.run` closes every asynchronous generator that began on its loop: one of them carries our end."""
+
+    async def until_the_loop_ends() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await engine.close("The event loop ends.")
+
+    generator = until_the_loop_ends()
+    try:
+        generator.__anext__().send(None)
+    except StopIteration:
+        pass
+    engine.keeps = generator
+
+
+# --- the portal: a loop of our own beside callers that have none ------------------------------------------
+
+CLOSE_SECONDS: Final = 10.0
+"""How long the end of the process waits for what the portal still runs."""
+
+
+class Portal:
+    """An event loop on a daemon thread, with an engine; uvloop where it is installed."""
+
+    def __init__(self, task_runner: Any = None, limits: Mapping[str, Any] | None = None) -> None:
+        self.pid = os.getpid()
+        self.loop = _new_loop()
+        self._begun = threading.Event()
+        self._options = (task_runner, limits)
+        self._thread = threading.Thread(target=self._serve, name="upwell-loop", daemon=True)
+        self._thread.start()
+        self._begun.wait()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.engine = Engine(self.loop, *self._options)
+        self.loop.call_soon(self._begun.set)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()
+
+    def run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Run a coroutine on the portal's loop and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+
+    def close(self) -> None:
+        """End everything, then the loop and its thread."""
+        if not self._thread.is_alive() or self.pid != os.getpid():
+            return
+        try:
+            self.run(self.engine.close(), CLOSE_SECONDS)
+        except TimeoutError:
+            pass
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(CLOSE_SECONDS)
+
+
+_portal: Portal | None = None
+_opening = threading.Lock()
+
+
+def portal() -> Portal:
+    """The process's portal, started when it is first needed; a forked child starts its own."""
+    global _portal
+    if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
+        with _opening:
+            if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
+                _portal = Portal()
+                atexit.register(_portal.close)
+    return _portal
+
+
+def portal_engine() -> Engine:
+    """The engine of the process's portal."""
+    return portal().engine
+
+
+def close_portal() -> None:
+    """End the portal now instead of at the end of the process; the next use starts a new one."""
+    global _portal
+    with _opening:
+        closing, _portal = _portal, None
+    if closing is not None:
+        atexit.unregister(closing.close)
+        closing.close()
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # only here: it costs milliseconds, and most programs bring a loop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class _Outside(Scope):
+    """The scope of what is started without a flow, a runtime or a loop: the current portal's."""
+
+    @property
+    def engine(self) -> Any:
+        return portal_engine()
+
+
+OUTSIDE: Final = _Outside(portal_engine, "the process")

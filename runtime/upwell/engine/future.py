@@ -1,0 +1,415 @@
+"""The future of a run: the handle that users hold, and the live record that the engine moves.
+
+Both are one object, because a million of them must be cheap: a msgspec Struct whose fields are plain values
+is not even tracked by the garbage collector until a container is put into it.
+
+Threads: the engine changes a run on its loop's thread only. Anyone may read, and `watch` from any thread:
+whoever takes a watcher out of the deque calls it, so each is called exactly once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from asyncio import get_running_loop
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from contextvars import Context, ContextVar
+from functools import partial
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from upwell.core.definition import Definition
+from upwell.core.errors import BlockingWaitError, CancelledRun, NotReadyRun
+from upwell.core.ids import uuid7
+from upwell.core.states import (
+    CANCELLED,
+    COMPLETED,
+    NOT_READY,
+    PENDING,
+    SCHEDULED,
+    State,
+    StateType,
+)
+from upwell.engine.clock import moment
+from upwell.engine.scope import CURRENT_SCOPE, Scope, Series
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class TaskFuture(Generic[R_co]):
+    """A result that may not be there yet. Base of upwell's futures, and of anybody's who brings their own.
+
+    An implementation gives `state`, `wait`, `result` and `add_done_callback`; awaiting it then works.
+    """
+
+    __slots__ = ()
+
+    @property
+    def state(self) -> State:
+        """The state of the run now."""
+        raise NotImplementedError
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the run has ended, for at most `timeout` seconds; returns in either case."""
+        raise NotImplementedError
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R_co:
+        """Block until the run has ended and return its result; see `State.result` for what is raised.
+
+        Raises:
+            TimeoutError: not ended within `timeout` seconds.
+        """
+        raise NotImplementedError
+
+    def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
+        """Call `fn(future)` once the run has ended; at once if it has."""
+        raise NotImplementedError
+
+    def is_done(self) -> bool:
+        """Whether the run has ended."""
+        return self.state.is_final()
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        """Wait on the running loop without blocking it, and return the result."""
+        if not self.is_done():
+            loop = get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, waiter, None))
+            yield from waiter
+        return self.result()
+
+
+class Call(Struct, gc=False, eq=False):
+    """What the runs of one submit or map have in common.
+
+    context: the submitter's, inherited by each run; let go when the last has ended.
+    unary: a run's `item` is its only argument; else it is the tuple of its positional arguments.
+    row_names: which keyword arguments differ by run; their values stand at the end of `item`.
+    plain: nothing is to be done when a run of it completes: it may take the shortest path to its end.
+    straight: nothing stands before its runs: they are ready for the loop as they come.
+    attempt: makes the coroutine of one attempt, for runs on the loop.
+    gates: the limits that a run passes, in order, before it starts.
+    runner: the task runner that executes the runs; None: the loop.
+    """
+
+    series: Series
+    definition: Definition
+    scope: Scope
+    context: Any
+    parent: Any
+    created: float
+    tags: frozenset[str]
+    open: int
+    unary: bool = False
+    plain: bool = False
+    straight: bool = False
+    attempt: Any = None
+    kwargs: Any = None
+    row_names: tuple[str, ...] = ()
+    gates: Any = ()
+    runner: Any = None
+
+    def run_ended(self) -> None:
+        """The last run of this call has ended: let go of what they shared."""
+        self.context = self.kwargs = None
+        self.scope.call_ended()
+
+
+class RunFuture(TaskFuture[R], Struct, eq=False):
+    """One task run, or one submitted flow run."""
+
+    call: Call
+    number: int
+    item: Any = None
+    status: StateType = PENDING
+    done: bool = False
+    looked: bool = False
+    run_count: int = 0
+    started: float = 0.0
+    ended: float = 0.0
+    value: Any = None
+    message: str | None = None
+    state_name: str | None = None
+    traceback: Any = None
+    watchers: Any = None
+    upstream: Any = None
+    gates_held: int = 0
+    due: float = 0.0
+    own_name: str | None = None
+    inline: bool = False
+    waits_for: Any = None
+
+    # --- who it is ------------------------------------------------------------------------------------
+
+    @property
+    def task_run_id(self) -> UUID:
+        """The run's id, a UUIDv7."""
+        return uuid7(self.call.created, self.call.series.id_base + self.number)
+
+    @property
+    def name(self) -> str:
+        """The run's name: `fetch-3`, or what `task_run_name` makes of its arguments."""
+        call = self.call
+        return self.own_name or f"{call.definition.name}-{self.number}"
+
+    @property
+    def tags(self) -> frozenset[str]:
+        """The task's tags and those of `with tags(...)` around the call."""
+        return self.call.tags
+
+    @property
+    def state(self) -> State:
+        """The state of the run now."""
+        self.looked = True
+        return self.peek()
+
+    def peek(self) -> State:
+        """The state, without counting as someone who looked at the outcome."""
+        seconds = self.ended if self.done else self.due if self.status is SCHEDULED else self.started
+        return State(
+            type=self.status,
+            name=self.state_name or self.status.value.capitalize(),
+            timestamp=moment(seconds or self.call.created),
+            message=self.message or self._reason(),
+            data=self.value if self.done else None,
+            scheduled_time=moment(self.due) if self.status is SCHEDULED else None,
+        )
+
+    def _reason(self) -> str | None:
+        """Why a run that has not begun has not."""
+        if self.status is PENDING:
+            if self.upstream:
+                waits_for = next((d.future for d in self.upstream if not d.future.is_done()), None)
+                return f"Waits for {getattr(waits_for, 'name', waits_for)!r}." if waits_for else "About to start."
+            return "Ready, and waits for its turn."
+        if self.status is SCHEDULED and self.gates_held < len(self.call.gates):
+            return str(self.call.gates[self.gates_held].reason())
+        return None
+
+    def parameters(self) -> dict[str, Any]:
+        """Argument by name while the run is under way; empty once it has ended."""
+        if self.done:
+            return {}
+        return self.call.definition.parameters.bind(self.args, dict(self.kwargs))
+
+    def __repr__(self) -> str:
+        return f"<TaskFuture {self.name!r} {self.peek()}>"
+
+    # --- waiting --------------------------------------------------------------------------------------
+
+    def is_done(self) -> bool:
+        """Whether the run has ended."""
+        return self.done
+
+    def watch(self, watcher: Callable[[RunFuture[Any]], object]) -> None:
+        """Call `watcher(run)` once the run has ended: at once if it has, else on the loop's thread."""
+        if not self.done:
+            watchers = self.watchers
+            if watchers is None:
+                with _WATCHING:
+                    watchers = self.watchers
+                    if watchers is None:
+                        watchers = self.watchers = deque()
+            watchers.append(watcher)
+            if not self.done:
+                return
+            try:
+                watchers.remove(watcher)
+            except ValueError:  # whoever ended the run has taken it
+                return
+        watcher(self)
+
+    def unwatch(self, watcher: Callable[[RunFuture[Any]], object]) -> None:
+        """Forget a watcher, called or not."""
+        if self.watchers:
+            try:
+                self.watchers.remove(watcher)
+            except ValueError:
+                pass
+
+    def notify(self) -> None:
+        """Call every watcher; the run has ended."""
+        watchers = self.watchers
+        while watchers:
+            try:
+                watcher = watchers.popleft()
+            except IndexError:  # its own thread took it back
+                return
+            try:
+                watcher(self)
+            except Exception:
+                _logger.exception("A callback of %r failed", self.name)
+
+    def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
+        """Call `fn(future)` once the run has ended; at once if it has. What it raises is logged."""
+        self.looked = True
+        self.watch(fn)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until the run has ended, for at most `timeout` seconds; returns in either case.
+
+        Raises:
+            BlockingWaitError: on the event loop's own thread, where the wait could never end.
+        """
+        self.looked = True
+        if self.done:
+            return
+        engine = self.call.scope.engine
+        if engine.on_loop_thread():
+            raise BlockingWaitError(
+                f"A blocking wait for {self.name!r} on the event loop's own thread would never end. "
+                "Await it instead: `await future`."
+            )
+        gate = threading.Lock()
+        gate.acquire()
+        watcher: Callable[[Any], object] = partial(_open, gate)
+        self.watch(watcher)
+        waiting = run_that_waits()
+        seconds = -1 if timeout is None else max(timeout, 0)
+        if waiting is None:
+            gate.acquire(timeout=seconds)
+        else:
+            with engine.step_aside(waiting, self):
+                gate.acquire(timeout=seconds)
+        self.unwatch(watcher)
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
+        """The result, after blocking until the run has ended.
+
+        Raises:
+            TimeoutError: not ended within `timeout` seconds.
+            BlockingWaitError: on the event loop's own thread; await the future instead.
+            The run's own exception, unless `raise_on_failure` is False: then it is returned.
+        """
+        self.looked = True
+        if not self.done:
+            self.wait(timeout)
+            if not self.done:
+                raise TimeoutError(f"{self.name!r} has not ended within {timeout} seconds; it goes on.")
+        if self.status is COMPLETED:
+            return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
+        if raise_on_failure:
+            raise self.exception()
+        return self.exception()  # type: ignore[return-value]  # asked for: the exception in place of the result
+
+    def exception(self) -> BaseException:
+        """The exception that stands for a run that did not complete, with the traceback it was raised with."""
+        error = self.value
+        if isinstance(error, BaseException):
+            return error.with_traceback(self.traceback)
+        if self.status is PENDING and self.state_name == NOT_READY:
+            return NotReadyRun(f"{self.name!r} never began: {self.message}")
+        if self.status is CANCELLED:
+            return CancelledRun(f"{self.name!r} was cancelled: {self.message}")
+        return self.peek().exception()
+
+    def __await__(self) -> Generator[Any, None, R]:
+        self.looked = True
+        if not self.done:
+            loop = get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            wake: Callable[[Any], object] = partial(_wake, waiter)
+            engine = self.call.scope.engine
+            if loop is not engine.loop:
+                wake = partial(_wake_elsewhere, loop, waiter)
+            self.watch(wake)
+            waiting = run_that_waits()
+            try:
+                if waiting is None:
+                    yield from waiter
+                else:
+                    yield from engine.step_aside_until(waiting, waiter, self).__await__()
+            except BaseException:
+                self.unwatch(wake)
+                raise
+        if self.status is COMPLETED:
+            return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
+        raise self.exception()
+
+    # --- what a task runner sees (core.seams.Attempt) ---------------------------------------------------
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        return self.call.definition.fn
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        call = self.call
+        if call.unary:
+            return (self.item,)
+        return self.item[: -len(call.row_names)] if call.row_names else self.item or ()
+
+    def args_row(self) -> tuple[Any, ...]:
+        """All of the run's own values in one tuple, as in a `Call` that is not unary."""
+        return (self.item,) if self.call.unary else self.item or ()
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        call = self.call
+        if call.row_names:
+            return {**(call.kwargs or {}), **dict(zip(call.row_names, self.item[-len(call.row_names) :], strict=True))}
+        return call.kwargs or {}
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        return self.call.definition.options.timeout_seconds
+
+    @property
+    def is_async(self) -> bool:
+        return self.call.definition.kind.is_async
+
+    def new_context(self) -> Context:
+        context: Context = self.call.context.copy()
+        context.run(CURRENT_RUN.set, self)
+        return context
+
+    def facts(self) -> dict[str, Any]:
+        flow_run = self.call.scope.flow_run
+        return {
+            "task_run_id": str(self.task_run_id),
+            "task_run_name": self.name,
+            "task_name": self.call.definition.name,
+            "tags": sorted(self.tags),
+            "run_count": self.run_count,
+            "flow_run_id": str(flow_run.id) if flow_run else None,
+            "flow_run_name": flow_run.name if flow_run else None,
+            "flow_name": flow_run.flow_name if flow_run else None,
+            "log_prints": bool(self.call.definition.options.log_prints),
+        }
+
+
+CURRENT_RUN: ContextVar[RunFuture[Any] | None] = ContextVar("upwell_run", default=None)
+"""The task run (or submitted flow run) whose code this is."""
+
+
+
+def run_that_waits() -> RunFuture[Any] | None:
+    """The run whose slots and worker a wait here keeps busy."""
+    run = CURRENT_RUN.get()
+    if run is None:
+        scope = CURRENT_SCOPE.get()
+        if scope is not None:
+            return scope.holder  # type: ignore[no-any-return]  # a run, which a scope does not know
+    return run
+
+
+_WATCHING = threading.Lock()
+_logger = logging.getLogger("upwell")
+
+
+def _wake(waiter: asyncio.Future[None], _: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _wake_elsewhere(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None], _: object) -> None:
+    loop.call_soon_threadsafe(_wake, waiter, None)
+
+
+def _open(gate: threading.Lock, _: object) -> None:
+    gate.release()

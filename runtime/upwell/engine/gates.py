@@ -1,0 +1,137 @@
+"""What a run passes on its way from ready to started: lanes of one call, the pace of one call, named limits.
+
+A gate either lets a run in at once, or keeps it and gives it to `opened` when its turn has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from upwell.core.limits import LeakyBucket, Slots
+from upwell.engine.clock import clock
+from upwell.engine.future import RunFuture
+from upwell.engine.limits import NamedLimit, Ticket
+
+Run = RunFuture[Any]
+Opened = Callable[[Run], None]
+
+
+class Gate(Protocol):
+    """All methods are called on the loop's thread."""
+
+    def enter(self, run: Run, opened: Opened) -> bool:
+        """Let the run in now, or keep it until `opened(run)`."""
+
+    def leave(self, run: Run) -> None:
+        """The run has ended, or waits for something else: its place is free."""
+
+    def forget(self, run: Run) -> None:
+        """The run will not come in any more."""
+
+    def reason(self) -> str:
+        """Why a run waits here, for a person."""
+
+
+class Lane:
+    """At most so many runs at once."""
+
+    __slots__ = ("_name", "_opened", "_slots")
+
+    def __init__(self, capacity: int, name: str) -> None:
+        self._slots: Slots[Run] = Slots(capacity)
+        self._opened: Opened | None = None
+        self._name = name
+
+    def enter(self, run: Run, opened: Opened) -> bool:
+        self._opened = opened
+        return self._slots.take(run)
+
+    def leave(self, run: Run) -> None:
+        admitted = self._slots.give_back()
+        if admitted:
+            assert self._opened is not None
+            for waiting in admitted:
+                self._opened(waiting)
+
+    def forget(self, run: Run) -> None:
+        self._slots.forget(run)
+
+    def reason(self) -> str:
+        return f"Waits for one of the {self._slots.capacity} places of {self._name}."
+
+
+class Pace:
+    """At most so many starts a second, evenly spaced."""
+
+    __slots__ = ("_bucket", "_per_second", "_waiting")
+
+    def __init__(self, per_second: float) -> None:
+        self._per_second = per_second
+        self._bucket = LeakyBucket(1.0, per_second)
+        self._waiting: dict[Run, asyncio.TimerHandle] = {}
+
+    def enter(self, run: Run, opened: Opened) -> bool:
+        seconds = self._bucket.reserve(1.0, clock().time())
+        if seconds <= 0:
+            return True
+        self._waiting[run] = asyncio.get_running_loop().call_later(seconds, self._due, run, opened)
+        return False
+
+    def _due(self, run: Run, opened: Opened) -> None:
+        del self._waiting[run]
+        opened(run)
+
+    def leave(self, run: Run) -> None:
+        pass
+
+    def forget(self, run: Run) -> None:
+        timer = self._waiting.pop(run, None)
+        if timer is not None:
+            timer.cancel()
+            self._bucket.give_back(1.0)
+
+    def reason(self) -> str:
+        return f"Waits for its turn: {self._per_second:g} starts a second."
+
+
+class LimitGate:
+    """A named limit, shared with whoever else uses it, in any thread of this process."""
+
+    __slots__ = ("_limit", "_tickets")
+
+    def __init__(self, limit: NamedLimit) -> None:
+        self._limit = limit
+        self._tickets: dict[Run, Ticket] = {}
+
+    def enter(self, run: Run, opened: Opened) -> bool:
+        loop = asyncio.get_running_loop()
+        ticket = self._limit.ticket(lambda: loop.call_soon_threadsafe(self._granted, run, opened))
+        self._tickets[run] = ticket
+        seconds = self._limit.take(ticket)
+        if seconds is None:
+            return False
+        if seconds <= 0:
+            return True
+        ticket.timer = loop.call_later(seconds, self._granted, run, opened)
+        return False
+
+    def _granted(self, run: Run, opened: Opened) -> None:
+        if run in self._tickets:
+            opened(run)
+
+    def leave(self, run: Run) -> None:
+        ticket = self._tickets.pop(run, None)
+        if ticket is not None:
+            self._limit.give_back(ticket)
+
+    def forget(self, run: Run) -> None:
+        ticket = self._tickets.pop(run, None)
+        if ticket is not None:
+            if ticket.timer is not None:
+                ticket.timer.cancel()
+            self._limit.abandon(ticket)
+
+    def reason(self) -> str:
+        return f"Waits for a slot of the limit {self._limit.name!r}."

@@ -1,0 +1,266 @@
+"""Direct calls of tasks: run here and now, in the caller's own thread or coroutine, with no hop."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncGenerator, Generator
+from typing import Any
+
+from upwell.core.definition import Definition, FunctionKind
+from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state, may_retry
+from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
+from upwell.engine.clock import clock
+from upwell.engine.current import current_scope
+from upwell.engine.future import CURRENT_RUN, RunFuture
+from upwell.engine.interrupts import interrupted_after
+from upwell.engine.limits import PROCESS_LIMITS, NamedLimit, Ticket
+from upwell.engine.logs import task_run_logger
+from upwell.engine.prelude import name_run
+from upwell.engine.prints import printing_to_log
+from upwell.engine.records import record_of
+from upwell.engine.settle import finish, log_end, retry_message, state_of
+from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, TakeSlots
+from upwell.engine.submit import FINDER, dependencies_of, new_call, value_of
+
+Run = RunFuture[Any]
+
+
+def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any) -> Run:
+    """The record of a direct call; its life is `inline_life`.
+
+    Raises:
+        ParameterBindError: the arguments do not fit.
+    """
+    if not definition.parameters.accepts(len(args), kwargs):
+        definition.parameters.bind(args, kwargs)
+    scope = current_scope()
+    call = new_call(scope, definition, 0)  # 0: the caller waits for it, so its scope need not
+    call.context = None
+    item: Any = args
+    if kwargs:
+        call.row_names = tuple(kwargs)
+        item = (*args, *kwargs.values())
+    run: Run = RunFuture(call, call.series.take(1), item, inline=True, looked=True)
+    plain = FINDER.is_plain(args, kwargs)
+    if not plain or wait_for is not None:
+        run.upstream = [*dependencies_of(scope, item), *dependencies_of(scope, wait_for)]
+    return run
+
+
+def inline_life(run: Run) -> Life[None]:
+    """From the dependencies of a direct call to its final state."""
+    definition = run.call.definition
+    try:
+        if run.upstream is not None and not (yield from _upstream(run)):
+            return
+        yield from _begin(run)
+        limits = _limits(run)
+        while True:
+            tickets: list[tuple[NamedLimit, Ticket]] = []
+            for limit in limits:
+                tickets.append((limit, (yield TakeSlots(limit))))
+            run.status = RUNNING
+            run.run_count += 1
+            run.started = clock().time()
+            outcome: Outcome = yield InlineAttempt(run)
+            for limit, ticket in reversed(tickets):
+                limit.give_back(ticket)
+            if not may_retry(outcome, run.run_count, definition.retry.retries):
+                break
+            if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
+                break
+            yield from _wait_for_retry(run, outcome)
+        yield from _end(run, outcome)
+    except BaseException as error:
+        if not run.done:
+            finish(run, StateType.CANCELLED, error, f"Cancelled: {error!r}", None, clock().time())
+        raise
+
+
+class InlineAttempt:
+    """Call the function in the caller's own thread or coroutine; answers with the outcome, never raises."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def block(self) -> Outcome:
+        run = self._run
+        definition = run.call.definition
+        token = CURRENT_RUN.set(run)
+        try:
+            if definition.plain:
+                value = definition.fn(*run.args, **run.kwargs)
+            else:
+                options = definition.options
+                with (
+                    printing_to_log(options.log_prints),
+                    interrupted_after(options.timeout_seconds, lambda: timeout_error(run)),
+                ):
+                    value = definition.fn(*run.args, **run.kwargs)
+        except BaseException as error:
+            return _outcome(error)
+        finally:
+            CURRENT_RUN.reset(token)
+        return Outcome(RETURNED, value)
+
+    async def wait(self) -> Outcome:
+        token = CURRENT_RUN.set(self._run)
+        try:
+            value = await attempt_fully(self._run)
+        except BaseException as error:
+            return _outcome(error)
+        finally:
+            CURRENT_RUN.reset(token)
+        return Outcome(RETURNED, value)
+
+
+def _outcome(error: BaseException) -> Outcome:
+    outcome = outcome_of(error)
+    if outcome.kind is WAS_CANCELLED:
+        outcome.value = error  # a direct call raises what the caller was cancelled with
+    return outcome
+
+
+def _upstream(run: Run) -> Generator[Any, Any, bool]:
+    """Wait for the futures among the arguments and put their results in their place; False: one has failed."""
+    yield AllEnded([dependency.future for dependency in run.upstream])
+    for dependency in run.upstream:
+        future = dependency.future
+        state = future.peek() if isinstance(future, RunFuture) else future.state
+        if not state.is_completed() and not dependency.allow_failure:
+            name = getattr(future, "name", future)
+            message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state}."
+            finish(run, PENDING, None, message, "NotReady", clock().time())
+            task_run_logger(run).error("Finished in state %s", run.peek())
+            return False
+    run.item = FINDER.resolve(run.item, value_of)
+    run.upstream = None
+    return True
+
+
+def _begin(run: Run) -> Life[None]:
+    definition = run.call.definition
+    name_run(run)
+    for hook in definition.hooks[RUNNING]:
+        state = State(type=RUNNING, name="Running")
+        yield from _hook(run, hook, state)
+
+
+def _limits(run: Run) -> list[NamedLimit]:
+    tags = run.call.tags
+    if not tags:
+        return []
+    scope = run.call.scope
+    known = getattr(scope.engine, "limits", PROCESS_LIMITS) if scope.has_engine else PROCESS_LIMITS
+    found = (known.get(f"tag:{tag}") for tag in sorted(tags)) if known else ()
+    return [limit for limit in found if limit is not None]
+
+
+def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:
+    definition = run.call.definition
+    state = state_of(final_state(outcome, "Task run"), outcome.value, clock().time())
+    try:
+        wanted = yield CallUser(definition.options.retry_condition_fn, definition.face, record_of(run), state)  # type: ignore[arg-type]
+    except Exception:
+        task_run_logger(run).exception("The retry condition raised, so the run is not retried")
+        return False
+    return bool(wanted)
+
+
+def _wait_for_retry(run: Run, outcome: Outcome) -> Life[None]:
+    delay = run.call.definition.retry.delay(run.run_count, random.random())
+    retry_message(run, outcome, delay)
+    if delay:
+        run.status, run.state_name = SCHEDULED, "AwaitingRetry"
+        run.due = clock().time() + delay
+        yield Sleep(delay)
+    run.status, run.state_name = PENDING, "Retrying"
+
+
+def _end(run: Run, outcome: Outcome) -> Life[None]:
+    now = clock().time()
+    if outcome.kind is RETURNED and run.call.definition.silent:
+        finish(run, COMPLETED, outcome.value, None, None, now)
+        return
+    end = final_state(outcome, "Task run")
+    state = state_of(end, outcome.value, now)
+    for hook in run.call.definition.hooks[end.type]:
+        yield from _hook(run, hook, state)
+    if end.type is not COMPLETED:
+        log_end(run, outcome, state)
+    finish(run, end.type, outcome.value, end.message, end.name, now)
+
+
+def _hook(run: Run, hook: Any, state: State) -> Life[None]:
+    try:
+        yield CallUser(hook, run.call.definition.face, record_of(run, state), state)
+    except Exception:
+        task_run_logger(run).exception("The hook %r failed", getattr(hook, "__name__", hook))
+
+
+# --- generators: the run is under way for as long as the caller takes from it --------------------------------
+
+
+def iterate_inline(run: Run) -> Generator[Any, Any, Any]:
+    """A generator task, called directly: yields what it yields, and ends the run when it is exhausted."""
+    run.status, run.run_count, run.started = RUNNING, 1, clock().time()
+    generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
+    sent: Any = None
+    while True:
+        token = CURRENT_RUN.set(run)
+        try:
+            item = generator.send(sent)
+        except StopIteration as stop:
+            finish(run, COMPLETED, stop.value, None, None, clock().time())
+            return stop.value
+        except BaseException as error:
+            end_badly(run, _outcome(error))
+            raise
+        finally:
+            CURRENT_RUN.reset(token)
+        try:
+            sent = yield item
+        except GeneratorExit:
+            generator.close()
+            finish(run, COMPLETED, None, "The caller stopped taking from it.", None, clock().time())
+            raise
+
+
+async def iterate_inline_async(run: Run) -> AsyncGenerator[Any, None]:
+    """The same for an async generator task."""
+    run.status, run.run_count, run.started = RUNNING, 1, clock().time()
+    generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
+    try:
+        while True:
+            token = CURRENT_RUN.set(run)
+            try:
+                item = await anext(generator)
+            except StopAsyncIteration:
+                finish(run, COMPLETED, None, None, None, clock().time())
+                return
+            finally:
+                CURRENT_RUN.reset(token)
+            yield item
+    except GeneratorExit:
+        await generator.aclose()
+        finish(run, COMPLETED, None, "The caller stopped taking from it.", None, clock().time())
+        raise
+    except BaseException as error:
+        end_badly(run, _outcome(error))
+        raise
+
+
+def end_badly(run: Run, outcome: Outcome) -> None:
+    """Final state and log line of a generator that raised."""
+    end = final_state(outcome, "Task run")
+    now = clock().time()
+    log_end(run, outcome, state_of(end, outcome.value, now))
+    finish(run, end.type, outcome.value, end.message, end.name, now)
+
+
+def is_stream(definition: Definition) -> bool:
+    """Whether a direct call gives a generator instead of a value."""
+    return definition.kind in (FunctionKind.GENERATOR, FunctionKind.ASYNC_GENERATOR)

@@ -1,0 +1,169 @@
+"""Interrupting code that does not yield: timeouts of sync code, and Ctrl-C.
+
+A sync function on the main thread is interrupted by a signal, which even cuts `time.sleep` short. On another
+thread an exception is raised at its next bytecode; code inside a C call notices only after the call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+_logger = logging.getLogger("upwell")
+
+KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT ended
+
+
+class Interrupted(BaseException):
+    """Raised inside the user's code when its time is up; never seen by users."""
+
+
+def raise_in_thread(thread_id: int, kind: type[BaseException]) -> None:
+    """Raise an exception in another thread at its next bytecode."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
+
+
+def clear_raise_in_thread(thread_id: int) -> None:
+    """Take back an exception that has not been raised yet."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+
+
+@contextmanager
+def interrupted_after(seconds: float | None, error: Callable[[], BaseException]) -> Iterator[None]:
+    """Interrupt the code inside after so many seconds, and raise `error()` in its place."""
+    if seconds is None:
+        yield
+    elif threading.current_thread() is threading.main_thread() and _alarm_is_free():
+        with _by_alarm(seconds, error):
+            yield
+    else:
+        with _by_watchdog(seconds, error):
+            yield
+
+
+def _alarm_is_free() -> bool:
+    return hasattr(signal, "setitimer") and (
+        signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN, None, _on_alarm)
+    )
+
+
+def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+@contextmanager
+def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
+    previous = signal.signal(signal.SIGALRM, _on_alarm)
+    outer_left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
+    if outer_left and outer_left < seconds:
+        signal.setitimer(signal.ITIMER_REAL, outer_left)  # a run around this one ends earlier
+    try:
+        yield
+    except Interrupted:
+        if outer_left and outer_left < seconds:
+            raise
+        raise error() from None
+    finally:
+        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+        if outer_left:
+            used = seconds - left if not outer_left < seconds else outer_left - left
+            signal.setitimer(signal.ITIMER_REAL, max(outer_left - used, 1e-6))
+
+
+@contextmanager
+def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
+    thread_id = threading.get_ident()
+    lock = threading.Lock()
+    over = False
+    fired = False
+
+    def fire() -> None:
+        nonlocal fired
+        with lock:
+            if not over:
+                fired = True
+                raise_in_thread(thread_id, Interrupted)
+
+    watchdog = threading.Timer(seconds, fire)
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        try:
+            yield
+        finally:
+            with lock:
+                over = True
+            watchdog.cancel()
+    except Interrupted:
+        raise error() from None
+    if fired:  # it came too late to hit anything inside: take it back, and say what is true
+        clear_raise_in_thread(thread_id)
+        raise error()
+
+
+# --- Ctrl-C -----------------------------------------------------------------------------------------------
+
+_presses = 0
+
+
+@contextmanager
+def ctrl_c_twice_kills() -> Iterator[None]:
+    """Around an outermost flow on the main thread: the first Ctrl-C cancels, a second one ends the process.
+
+    The first is passed on to whoever handled it before: Python's KeyboardInterrupt, or the cancellation that
+    `asyncio.run` makes of it. A handler of the application's own is left alone.
+    """
+    global _presses
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGINT)
+    if not _is_a_default(previous):
+        yield
+        return
+    _presses = 0
+
+    def on_ctrl_c(number: int, frame: FrameType | None) -> None:
+        global _presses
+        _presses += 1
+        if _presses > 1:
+            kill_now()
+        sys.stderr.write("\nCtrl-C: cancelling what runs. Press Ctrl-C again to kill.\n")
+        previous(number, frame)  # type: ignore[operator, misc]  # one of the defaults, which are functions
+
+    signal.signal(signal.SIGINT, on_ctrl_c)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is on_ctrl_c:
+            signal.signal(signal.SIGINT, previous)
+
+
+def ctrl_c_was_pressed() -> bool:
+    """Whether the cancellation that is under way came from Ctrl-C."""
+    return _presses > 0
+
+
+def kill_now() -> None:
+    """End this process and its worker processes, at once."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    sys.stderr.write("Killed.\n")
+    sys.stderr.flush()
+    os._exit(KILLED_BY_CTRL_C)
+
+
+def _is_a_default(handler: Any) -> bool:
+    inner = handler.func if isinstance(handler, functools.partial) else handler  # pyright: ignore
+    return inner is signal.default_int_handler or getattr(inner, "__qualname__", "") == "Runner._on_sigint"

@@ -1,0 +1,158 @@
+"""Named limits of this process: known by name, taken from coroutines, threads and runs alike.
+
+Everything here is arithmetic under a lock; nobody polls: who gives a slot back wakes who waits first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from upwell.core.errors import ConfigurationError
+from upwell.core.limits import LeakyBucket, Slots
+from upwell.engine.clock import clock
+
+
+class Ticket:
+    """One wish for slots of one limit. `wake` is called, from any thread, when they were granted."""
+
+    __slots__ = ("granted", "slots", "timer", "wake")
+
+    def __init__(self, slots: int, wake: Callable[[], object]) -> None:
+        self.slots = slots
+        self.wake = wake
+        self.granted = False
+        self.timer: Any = None
+
+
+class NamedLimit:
+    """So many slots at once; with `slot_decay_per_second`, slots become free with time instead.
+
+    Raises:
+        ConfigurationError: a limit below zero, or a decay that is not above zero.
+    """
+
+    __slots__ = ("_bucket", "_lock", "_slots", "active", "limit", "name", "slot_decay_per_second")
+
+    def __init__(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> None:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:  # pyright: ignore[reportUnnecessaryIsInstance]  # from users' settings
+            raise ConfigurationError(f"The limit {name!r} must be a whole number, zero or more, not {limit!r}.")
+        if not 0.0 <= slot_decay_per_second < float("inf"):
+            raise ConfigurationError(f"The limit {name!r} cannot decay by {slot_decay_per_second!r} slots a second.")
+        self.name = name
+        self.limit = limit
+        self.slot_decay_per_second = slot_decay_per_second
+        self.active = active
+        self._lock = threading.Lock()
+        self._slots: Slots[Ticket] = Slots(limit)
+        self._bucket = LeakyBucket(limit, slot_decay_per_second) if slot_decay_per_second else None
+
+    def ticket(self, wake: Callable[[], object], slots: int = 1) -> Ticket:
+        return Ticket(slots, wake)
+
+    def take(self, ticket: Ticket) -> float | None:
+        """Seconds to wait for the slots: 0, they are taken; None, until `ticket.wake` is called.
+
+        Raises:
+            ConfigurationError: more slots than there are: they would never be free.
+        """
+        if ticket.slots > self.limit and self.active:
+            raise ConfigurationError(
+                f"{ticket.slots} slots of the limit {self.name!r} were asked for, which has {self.limit}: "
+                "they would never be free."
+            )
+        with self._lock:
+            if not self.active:
+                ticket.slots = 0
+                ticket.granted = True
+                return 0.0
+            if self._bucket is not None:
+                return self._bucket.reserve(ticket.slots, clock().time())
+            ticket.granted = self._slots.take(ticket, ticket.slots)
+            return 0.0 if ticket.granted else None
+
+    def give_back(self, ticket: Ticket) -> None:
+        """The slots are not used any more. Slots that decay come back with time alone."""
+        if self._bucket is not None or not ticket.slots:
+            return
+        with self._lock:
+            admitted = self._slots.give_back(ticket.slots)
+            for other in admitted:
+                other.granted = True
+        for other in admitted:
+            other.wake()
+
+    def abandon(self, ticket: Ticket) -> None:
+        """The wish is withdrawn, whether it was granted or not."""
+        with self._lock:
+            if self._bucket is not None:
+                self._bucket.give_back(ticket.slots)
+                return
+            admitted: list[Ticket] = []
+            if ticket.granted:
+                admitted = self._slots.give_back(ticket.slots)
+            elif self._slots.forget(ticket):
+                admitted = self._slots.resize(self.limit)  # who stood behind may fit now
+            for other in admitted:
+                other.granted = True
+        for other in admitted:
+            other.wake()
+
+    def set(self, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> None:
+        """Change the limit while it is in use; who waits is let in if there is room now."""
+        fresh = NamedLimit(self.name, limit, slot_decay_per_second, active)
+        with self._lock:
+            self.limit, self.active = limit, active
+            self.slot_decay_per_second = slot_decay_per_second
+            self._bucket = fresh._bucket
+            admitted = self._slots.resize(limit)
+            for other in admitted:
+                other.granted = True
+        for other in admitted:
+            other.wake()
+
+    @property
+    def taken(self) -> int:
+        """How many slots are taken now; for a limit that does not decay."""
+        return self._slots.taken
+
+    def __repr__(self) -> str:
+        return f"<limit {self.name!r}: {self.taken} of {self.limit} taken>"
+
+
+class Limits:
+    """The named limits of one runtime, or of the process."""
+
+    def __init__(self, limits: Mapping[str, Any] | None = None, around: Limits | None = None) -> None:
+        self._limits: dict[str, NamedLimit] = {}
+        self._around = around
+        for name, limit in (limits or {}).items():
+            self.set(name, limit) if isinstance(limit, int) else self.set(name, *limit)
+
+    def get(self, name: str) -> NamedLimit | None:
+        """The limit of this name, here or around."""
+        found = self._limits.get(name)
+        if found is None and self._around is not None:
+            return self._around.get(name)
+        return found
+
+    def set(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> NamedLimit:
+        """Create or change a limit."""
+        known = self._limits.get(name)
+        if known is None:
+            known = self._limits[name] = NamedLimit(name, limit, slot_decay_per_second, active)
+        else:
+            known.set(limit, slot_decay_per_second, active)
+        return known
+
+    def remove(self, name: str) -> None:
+        """Forget a limit; who holds its slots keeps them to the end."""
+        self._limits.pop(name, None)
+
+    def __bool__(self) -> bool:
+        return bool(self._limits) or bool(self._around)
+
+
+PROCESS_LIMITS = Limits()
+"""The limits that hold in every runtime of this process."""

@@ -1,0 +1,20 @@
+"""What is done around a run just before it starts: its name from its arguments, its `on_running` hooks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from upwell.core.names import render_name
+from upwell.engine.future import RunFuture
+from upwell.engine.logs import task_run_logger
+
+
+def name_run(run: RunFuture[Any]) -> None:
+    """Give the run the name that its `task_run_name` makes; a template that fails is logged and the default stays."""
+    template: Any = getattr(run.call.definition.options, "task_run_name", None)
+    if template is None or run.own_name is not None:
+        return
+    try:
+        run.own_name = render_name(template, run.parameters())
+    except Exception:
+        task_run_logger(run).exception("The run keeps its default name, for its task_run_name failed")

@@ -1,0 +1,42 @@
+"""Finds task runners by name, among the entry points of installed distributions."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Any, Final
+
+from upwell.core.errors import UnknownTaskRunnerError
+from upwell.core.seams import TaskRunner
+
+GROUP: Final = "upwell.task_runners"
+
+
+def runner_named(name: str) -> TaskRunner:
+    """A new task runner of this name, with its default options.
+
+    Raises:
+        UnknownTaskRunnerError: no installed distribution offers one; lists those that are.
+    """
+    found = _in_upwell_itself(name) or _anywhere(name)
+    if found is None:
+        known = sorted({entry.name for entry in metadata.entry_points(group=GROUP)})
+        raise UnknownTaskRunnerError(
+            f"no task runner {name!r} is installed; known: {', '.join(known) or 'none'}; "
+            + ("" if known else "install the project with `pip install -e .`; ")
+            + "a runner is a name from this list or an object"
+        )
+    runner: TaskRunner = found.load()()
+    return runner
+
+
+def _in_upwell_itself(name: str) -> Any:
+    """Most names are upwell's own: one distribution is read instead of all that are installed."""
+    try:
+        own = metadata.distribution("upwell").entry_points
+    except metadata.PackageNotFoundError:
+        return None
+    return next((entry for entry in own if entry.group == GROUP and entry.name == name), None)
+
+
+def _anywhere(name: str) -> Any:
+    return next(iter(metadata.entry_points(group=GROUP, name=name)), None)

@@ -1,0 +1,185 @@
+"""Runs that are executed elsewhere than on the loop: handed to task runners in batches, outcomes taken back.
+
+Nothing crosses one by one: what becomes ready in one turn of the loop goes to its runner as one batch, and
+outcomes gather in a queue that wakes the loop once, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from upwell.core.errors import CancelledRun, InternalError
+from upwell.core.lifecycle import HAS_CRASHED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome
+from upwell.core.seams import TaskRunner
+from upwell.core.states import RUNNING
+from upwell.engine.attempt import cancel_coroutine_of, execute_here, timeout_error
+from upwell.engine.clock import clock
+from upwell.engine.future import RunFuture
+from upwell.engine.logs import task_run_logger
+from upwell.engine.settle import complete
+
+Run = RunFuture[Any]
+
+
+class Remote:
+    """One task runner in use by one engine: what waits for it, what it executes, and its reports.
+
+    The public half is the `RunnerHost` that the runner sees.
+    """
+
+    def __init__(
+        self,
+        runner: TaskRunner,
+        settle: Callable[[Run, Outcome, float], None],
+        refuse: Callable[[Run], None],
+        post: Callable[[Callable[[], None]], None],
+        later: Callable[[Callable[[], None]], None],
+    ) -> None:
+        self.runner = runner
+        self._settle = settle
+        self._refuse = refuse
+        self._post = post
+        self._later = later
+        self._waiting: deque[Run] = deque()
+        self._flush_due = False
+        self._under_way: dict[Run, int] = {}
+        self._timers: dict[Run, asyncio.TimerHandle] = {}
+        self._reports: deque[tuple[Run, Outcome]] = deque()
+        self._report_due = False
+        runner.open(self)
+
+    # --- the engine's half, on the loop's thread --------------------------------------------------------
+
+    def push(self, run: Run) -> None:
+        """This run is ready."""
+        self._waiting.append(run)
+        if not self._flush_due:
+            self._flush_due = True
+            self._later(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        batch: list[Run] = []
+        while self._waiting:
+            run = self._waiting.popleft()
+            if run.done:
+                continue
+            scope = run.call.scope
+            if scope.stop_reason is not None:
+                self._refuse(run)
+                continue
+            run.run_count += 1
+            self._under_way[run] = run.run_count
+            scope.live.add(run)
+            batch.append(run)
+        if batch:
+            try:
+                self.runner.start(batch)
+            except Exception as error:
+                fault = InternalError(f"The task runner {self.runner!r} failed to start its work: {error!r}")
+                self.finished_many([(run, Outcome(HAS_CRASHED, fault, str(fault))) for run in batch])
+
+    def interrupt(self, run: Run, reason: str) -> bool:
+        """Cancel a run that is here; False if it is not."""
+        if run in self._under_way:
+            run.message = reason
+            self.runner.interrupt(run, WAS_CANCELLED, CancelledRun(reason))
+            return True
+        return False
+
+    def idle(self) -> bool:
+        """Whether nothing is under way; a clock that jumps must not jump while something is."""
+        return not self._under_way and not self._reports
+
+    # --- the runner's half, from any thread -------------------------------------------------------------
+
+    def execute(self, attempt: Any) -> Outcome:
+        """Run the function here, in this thread, in the run's own context; never raises."""
+        attempt.status = RUNNING
+        return execute_here(attempt)
+
+    def started(self, attempt: Any) -> None:
+        """The attempt has begun now; starts its clock."""
+        attempt.status = RUNNING
+        if attempt.timeout_seconds is not None:
+            self._post(lambda: self._start_timer(attempt))
+
+    def finished(self, attempt: Any, outcome: Outcome) -> None:
+        """The attempt has ended so."""
+        self._reports.append((attempt, outcome))
+        if not self._report_due:
+            self._report_due = True
+            self._post(self._take_reports)
+
+    def finished_many(self, outcomes: Sequence[tuple[Any, Outcome]]) -> None:
+        """The same for many at once."""
+        self._reports.extend(outcomes)
+        if not self._report_due:
+            self._report_due = True
+            self._post(self._take_reports)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread."""
+        self._post(callback)
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread after so many seconds."""
+        self._post(lambda: _call_later(seconds, callback))
+
+    def cancel_coroutine(self, attempt: Any) -> bool:
+        """Cancel the coroutine that `execute` runs for this attempt in a worker's thread; False if it runs none."""
+        return cancel_coroutine_of(attempt)
+
+    def emit_log(self, attempt: Any, level: int, message: str, logger: str, timestamp: float) -> None:
+        """A log record or a printed line that an attempt made elsewhere."""
+        log = task_run_logger(attempt)
+        if log.isEnabledFor(level):
+            target = logging.getLogger(logger) if logger else log.logger
+            record = target.makeRecord(
+                target.name, level, "(elsewhere)", 0, message, (), None, extra=dict(log.extra or {})
+            )
+            if timestamp:
+                record.created = timestamp
+                record.msecs = (timestamp - int(timestamp)) * 1000
+            target.handle(record)
+
+    # --- on the loop's thread again ----------------------------------------------------------------------
+
+    def _take_reports(self) -> None:
+        self._report_due = False
+        reports = self._reports
+        under_way = self._under_way
+        now = clock().time()
+        while reports:
+            run, outcome = reports.popleft()
+            if under_way.pop(run, None) is None:
+                continue  # a second report of an attempt that was given up
+            timer = self._timers.pop(run, None)
+            if timer is not None:
+                timer.cancel()
+            call = run.call
+            call.scope.live.discard(run)
+            if outcome.started:
+                run.started = outcome.started
+            if call.plain and outcome.kind is RETURNED:
+                complete(run, outcome.value, outcome.ended or now)
+            else:
+                self._settle(run, outcome, outcome.ended or now)
+
+    def _start_timer(self, run: Run) -> None:
+        seconds = run.timeout_seconds
+        if run in self._under_way and seconds is not None:
+            self._timers[run] = asyncio.get_running_loop().call_later(seconds, self._time_is_up, run)
+
+    def _time_is_up(self, run: Run) -> None:
+        self._timers.pop(run, None)
+        if run in self._under_way:
+            self.runner.interrupt(run, TIMED_OUT, timeout_error(run))
+
+
+def _call_later(seconds: float, callback: Callable[[], None]) -> None:
+    asyncio.get_running_loop().call_later(seconds, callback)

@@ -1,0 +1,316 @@
+"""The engine: drives all runs of one runtime on one event loop.
+
+It composes the parts: admission (dependencies, gates), the dispatcher (coroutines on the loop), remotes
+(everything that a task runner executes) and settlement (retries, final states). A run goes through them in
+this order: `accept` -> `_admit` -> `_pass_gates` -> `_route` -> settle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from upwell.core.dependencies import Dependency
+from upwell.core.errors import RuntimeClosedError
+from upwell.core.seams import TaskRunner
+from upwell.core.states import PENDING, RUNNING, SCHEDULED, StateType
+from upwell.engine.clock import clock
+from upwell.engine.dispatch import Dispatcher
+from upwell.engine.future import RunFuture
+from upwell.engine.gates import Lane, LimitGate
+from upwell.engine.limits import PROCESS_LIMITS, Limits
+from upwell.engine.registry import runner_named
+from upwell.engine.remote import Remote
+from upwell.engine.scope import EngineSeam, Scope
+from upwell.engine.settle import Settlement, finish
+from upwell.engine.submit import DEFAULT_RUNNER, FINDER, value_of
+from upwell.engine.waits import check_no_cycle, holders_of
+
+Run = RunFuture[Any]
+
+
+class Engine(EngineSeam):
+    """Drives runs on one loop. Unless said otherwise, methods are called on that loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        task_runner: Any = None,
+        limits: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.closed = False
+        self.limits = Limits(limits, around=PROCESS_LIMITS)
+        self.task_runner = task_runner or DEFAULT_RUNNER
+        self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
+        self.dispatcher = Dispatcher(self.settlement.settle, self.settlement.refuse)
+        self.scope = Scope(self, "the runtime")
+        self._remotes: dict[Any, Remote] = {}
+        self._lanes: dict[Any, Lane] = {}
+        self._named_runners: dict[str, TaskRunner] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox_due = False
+        self._spawned: set[asyncio.Task[None]] = set()
+        self._thread = threading.get_ident()
+        self._limit_gates: dict[str, LimitGate] = {}
+        self.keeps: Any = None  # what must live as long as the engine
+
+    # --- crossing to the loop's thread -------------------------------------------------------------------
+
+    def on_loop_thread(self) -> bool:
+        """Whether the caller is on the loop's thread while the loop runs."""
+        return threading.get_ident() == self._thread
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread, in order; many calls wake the loop once. From any thread."""
+        self._inbox.append(callback)
+        if not self._inbox_due:
+            self._inbox_due = True
+            try:
+                self.loop.call_soon_threadsafe(self._take_inbox)
+            except RuntimeError as error:  # the loop is closed
+                raise RuntimeClosedError(
+                    "The runtime's event loop has ended, so nothing can be handed to it any more. "
+                    "Start work only while the flow, or the `async with Runtime()` block, is open."
+                ) from error
+
+    def _take_inbox(self) -> None:
+        self._inbox_due = False
+        inbox = self._inbox
+        while inbox:
+            inbox.popleft()()
+
+    def _later(self, callback: Callable[[], None]) -> None:
+        self.loop.call_soon(callback)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self.loop.create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+
+    # --- the way of a run --------------------------------------------------------------------------------
+
+    def accept(self, runs: Sequence[Run]) -> None:
+        """Runs of one call, just submitted; from any thread."""
+        if not self.on_loop_thread():
+            self.call_soon(partial(self._accept, runs))
+        else:
+            self._accept(runs)
+
+    def _accept(self, runs: Sequence[Run]) -> None:
+        call = runs[0].call
+        scope = call.scope
+        scope.open_calls += 1
+        scope.total += len(runs)
+        if scope.ended or self.closed:
+            for run in runs:
+                finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
+        elif call.straight:
+            self.dispatcher.extend(runs)
+        else:
+            for run in runs:
+                self._admit(run)
+
+    def _admit(self, run: Run) -> None:
+        if run.upstream is not None:
+            self._await_upstream(run, 0)
+        else:
+            self._pass_gates(run)
+
+    _again = _admit
+
+    def _await_upstream(self, run: Run, position: int, _: object = None) -> None:
+        """Watch one unfinished upstream at a time: all must end anyway, and most have by the time it is asked."""
+        if run.done:
+            return
+        upstream: list[Dependency] = run.upstream
+        for i in range(position, len(upstream)):
+            future: Any = upstream[i].future
+            if not future.is_done():
+                run.call.scope.live.add(run)
+                again = partial(self._await_upstream, run, i)
+                if isinstance(future, RunFuture) and future.call.scope.engine is self:
+                    future.watch(again)
+                else:
+                    future.add_done_callback(lambda _: self.call_soon(again))
+                return
+        run.call.scope.live.discard(run)
+        self._take_upstream(run, upstream)
+
+    def _take_upstream(self, run: Run, upstream: list[Dependency]) -> None:
+        for dependency in upstream:
+            future: Any = dependency.future
+            state = future.peek() if isinstance(future, RunFuture) else future.state
+            if state.is_completed() or dependency.allow_failure:
+                continue
+            name = getattr(future, "name", None) or repr(future)
+            self.settlement.not_ready(run, name, state)
+            return
+        run.upstream = None
+        if run.item is not None:
+            run.item = FINDER.resolve(run.item, value_of)
+        self._pass_gates(run)
+
+    def _pass_gates(self, run: Run) -> None:
+        gates = run.call.gates
+        while run.gates_held < len(gates):
+            if not gates[run.gates_held].enter(run, self._gate_opened):
+                run.call.scope.live.add(run)
+                run.status, run.state_name = SCHEDULED, "AwaitingConcurrencySlot"
+                run.message = None
+                return
+            run.gates_held += 1
+        self._route(run)
+
+    def _gate_opened(self, run: Run) -> None:
+        run.gates_held += 1
+        run.call.scope.live.discard(run)
+        if run.done:
+            self._leave_gates(run)
+            return
+        run.status, run.state_name = PENDING, None
+        self._pass_gates(run)
+
+    def _leave_gates(self, run: Run) -> None:
+        gates = run.call.gates
+        held, run.gates_held = run.gates_held, 0
+        for gate in reversed(gates[:held]):
+            gate.leave(run)
+
+    def _route(self, run: Run) -> None:
+        runner = run.call.runner
+        if runner is None:
+            self.dispatcher.push(run)
+        else:
+            self.remote(runner).push(run)
+
+    # --- task runners --------------------------------------------------------------------------------------
+
+    def runner(self, wanted: Any) -> TaskRunner:
+        """The runner of this name, one a runtime, or the object itself; from any thread."""
+        if not isinstance(wanted, str):
+            return wanted  # type: ignore[no-any-return]  # an object of the user's own
+        found = self._named_runners.get(wanted)
+        if found is None:
+            found = self._named_runners.setdefault(wanted, runner_named(wanted))
+        return found
+
+    def remote(self, runner: TaskRunner) -> Remote:
+        """The engine's side of a runner, opened when it is first used."""
+        found = self._remotes.get(runner)
+        if found is None:
+            found = self._remotes[runner] = Remote(
+                runner, self.settlement.settle, self.settlement.refuse, self.call_soon, self._later
+            )
+        return found
+
+    def lane_of(self, runner: TaskRunner) -> Lane | None:
+        """The lane that all runs of a bounded runner go through; from any thread."""
+        if runner.max_at_once is None:
+            return None
+        return self._lanes.setdefault(runner, Lane(runner.max_at_once, f"the task runner {runner!r}"))
+
+    def tag_gates(self, tags: frozenset[str]) -> list[LimitGate]:
+        """The gates of those tags that have a limit, always in the same order; from any thread."""
+        gates: list[LimitGate] = []
+        for tag in sorted(tags):
+            name = f"tag:{tag}"
+            limit = self.limits.get(name)
+            if limit is not None:
+                gates.append(self._limit_gates.setdefault(name, LimitGate(limit)))
+        return gates
+
+    # --- stopping ------------------------------------------------------------------------------------------
+
+    def stop_run(self, run: Run, reason: str) -> None:
+        """Cancel one run, wherever it is."""
+        if run.done:
+            return
+        if run.status is RUNNING:
+            run.message = reason
+            if self.dispatcher.interrupt(run, reason):
+                return
+        if any(remote.interrupt(run, reason) for remote in self._remotes.values()):
+            return
+        self.settlement.cancel_retry(run)
+        if run.gates_held < len(run.call.gates):
+            run.call.gates[run.gates_held].forget(run)
+        if run.gates_held:
+            self._leave_gates(run)
+        finish(run, StateType.CANCELLED, None, reason, None, clock().time())
+
+    async def close(self, reason: str = "The runtime was closed.") -> None:
+        """Stop what is under way, end the workers; may be called twice."""
+        if self.closed:
+            return
+        self.scope.stop(reason)
+        empty = self.loop.create_future()
+        self.scope.notify_when_empty(lambda: empty.done() or empty.set_result(None))
+        await empty
+        self.closed = True
+        while self._spawned:
+            await asyncio.wait(list(self._spawned))
+        for remote in self._remotes.values():
+            await remote.runner.close()
+        await self.dispatcher.close()
+        self.scope.close()
+
+    # --- waiting from inside a run ---------------------------------------------------------------------------
+
+    @contextmanager
+    def step_aside(self, run: Run, target: Run) -> Iterator[None]:
+        """A worker's thread waits inside a run: its slots and its thread are free for others meanwhile."""
+        check_no_cycle(run, target)
+        holders = holders_of(run)
+        run.waits_for = target
+        for holder in holders:
+            if holder.gates_held:
+                self.call_soon(partial(self._leave_gates, holder))
+            if holder.call.runner is not None:
+                holder.call.runner.blocked(holder)
+        try:
+            yield
+        finally:
+            run.waits_for = None
+            for holder in reversed(holders):
+                if holder.call.gates and holder.status is RUNNING:
+                    entered = threading.Event()
+                    self.call_soon(partial(self._come_back, holder, entered.set))
+                    entered.wait()
+                if holder.call.runner is not None:
+                    holder.call.runner.unblocked(holder)
+
+    async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run) -> None:
+        """The same for a wait on the loop."""
+        check_no_cycle(run, target)
+        run.waits_for = target
+        holders = [holder for holder in holders_of(run) if holder.gates_held]
+        for holder in holders:
+            self._leave_gates(holder)
+        try:
+            await waiter
+        finally:
+            run.waits_for = None
+            for holder in reversed(holders):
+                back = self.loop.create_future()
+                self._come_back(holder, lambda back=back: back.done() or back.set_result(None))
+                await back
+
+    def _come_back(self, run: Run, entered: Callable[[], object]) -> None:
+        """Take a run's slots again after it stepped aside."""
+        gates = run.call.gates
+        while run.gates_held < len(gates):
+
+            def opened(run: Run) -> None:
+                run.gates_held += 1
+                self._come_back(run, entered)
+
+            if not gates[run.gates_held].enter(run, opened):
+                return
+            run.gates_held += 1
+        entered()

@@ -1,0 +1,222 @@
+"""A scope owns the runs that one flow run (or one runtime, outside flows) has started: it counts them, waits
+for them and cancels them. Nothing that is started in a scope outlives it.
+
+Every member is touched on the loop's thread only, but for `series_of` and `Series.take`, which number runs
+wherever they are submitted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from msgspec import Struct
+
+from upwell.core.definition import Definition
+from upwell.core.ids import RANDOM_BITS
+from upwell.core.states import RUNNING, StateType
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+
+MOST_NAMES: Final = 5
+"""How many runs a message names before it only counts them."""
+
+
+class OpenRun(Protocol):
+    """What a scope needs to know of a run that it owns."""
+
+    done: bool
+    looked: bool
+
+    status: StateType
+
+    @property
+    def name(self) -> str: ...
+
+    def exception(self) -> BaseException: ...
+
+
+class EngineSeam:
+    """What scopes and futures need of the engine that drives them; the engine is one."""
+
+    loop: asyncio.AbstractEventLoop
+    closed: bool
+
+    def on_loop_thread(self) -> bool:
+        """Whether the caller is on the thread of the engine's own loop."""
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread, after everything posted before; from any thread."""
+
+    def step_aside(self, run: Any, target: Any) -> AbstractContextManager[None]:
+        """While a worker thread waits: the run that waits gives its slots and its thread back."""
+
+    async def step_aside_until(self, run: Any, waiter: asyncio.Future[None], target: Any) -> None:
+        """The same for a wait on the loop."""
+
+    def stop_run(self, run: Any, reason: str) -> None:
+        """Cancel one run, wherever it is."""
+
+
+class Series(Struct, gc=False, eq=False):
+    """The runs of one task in one scope: their numbers and the random part of their ids.
+
+    It refers to no run, and its scope drops it when it ends, so it cannot be part of a cycle that lasts.
+    """
+
+    definition: Definition
+    scope: Scope
+    id_base: int
+    next_number: int = 0
+
+    def take(self, count: int) -> int:
+        """Reserve so many numbers in a row; returns the first."""
+        with _NUMBERING:
+            first = self.next_number
+            self.next_number = first + count
+        return first
+
+
+_NUMBERING = threading.Lock()
+
+
+class Scope:
+    """Owner of runs.
+
+    flow_run: the flow run that this is the scope of; None outside flows.
+    holder: the run that called the flow and waits while it runs: its slots and its worker are kept busy.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "cancelled_count",
+        "cancelled_names",
+        "ended",
+        "failed",
+        "flow_run",
+        "holder",
+        "live",
+        "name",
+        "open_calls",
+        "parent",
+        "series",
+        "stop_reason",
+        "task_runner",
+        "total",
+        "when_empty",
+    )
+
+    def __init__(
+        self,
+        engine: EngineSeam | Callable[[], EngineSeam],
+        name: str,
+        *,
+        parent: Scope | None = None,
+        flow_run: Any = None,
+        holder: Any = None,
+        task_runner: Any = None,
+    ) -> None:
+        self._engine = engine
+        self.holder = holder
+        self.name = name
+        self.parent = parent
+        self.flow_run = flow_run
+        self.task_runner = task_runner
+        self.series: dict[Definition, Series] = {}
+        self.open_calls = 0
+        self.total = 0
+        self.live: set[Any] = set()
+        self.failed: list[OpenRun] = []
+        self.when_empty: list[Callable[[], None]] = []
+        self.stop_reason: str | None = None
+        self.cancelled_count = 0
+        self.cancelled_names: list[str] = []
+        self.ended = False
+
+    @property
+    def engine(self) -> EngineSeam:
+        """The engine that drives what is started here; one that was given as a function is made now."""
+        engine = self._engine
+        if not isinstance(engine, EngineSeam):
+            engine = self._engine = engine()
+        return engine
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether anything has needed the engine yet."""
+        return isinstance(self._engine, EngineSeam)
+
+    def series_of(self, definition: Definition) -> Series:
+        """The series that numbers this task's runs here."""
+        series = self.series.get(definition)
+        if series is None:
+            fresh = Series(definition, self, random.getrandbits(RANDOM_BITS))
+            series = self.series.setdefault(definition, fresh)
+        return series
+
+    def notify_when_empty(self, callback: Callable[[], None]) -> None:
+        """Call this as soon as nothing that was started here is under way."""
+        if self.open_calls:
+            self.when_empty.append(callback)
+        else:
+            callback()
+
+    def call_ended(self) -> None:
+        """One submit or map has ended with all its runs."""
+        self.open_calls -= 1
+        if not self.open_calls and self.when_empty:
+            waiting, self.when_empty = self.when_empty, []
+            for callback in waiting:
+                callback()
+
+    def stop(self, reason: str, also_running: bool = True) -> None:
+        """Refuse to start what has not begun, and cancel what runs, unless it may go on to its end."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+        for run in list(self.live):
+            if also_running or run.status is not RUNNING:
+                self.engine.stop_run(run, reason)
+
+    def note_cancelled(self, run: OpenRun) -> None:
+        """A run of this scope was cancelled."""
+        self.cancelled_count += 1
+        if len(self.cancelled_names) < MOST_NAMES:
+            self.cancelled_names.append(run.name)
+
+    def begin_again(self) -> None:
+        """Forget what became of an earlier attempt of the flow run."""
+        self.stop_reason = None
+        self.failed = []
+        self.cancelled_count, self.cancelled_names = 0, []
+
+    def never_looked_at(self) -> list[OpenRun]:
+        """The runs that ended badly and whose outcome nobody asked for, in the order they ended."""
+        return [run for run in self.failed if not run.looked]
+
+    def close(self) -> None:
+        """Let go of everything; what is submitted later is refused."""
+        self.ended = True
+        self.series = {}
+        self.failed = []
+        self.live = set()
+
+
+CURRENT_SCOPE: ContextVar[Scope | None] = ContextVar("upwell_scope", default=None)
+"""The flow run whose code this is, as the owner of what it starts."""
+
+CURRENT_TAGS: ContextVar[frozenset[str]] = ContextVar("upwell_tags", default=frozenset())
+"""The tags that `with tags(...)` adds to the runs started inside."""
+
+
+def names_of(runs: Iterable[OpenRun], most: int = MOST_NAMES) -> str:
+    """A few names in a row, for a message."""
+    names = [run.name for run in runs]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

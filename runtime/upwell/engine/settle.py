@@ -1,0 +1,211 @@
+"""What becomes of a run when an attempt has ended: retried after a delay, or final with its hooks called."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
+from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.attempt import call_hook
+from upwell.engine.clock import clock, moment
+from upwell.engine.future import RunFuture
+from upwell.engine.logs import task_run_logger
+from upwell.engine.records import record_of
+
+Run = RunFuture[Any]
+
+
+def complete(run: Run, value: Any, now: float) -> None:
+    """A run with nothing to be done around it has returned: the shortest way to its end."""
+    run.item = None
+    run.value = value
+    run.ended = now
+    run.status = COMPLETED
+    run.done = True
+    if run.watchers:
+        run.notify()
+    call = run.call
+    call.open -= 1
+    if not call.open:
+        call.run_ended()
+
+
+def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str | None, now: float) -> None:
+    """Put a run into its final state, and let everybody know who waits for it. Ignored if it has ended."""
+    if run.done:
+        return
+    run.item = run.upstream = None
+    run.value = value
+    run.message = message
+    run.state_name = name
+    run.ended = now
+    run.status = kind
+    if isinstance(value, BaseException) and kind is not COMPLETED:
+        run.traceback = value.__traceback__
+    scope = run.call.scope
+    scope.live.discard(run)
+    if kind is FAILED or kind is PENDING or kind is StateType.CRASHED:
+        scope.failed.append(run)
+    elif kind is StateType.CANCELLED:
+        scope.note_cancelled(run)
+    run.done = True
+    run.notify()
+    run.call.open -= 1
+    if not run.call.open:
+        run.call.run_ended()
+
+
+class Settlement:
+    """Ends and retries the runs of one engine; called on its loop's thread."""
+
+    def __init__(
+        self,
+        again: Callable[[Run], None],
+        leave_gates: Callable[[Run], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._again = again
+        self._leave_gates = leave_gates
+        self._spawn = spawn
+        self._retrying: dict[Run, asyncio.TimerHandle] = {}
+
+    def settle(self, run: Run, outcome: Outcome, now: float) -> None:
+        """One attempt at the run has ended so."""
+        if run.gates_held:
+            self._leave_gates(run)
+        if run.done:
+            return
+        definition = run.call.definition
+        if outcome.kind is WAS_CANCELLED:
+            reason = run.call.scope.stop_reason
+            outcome.message = run.message or reason or outcome.message
+        elif outcome.kind is not RETURNED and run.call.scope.stop_reason is None:
+            if may_retry(outcome, run.run_count, definition.retry.retries):
+                if definition.options.retry_condition_fn is None:
+                    self._retry_later(run, outcome, now)
+                else:
+                    self._spawn(self._retry_if_wanted(run, outcome, now))
+                return
+        self._conclude(run, outcome, now)
+
+    def cancel_retry(self, run: Run) -> bool:
+        """Forget a retry that is due later; False if there is none."""
+        timer = self._retrying.pop(run, None)
+        if timer is None:
+            return False
+        timer.cancel()
+        return True
+
+    def refuse(self, run: Run) -> None:
+        """A run that has not begun and will not: its flow run is being stopped."""
+        if run.gates_held:
+            self._leave_gates(run)
+        reason = run.call.scope.stop_reason or "Its runtime was closed."
+        finish(run, StateType.CANCELLED, None, reason, None, clock().time())
+
+    def not_ready(self, run: Run, upstream_name: str, upstream_state: State) -> None:
+        """A run whose upstream did not complete never begins."""
+        message = f"Upstream task run '{upstream_name}' did not reach a 'COMPLETED' state: it ended {upstream_state}."
+        finish(run, PENDING, None, message, NOT_READY, clock().time())
+        task_run_logger(run).error("Finished in state %s", run.peek())
+
+    # --- retries ----------------------------------------------------------------------------------------
+
+    async def _retry_if_wanted(self, run: Run, outcome: Outcome, now: float) -> None:
+        definition = run.call.definition
+        state = state_of(final_state(outcome, "Task run"), outcome.value, now)
+        try:
+            wanted = await call_hook(definition.options.retry_condition_fn, definition.face, record_of(run), state)
+        except Exception:
+            task_run_logger(run).exception("The retry condition raised, so the run is not retried")
+            wanted = False
+        if wanted and run.call.scope.stop_reason is None:
+            self._retry_later(run, outcome, now)
+        else:
+            self._conclude(run, outcome, now)
+
+    def _retry_later(self, run: Run, outcome: Outcome, now: float) -> None:
+        delay = run.call.definition.retry.delay(run.run_count, random.random())
+        retry_message(run, outcome, delay)
+        run.value = None
+        if delay:
+            run.status = SCHEDULED
+            run.state_name = "AwaitingRetry"
+            run.due = now + delay
+            run.call.scope.live.add(run)
+            self._retrying[run] = asyncio.get_running_loop().call_later(delay, self._due, run)
+        else:
+            self._start_again(run)
+
+    def _due(self, run: Run) -> None:
+        self._retrying.pop(run, None)
+        run.call.scope.live.discard(run)
+        self._start_again(run)
+
+    def _start_again(self, run: Run) -> None:
+        run.status = PENDING
+        run.state_name = "Retrying"
+        self._again(run)
+
+    # --- the end ----------------------------------------------------------------------------------------
+
+    def _conclude(self, run: Run, outcome: Outcome, now: float) -> None:
+        end = final_state(outcome, "Task run")
+        if run.call.definition.hooks[end.type]:
+            self._spawn(self._conclude_with_hooks(run, outcome, end, now))
+        else:
+            self._finish(run, outcome, end, now)
+
+    async def _conclude_with_hooks(self, run: Run, outcome: Outcome, end: Finish, now: float) -> None:
+        state = state_of(end, outcome.value, now)
+        definition = run.call.definition
+        for hook in definition.hooks[end.type]:
+            await run_hook(hook, definition.face, record_of(run, state), state, task_run_logger(run))
+        self._finish(run, outcome, end, now)
+
+    def _finish(self, run: Run, outcome: Outcome, end: Finish, now: float) -> None:
+        if end.type is not COMPLETED:
+            log_end(run, outcome, state_of(end, None, now))
+        finish(run, end.type, outcome.value, end.message, end.name, now)
+
+
+def retry_message(run: Run, outcome: Outcome, delay: float) -> None:
+    """Say in the log, and in the run's state, why it will be tried again and when."""
+    retries = run.call.definition.retry.retries
+    when = f"{delay:g} second(s) from now" if delay else "immediately"
+    task_run_logger(run).info(
+        "Task run failed with exception: %r - Retry %s/%s will start %s", outcome.value, run.run_count, retries, when
+    )
+    run.message = f"Attempt {run.run_count} of {retries + 1} failed: {outcome.value!r}"
+
+
+def log_end(run: Run, outcome: Outcome, state: State) -> None:
+    """What a failed run says in the log."""
+    log = task_run_logger(run)
+    if state.type is FAILED and outcome.kind.name == "RAISED":
+        log.error("Task run failed with exception: %r", outcome.value, exc_info=outcome.value)
+    elif outcome.kind.name == "TIMED_OUT":
+        log.error("%s", outcome.value)
+    log.error("Finished in state %s", state)
+
+
+async def run_hook(hook: Callable[..., Any], face: Any, record: Any, state: State, log: Any) -> None:
+    """Call one of the user's hooks; what it raises is logged and changes nothing."""
+    name = getattr(hook, "__name__", repr(hook))
+    try:
+        await call_hook(hook, face, record, state)
+    except Exception:
+        log.exception("The hook %r failed", name)
+
+
+def state_of(end: Finish, value: Any, now: float) -> State:
+    return State(
+        type=end.type,
+        name=end.name or end.type.value.capitalize(),
+        timestamp=moment(now),
+        message=end.message,
+        data=value,
+    )

@@ -1,0 +1,47 @@
+"""Waits between runs: who holds what while it waits, and whether a wait could ever end."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from upwell.core.errors import DependencyCycleError
+from upwell.engine.future import RunFuture
+
+Run = RunFuture[Any]
+
+MOST_STEPS: Final = 1_000
+"""How far a chain of waits is followed; a longer one is taken to be sound."""
+
+
+def holders_of(run: Run) -> list[Run]:
+    """The runs whose slots and worker a wait inside `run` keeps busy: itself, and those that called it directly."""
+    holders = [run]
+    while run.inline and run.call.parent is not None:
+        run = run.call.parent
+        holders.append(run)
+    return holders
+
+
+def check_no_cycle(run: Run, target: Any) -> None:
+    """Refuse a wait that could never end, because what is waited for waits, in the end, for the one who waits.
+
+    Raises:
+        DependencyCycleError: naming the way round.
+    """
+    waiting = {id(holder) for holder in holders_of(run)}
+    steps, ahead, seen = 0, [(target, run.name)], set[int]()
+    while ahead and steps < MOST_STEPS:
+        steps += 1
+        step, way = ahead.pop()
+        if not isinstance(step, RunFuture) or step.done or id(step) in seen:
+            continue
+        seen.add(id(step))
+        way = f"{way} -> {step.name}"
+        if id(step) in waiting:
+            raise DependencyCycleError(
+                f"{run.name!r} would wait for itself and never end: {way}. "
+                "Return the future instead of waiting for it, or wait for it outside of this run."
+            )
+        if step.waits_for is not None:
+            ahead.append((step.waits_for, way))
+        ahead.extend((dependency.future, way) for dependency in step.upstream or ())

@@ -1,0 +1,1 @@
+"""Small public helpers, importable where users of other workflow tools look for them."""
