@@ -2,35 +2,252 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
+from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
-from upwell.core.options import TaskOptions
+from upwell.core.names import default_name
+from upwell.core.options import Hook, TaskKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
-from upwell.core.retries import RetryPolicy
-from upwell.engine.current import current_scope
-from upwell.engine.inline import inline_life, inline_run
-from upwell.engine.steps import live_async, live_blocking
-from upwell.engine.submit import map_over, submit
+from upwell.core.states import COMPLETED, FAILED, RUNNING, StateType
+from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
+from upwell.engine.future import TaskFuture
+from upwell.futures import FutureList
+from upwell.settings import current as settings
+from upwell.streams import TaskStream
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Task:
-    def __init__(self, fn: Any) -> None:
-        self.fn = fn
-        self._d = Definition(fn, fn.__name__, TaskOptions(), Parameters(fn), RetryPolicy(), self)
+class Task(Generic[P, R]):
+    """A function whose calls are task runs. Made by `@task`.
 
-    def __call__(self, *a: Any, **k: Any) -> Any:
-        run = inline_run(self._d, a, k, None)
-        if self._d.kind.is_async:
-            async def go():
-                await live_async(inline_life(run))
-                return run.result()
-            return go()
-        live_blocking(inline_life(run))
-        return run.result()
+    Call it, and it runs now, in this thread or coroutine, and returns its value. `submit` starts it and
+    returns a future, `map` starts it for each of many inputs, `stream` does so for inputs without end.
+    `fn` is the function itself, for tests that want it bare.
+    """
 
-    def submit(self, *a: Any, **k: Any) -> Any:
-        return submit(current_scope(), self._d, a, k)
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
+        self._descriptor = fn if isinstance(fn, classmethod | staticmethod) else None
+        self.fn: Callable[P, R] = getattr(fn, "__func__", fn) if self._descriptor is not None else fn
+        if not callable(self.fn):
+            raise TypeError(f"@task takes a function, not {fn!r}; options are named: @task(retries=3)")
+        functools.update_wrapper(cast("Any", self), self.fn)
+        parameters = Parameters(self.fn)
+        self._keywords = keywords
+        options = checked_options("task", keywords, parameters.names)
+        defaults = settings()
+        self._definition = Definition(
+            self.fn,
+            options.name or default_name(self.fn),
+            options,
+            parameters,
+            retry_policy(options, defaults.task_default_retries, defaults.task_default_retry_delay_seconds),
+            self,
+        )
+        self.name = self._definition.name
+        self.tags = options.tags
+        self.version = options.version
+        self.description = options.description or self.__doc__
 
-    def map(self, *a: Any, **k: Any) -> Any:
-        return map_over(current_scope(), self._d, a, k)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
+
+        `return_state=True` gives the final State instead, and raises nothing; `wait_for=[...]` are futures to
+        wait for first.
+        """
+        return cast("R", call_task(self._definition, args, kwargs))
+
+    @overload
+    def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    @overload
+    def submit(self: Task[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Start a run on its task runner; returns its future at once.
+
+        Futures among the arguments, at any depth, are waited for, and replaced by their results.
+        `wait_for=[...]` are more futures to wait for. `return_state=True` waits and gives the final State
+        (to await, on an event loop's own thread).
+
+        Raises:
+            ParameterBindError: the arguments do not fit. RuntimeClosedError: what is around has ended.
+        """
+        return cast("TaskFuture[Any]", submit_task(self._definition, args, kwargs))
+
+    @overload
+    def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    @overload
+    def map(self: Task[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """Start a run for each item of the iterables, taken together as by `zip`; returns their futures in order.
+
+        Wrap in `unmapped` what every run shall get whole; texts, bytes and dicts are always given whole.
+        `max_at_once` and `max_per_second` bound how many run, and start; `progress=True` shows a bar;
+        `wait_for` and `return_state` as for `submit`.
+
+        Raises:
+            MappingLengthMismatch, MappingMissingIterable, ParameterBindError: before anything has started.
+        """
+        return cast("FutureList[Any]", map_task(self._definition, args, kwargs, FutureList))
+
+    @overload
+    def stream(
+        self: Task[P, Coroutine[Any, Any, T]],
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_at_once: int = ...,
+        max_per_second: float | None = ...,
+        ordered: bool = ...,
+        progress: bool | None = ...,
+    ) -> TaskStream[T]: ...
+    @overload
+    def stream(
+        self: Task[P, T],
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_at_once: int = ...,
+        max_per_second: float | None = ...,
+        ordered: bool = ...,
+        progress: bool | None = ...,
+    ) -> TaskStream[T]: ...
+    def stream(
+        self,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_at_once: int = 256,
+        max_per_second: float | None = None,
+        ordered: bool = True,
+        progress: bool | None = None,
+    ) -> TaskStream[Any]:
+        """Map over inputs of any number, endless ones too, in constant memory: `async for result in ...`.
+
+        Inputs are taken as results are: `max_at_once` runs are under way or wait to be taken, never more.
+        ordered: results come in the order of the inputs; False: as they are ready.
+        In sync code `for result in ...` does the same. Leaving the loop early cancels what is under way.
+        """
+        options = MapOptions(max_at_once, max_per_second, progress)
+        return TaskStream(self._definition, inputs, options, ordered=ordered)
+
+    def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
+        """A copy of this task with these options changed; hooks that were added are kept unless named."""
+        wrapped = cast("Callable[P, R]", self._descriptor or self.fn)
+        copy = Task(wrapped, **cast("TaskKeywords", {**self._keywords, **keywords}))
+        copy._definition.take_hooks_from(self._definition, keywords)
+        return copy
+
+    # --- hooks ------------------------------------------------------------------------------------------
+
+    def on_completion(self, hook: F) -> F:
+        """Call `hook(task, task_run, state)` when a run completes."""
+        return self._add_hook(COMPLETED, hook)
+
+    def on_failure(self, hook: F) -> F:
+        """Call `hook(task, task_run, state)` when a run fails for good."""
+        return self._add_hook(FAILED, hook)
+
+    def on_running(self, hook: F) -> F:
+        """Call `hook(task, task_run, state)` just before a run starts."""
+        return self._add_hook(RUNNING, hook)
+
+    def on_cancellation(self, hook: F) -> F:
+        """Call `hook(task, task_run, state)` when a run was cancelled."""
+        return self._add_hook(StateType.CANCELLED, hook)
+
+    def on_crashed(self, hook: F) -> F:
+        """Call `hook(task, task_run, state)` when what executed a run went away."""
+        return self._add_hook(StateType.CRASHED, hook)
+
+    def _add_hook(self, state: StateType, hook: F) -> F:
+        self._definition.add_hook(state, cast("Hook", hook))
+        return hook
+
+    # --- methods ----------------------------------------------------------------------------------------
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> BoundTask: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if isinstance(self._descriptor, staticmethod):
+            return self
+        if isinstance(self._descriptor, classmethod):
+            return BoundTask(self, owner if owner is not None else type(instance))
+        return self if instance is None else BoundTask(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r}>"
+
+
+class BoundTask:
+    """A task that is a method, of one object: the object is the first argument of each call."""
+
+    def __init__(self, task: Task[..., Any], instance: object) -> None:
+        self.task = task
+        self.instance = instance
+        self.name = task.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.task(self.instance, *args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """See `Task.submit`."""
+        return self.task.submit(self.instance, *args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """See `Task.map`."""
+        return self.task.map(unmapped(self.instance), *args, **kwargs)
+
+    def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], **options: Any) -> TaskStream[Any]:
+        """See `Task.stream`."""
+        bound = Task(functools.partial(self.task.fn, self.instance), **cast("Any", {**_plain(self.task)}))
+        return bound.stream(inputs, **options)
+
+    def with_options(self, **keywords: Unpack[TaskKeywords]) -> BoundTask:
+        """See `Task.with_options`."""
+        return BoundTask(self.task.with_options(**keywords), self.instance)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name!r} of {self.instance!r}>"
+
+
+def _plain(task: Task[..., Any]) -> TaskKeywords:
+    keywords = cast("TaskKeywords", dict(task._keywords))
+    keywords.setdefault("name", task.name)
+    return keywords
+
+
+@overload
+def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(fn: None = None, /, **options: Unpack[TaskKeywords]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskKeywords]) -> Any:
+    """Make a task of a function: sync or async, a generator, a method, a class method.
+
+    Args:
+        name: what its runs are called after; the function's name, with `-` for `_`, unless said.
+        description: for people; the docstring unless said.
+        tags: of all its runs. A limit named `tag:x` bounds how many runs with the tag `x` run at once.
+        version: any text, for people.
+        task_run_name: a template over the parameters, `"fetch-{url}"`, or a function that returns the name.
+        task_runner: `"concurrent"`, `"threads"`, `"processes"`, `"sequential"`, another installed one's
+            name, or an object; the flow's unless said.
+        retries: how often a failed run is tried again.
+        retry_delay_seconds: a number, one for each retry, or `exponential_backoff(factor)`.
+        retry_jitter_factor: each delay d is spread over `d * (1 +- factor)`.
+        retry_condition_fn: `condition(task, task_run, state) -> bool`: whether this failure is worth a retry.
+        timeout_seconds: of one attempt; the code is interrupted, and the attempt fails as TimedOut.
+        log_prints: `print` goes to the run's log; like the flow around unless said.
+        on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(task, task_run, state)`.
+
+    Raises:
+        TypeError, ValueError: an option that cannot work, at decoration.
+        ReservedArgumentError: a parameter named `return_state` or `wait_for`.
+    """
+    if fn is None:
+        return lambda fn: Task(fn, **options)
+    return Task(fn, **options)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
-from upwell.core.options import FlowOptions, Hook, TaskOptions
+from upwell.core.options import Hook, Options
 from upwell.core.parameters import Parameters
 from upwell.core.retries import RetryPolicy
 from upwell.core.states import CANCELLED, COMPLETED, CRASHED, FAILED, RUNNING, StateType
@@ -47,12 +47,22 @@ def kind_of(fn: Callable[..., Any]) -> FunctionKind:
     return FunctionKind.SYNC
 
 
+HOOK_OPTIONS: Final = {
+    COMPLETED: "on_completion",
+    FAILED: "on_failure",
+    RUNNING: "on_running",
+    CANCELLED: "on_cancellation",
+    CRASHED: "on_crashed",
+}
+
+
 class Definition:
     """What the engine needs to run a flow or a task. Never changes, but for hooks that are added to it.
 
     face: the object that the user holds, given to hooks.
     plain: nothing is to be done around the function but to call it; such runs take the shortest path.
     silent: nothing is to be done when a run of it completes.
+    wraps_flow: its runs are submitted flow runs, which speak for themselves.
     """
 
     __slots__ = (
@@ -67,18 +77,20 @@ class Definition:
         "plain",
         "retry",
         "silent",
+        "wraps_flow",
     )
 
     def __init__(
         self,
         fn: Callable[..., Any],
         name: str,
-        options: TaskOptions | FlowOptions,
+        options: Options,
         parameters: Parameters,
         retry: RetryPolicy,
         face: Any,
         *,
         is_flow: bool = False,
+        wraps_flow: bool = False,
     ) -> None:
         self.fn = fn
         self.name = name
@@ -88,6 +100,7 @@ class Definition:
         self.retry = retry
         self.face = face
         self.is_flow = is_flow
+        self.wraps_flow = wraps_flow
         self.hooks: dict[StateType, list[Hook]] = {
             COMPLETED: list(options.on_completion),
             FAILED: list(options.on_failure),
@@ -101,18 +114,25 @@ class Definition:
 
     def settle_plainness(self) -> None:
         """Decide `plain` and `silent` again, after a hook was added."""
-        named = self.options.task_run_name if isinstance(self.options, TaskOptions) else True
         self.plain = (
             self.kind in (FunctionKind.COROUTINE, FunctionKind.SYNC)
             and self.options.timeout_seconds is None
             and not self.options.log_prints
-            and named is None
+            and self.options.run_name is None
+            and not self.is_flow
             and not self.hooks[RUNNING]
         )
         self.silent = not self.hooks[COMPLETED]
 
     def add_hook(self, state: StateType, hook: Hook) -> None:
         self.hooks[state].append(hook)
+        self.settle_plainness()
+
+    def take_hooks_from(self, other: Definition, named: Container[str]) -> None:
+        """Take over the hooks that were added to another definition, but for the kinds that options name."""
+        for state, hooks in other.hooks.items():
+            if HOOK_OPTIONS[state] not in named:
+                self.hooks[state] = list(hooks)
         self.settle_plainness()
 
     @property

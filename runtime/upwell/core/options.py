@@ -3,51 +3,82 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, TypedDict, cast
 
 from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
+from upwell.core.names import check_name, check_name_template
 from upwell.core.retries import DelaySpec, RetryPolicy
 
 Hook = Callable[[Any, Any, Any], Any]
 """`hook(flow_or_task, run, state)`, sync or async."""
 
 
-class TaskOptions(Struct, frozen=True, kw_only=True):
-    """Every option of `@task`; None is "not said"."""
+Hooks = Iterable[Hook] | None
+NameTemplate = str | Callable[..., str] | None
+RetryCondition = Callable[[Any, Any, Any], Any] | None
+"""`condition(flow_or_task, run, state)`, sync or async: whether to try again."""
+
+
+class TaskKeywords(TypedDict, total=False):
+    """The keywords of `@task` and `Task.with_options`; see `upwell.tasks.task` for what each means."""
+
+    name: str | None
+    description: str | None
+    tags: Iterable[str] | None
+    version: str | None
+    task_run_name: NameTemplate
+    task_runner: Any
+    retries: int | None
+    retry_delay_seconds: DelaySpec
+    retry_jitter_factor: float | None
+    retry_condition_fn: RetryCondition
+    timeout_seconds: float | None
+    log_prints: bool | None
+    on_completion: Hooks
+    on_failure: Hooks
+    on_running: Hooks
+    on_cancellation: Hooks
+    on_crashed: Hooks
+
+
+class FlowKeywords(TypedDict, total=False):
+    """The keywords of `@flow` and `Flow.with_options`; see `upwell.flows.flow` for what each means."""
+
+    name: str | None
+    description: str | None
+    version: str | None
+    flow_run_name: NameTemplate
+    task_runner: Any
+    retries: int | None
+    retry_delay_seconds: DelaySpec
+    retry_jitter_factor: float | None
+    retry_condition_fn: RetryCondition
+    timeout_seconds: float | None
+    validate_parameters: bool
+    log_prints: bool | None
+    on_completion: Hooks
+    on_failure: Hooks
+    on_running: Hooks
+    on_cancellation: Hooks
+    on_crashed: Hooks
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What `@task` and `@flow` were told, checked; None is "not said"."""
 
     name: str | None = None
     description: str | None = None
     tags: frozenset[str] = frozenset()
     version: str | None = None
-    task_run_name: str | Callable[..., str] | None = None
+    run_name: NameTemplate = None
     task_runner: Any = None
     retries: int | None = None
     retry_delay_seconds: DelaySpec = None
     retry_jitter_factor: float | None = None
-    retry_condition_fn: Callable[[Any, Any, Any], Any] | None = None
-    timeout_seconds: float | None = None
-    log_prints: bool | None = None
-    on_completion: tuple[Hook, ...] = ()
-    on_failure: tuple[Hook, ...] = ()
-    on_running: tuple[Hook, ...] = ()
-    on_cancellation: tuple[Hook, ...] = ()
-    on_crashed: tuple[Hook, ...] = ()
-
-
-class FlowOptions(Struct, frozen=True, kw_only=True):
-    """Every option of `@flow`; None is "not said"."""
-
-    name: str | None = None
-    description: str | None = None
-    version: str | None = None
-    flow_run_name: str | Callable[..., str] | None = None
-    task_runner: Any = None
-    retries: int | None = None
-    retry_delay_seconds: DelaySpec = None
-    retry_condition_fn: Callable[[Any, Any, Any], Any] | None = None
+    retry_condition_fn: RetryCondition = None
     timeout_seconds: float | None = None
     validate_parameters: bool = True
     log_prints: bool | None = None
@@ -56,6 +87,62 @@ class FlowOptions(Struct, frozen=True, kw_only=True):
     on_running: tuple[Hook, ...] = ()
     on_cancellation: tuple[Hook, ...] = ()
     on_crashed: tuple[Hook, ...] = ()
+
+
+HOOKS = ("on_completion", "on_failure", "on_running", "on_cancellation", "on_crashed")
+
+
+def checked_options(decorator: str, keywords: Mapping[str, Any], parameter_names: Collection[str]) -> Options:
+    """The options that these keywords spell.
+
+    decorator: "task" or "flow", for messages and for the keyword of the run's name.
+
+    Raises:
+        TypeError: an unknown keyword, or a value of the wrong type.
+        ConfigurationError, InvalidNameError, ValueError: a value that cannot work.
+    """
+    known = (TaskKeywords if decorator == "task" else FlowKeywords).__annotations__
+    unknown = [keyword for keyword in keywords if keyword not in known]
+    if unknown:
+        raise TypeError(f"@{decorator} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
+    given = {keyword: value for keyword, value in keywords.items() if keyword not in (f"{decorator}_run_name", "tags")}
+    run_name = keywords.get(f"{decorator}_run_name")
+    if run_name is not None:
+        check_name_template(run_name, parameter_names)
+    if given.get("name") is not None:
+        check_name(given["name"])
+    check_optional("description", given.get("description"), str)
+    check_optional("version", given.get("version"), str)
+    check_optional("log_prints", given.get("log_prints"), bool)
+    check_optional("validate_parameters", given.get("validate_parameters"), bool)
+    check_callable("retry_condition_fn", given.get("retry_condition_fn"))
+    given["timeout_seconds"] = check_seconds("timeout_seconds", given.get("timeout_seconds"))
+    check_runner(given.get("task_runner"))
+    given.update({hook: check_hooks(hook, given[hook]) for hook in HOOKS if hook in given})
+    if given.get("validate_parameters", True) is None:
+        given["validate_parameters"] = True
+    options = Options(run_name=run_name, tags=check_tags(keywords.get("tags")), **given)
+    retry_policy(options)
+    return options
+
+
+def retry_policy(options: Options, default_retries: int = 0, default_delay: DelaySpec = None) -> RetryPolicy:
+    """When to try again, as these options say it."""
+    return RetryPolicy(
+        retries=default_retries if options.retries is None else options.retries,
+        delay_seconds=default_delay if options.retry_delay_seconds is None else options.retry_delay_seconds,
+        jitter_factor=options.retry_jitter_factor,
+    )
+
+
+def check_runner(runner: object) -> None:
+    """Raises TypeError unless this is None, a name, or an object with a task runner's methods."""
+    if runner is None or isinstance(runner, str):
+        return
+    missing = [name for name in ("open", "start", "interrupt", "close") if not callable(getattr(runner, name, None))]
+    if missing or isinstance(runner, type):
+        hint = f"write task_runner={runner.__name__}()" if isinstance(runner, type) else "it lacks " + ", ".join(missing)
+        raise TypeError(f"task_runner takes a name such as 'threads' or a task runner, not {runner!r}: {hint}")
 
 
 def check_hooks(option: str, hooks: object) -> tuple[Hook, ...]:
@@ -136,15 +223,6 @@ def check_at_least_one(option: str, value: object) -> int | None:
     if value < 1:
         raise ConfigurationError(f"{option} must be at least 1, not {value}")
     return value
-
-
-def retry_policy(
-    retries: int | None, delay: DelaySpec, jitter_factor: float | None, default_retries: int = 0
-) -> RetryPolicy:
-    """The policy that these options spell; None is the default."""
-    return RetryPolicy(
-        retries=default_retries if retries is None else retries, delay_seconds=delay, jitter_factor=jitter_factor
-    )
 
 
 def _name(hook: object) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from upwell.core.definition import Definition, FunctionKind
@@ -27,7 +27,6 @@ from upwell.core.lifecycle import (
     describe,
     final_state,
 )
-from upwell.core.options import FlowOptions
 from upwell.core.names import render_name, run_name
 from upwell.core.states import (
     CANCELLED,
@@ -49,7 +48,7 @@ from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
 from upwell.engine.logs import RunLogger, flow_run_logger
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
-from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep
+from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, value_of
 
 
@@ -135,6 +134,13 @@ def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
     A cancellation or Ctrl-C of the caller is raised again at the end, when all that the flow started is over.
     """
     ending = yield from _attempts(run, wait_for)
+    yield from _conclude(run, ending)
+    if ending.interruption is not None:
+        raise ending.interruption
+
+
+def _conclude(run: FlowRun, ending: Ending) -> Life[None]:
+    """Call the hooks, enter the final state, and say so."""
     state = State(
         type=ending.finish.type,
         name=ending.finish.name or ending.finish.type.value.capitalize(),
@@ -145,8 +151,6 @@ def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
     run.move(state)
     _log_end(run)
     run.scope.close()
-    if ending.interruption is not None:
-        raise ending.interruption
 
 
 def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
@@ -183,13 +187,13 @@ def _prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
     try:
         args, kwargs = FINDER.resolve((run.args, run.kwargs), value_of)
         parameters = definition.parameters.bind(args, kwargs)
-        options = cast("FlowOptions", definition.options)
+        options = definition.options
         if options.validate_parameters:
             parameters = definition.parameters.validate(parameters)
         run.parameters = parameters
         run.args, run.kwargs = definition.parameters.call_args(parameters)
-        if options.flow_run_name is not None:
-            run.name = render_name(options.flow_run_name, parameters)
+        if options.run_name is not None:
+            run.name = render_name(options.run_name, parameters)
             run.scope.name = f"flow run '{run.name}'"
     except UpwellError as error:
         message = f"Validation of flow parameters failed with error: {describe(error)}"
@@ -217,7 +221,7 @@ class FlowAttempt:
             with inside(run), interrupted_after(run.definition.options.timeout_seconds, self._timeout):
                 return Outcome(RETURNED, fn(*run.args, **run.kwargs))
         except BaseException as error:
-            return self._outcome(error)
+            return self.outcome(error)
 
     async def wait(self) -> Outcome:
         run = self._run
@@ -230,14 +234,14 @@ class FlowAttempt:
                         return Outcome(RETURNED, [item async for item in returned])
                     return Outcome(RETURNED, await returned)
         except BaseException as error:
-            return self._outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
+            return self.outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
 
     def _timeout(self) -> FlowRunTimeoutError:
         return FlowRunTimeoutError(
             f"Flow run exceeded timeout of {self._run.definition.options.timeout_seconds} second(s)"
         )
 
-    def _outcome(self, error: BaseException) -> Outcome:
+    def outcome(self, error: BaseException) -> Outcome:
         outcome = outcome_of(error)
         if isinstance(error, FlowRunTimeoutError):
             outcome.kind = TIMED_OUT
@@ -301,10 +305,7 @@ def _stop(run: FlowRun, outcome: Outcome, *, also_running: bool) -> None:
         reason = f"{scope.name} failed: {describe(outcome.value)}"
     if not scope.has_engine:
         return
-    if scope.engine.on_loop_thread():
-        scope.stop(reason, also_running)
-    else:
-        scope.engine.call_soon(lambda: scope.stop(reason, also_running))
+    scope.engine.perform(lambda: scope.stop(reason, also_running))
 
 
 def why_interrupted(error: BaseException | None) -> str:
@@ -381,3 +382,75 @@ def _log_end(run: FlowRun) -> None:
     if state.is_failed() and isinstance(state.data, BaseException):
         run.log.error("Encountered exception during execution: %r", state.data, exc_info=state.data)
     run.log.log(level, "Finished in state %s", state)
+
+
+# --- generators: the flow run is under way for as long as the caller takes from it --------------------------
+
+
+def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, Any, Any]:
+    """A generator flow, called directly: yields what it yields, and ends the run when it is exhausted."""
+    run = FlowRun(definition, args, kwargs)
+    problem = live_blocking(_prepare(run, None))
+    if problem is not None:
+        live_blocking(_conclude(run, problem))
+        raise run.exception()
+    _begin_iterating(run)
+    generator = definition.fn(*run.args, **run.kwargs)
+    sent: Any = None
+    while True:
+        try:
+            with inside(run):
+                item = generator.send(sent)
+        except StopIteration as stop:
+            live_blocking(_end_iterating(run, Outcome(RETURNED, stop.value)))
+            return stop.value
+        except BaseException as error:
+            live_blocking(_end_iterating(run, FlowAttempt(run).outcome(error)))
+            raise
+        try:
+            sent = yield item
+        except GeneratorExit:
+            with inside(run):
+                generator.close()
+            live_blocking(_end_iterating(run, Outcome(RETURNED)))
+            raise
+
+
+async def iterate_flow_async(
+    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AsyncGenerator[Any, None]:
+    """The same for an async generator flow."""
+    run = FlowRun(definition, args, kwargs)
+    problem = await live_async(_prepare(run, None))
+    if problem is not None:
+        await live_async(_conclude(run, problem))
+        raise run.exception()
+    _begin_iterating(run)
+    generator = definition.fn(*run.args, **run.kwargs)
+    try:
+        while True:
+            try:
+                with inside(run):
+                    item = await anext(generator)
+            except StopAsyncIteration:
+                break
+            yield item
+    except GeneratorExit:
+        with inside(run):
+            await generator.aclose()
+        await live_async(_end_iterating(run, Outcome(RETURNED)))
+        raise
+    except BaseException as error:
+        await live_async(_end_iterating(run, FlowAttempt(run).outcome(error)))
+        raise
+    await live_async(_end_iterating(run, Outcome(RETURNED)))
+
+
+def _begin_iterating(run: FlowRun) -> None:
+    run.run_count = 1
+    run.move(State(type=RUNNING))
+
+
+def _end_iterating(run: FlowRun, outcome: Outcome) -> Life[None]:
+    ending = yield from _end_children(run, outcome)
+    yield from _conclude(run, ending)

@@ -95,6 +95,8 @@ class Call(Struct, gc=False, eq=False):
     attempt: makes the coroutine of one attempt, for runs on the loop.
     gates: the limits that a run passes, in order, before it starts.
     runner: the task runner that executes the runs; None: the loop.
+    open: how many of its runs have been accepted and have not ended.
+    on_end: called after the last has ended.
     """
 
     series: Series
@@ -104,7 +106,7 @@ class Call(Struct, gc=False, eq=False):
     parent: Any
     created: float
     tags: frozenset[str]
-    open: int
+    open: int = 0
     unary: bool = False
     plain: bool = False
     straight: bool = False
@@ -113,10 +115,13 @@ class Call(Struct, gc=False, eq=False):
     row_names: tuple[str, ...] = ()
     gates: Any = ()
     runner: Any = None
+    on_end: Any = None
 
     def run_ended(self) -> None:
         """The last run of this call has ended: let go of what they shared."""
         self.context = self.kwargs = None
+        if self.on_end is not None:
+            self.on_end()
         self.scope.call_ended()
 
 

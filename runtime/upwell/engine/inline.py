@@ -35,7 +35,7 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
     scope = current_scope()
-    call = new_call(scope, definition, 0)  # 0: the caller waits for it, so its scope need not
+    call = new_call(scope, definition)  # never opened: its caller waits for it, so its scope need not
     call.context = None
     item: Any = args
     if kwargs:

@@ -11,7 +11,7 @@ from upwell.engine.logs import task_run_logger
 
 def name_run(run: RunFuture[Any]) -> None:
     """Give the run the name that its `task_run_name` makes; a template that fails is logged and the default stays."""
-    template: Any = getattr(run.call.definition.options, "task_run_name", None)
+    template = run.call.definition.options.run_name
     if template is None or run.own_name is not None:
         return
     try:

@@ -12,7 +12,13 @@ GROUP: Final = "upwell.task_runners"
 
 
 def runner_named(name: str) -> TaskRunner:
-    """A new task runner of this name, with its default options.
+    """A new task runner of this name, with its default options; errors as `runner_class`."""
+    runner: TaskRunner = runner_class(name)()
+    return runner
+
+
+def runner_class(name: str) -> Any:
+    """The class of the task runner of this name.
 
     Raises:
         UnknownTaskRunnerError: no installed distribution offers one; lists those that are.
@@ -25,8 +31,7 @@ def runner_named(name: str) -> TaskRunner:
             + ("" if known else "install the project with `pip install -e .`; ")
             + "a runner is a name from this list or an object"
         )
-    runner: TaskRunner = found.load()()
-    return runner
+    return found.load()
 
 
 def _in_upwell_itself(name: str) -> Any:

@@ -21,7 +21,7 @@ from upwell.core.seams import TaskRunner
 from upwell.core.states import PENDING, RUNNING, SCHEDULED, StateType
 from upwell.engine.clock import clock
 from upwell.engine.dispatch import Dispatcher
-from upwell.engine.future import RunFuture
+from upwell.engine.future import Call, RunFuture
 from upwell.engine.gates import Lane, LimitGate
 from upwell.engine.limits import PROCESS_LIMITS, Limits
 from upwell.engine.registry import runner_named
@@ -79,6 +79,13 @@ class Engine(EngineSeam):
                     "Start work only while the flow, or the `async with Runtime()` block, is open."
                 ) from error
 
+    def perform(self, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread: now, if this is it. From any thread."""
+        if self.on_loop_thread():
+            callback()
+        else:
+            self.call_soon(callback)
+
     def _take_inbox(self) -> None:
         self._inbox_due = False
         inbox = self._inbox
@@ -97,15 +104,17 @@ class Engine(EngineSeam):
 
     def accept(self, runs: Sequence[Run]) -> None:
         """Runs of one call, just submitted; from any thread."""
-        if not self.on_loop_thread():
-            self.call_soon(partial(self._accept, runs))
-        else:
+        if self.on_loop_thread():
             self._accept(runs)
+        else:
+            self.call_soon(partial(self._accept, runs))
 
     def _accept(self, runs: Sequence[Run]) -> None:
         call = runs[0].call
         scope = call.scope
-        scope.open_calls += 1
+        if not call.open:
+            scope.open_calls += 1
+        call.open += len(runs)
         scope.total += len(runs)
         if scope.ended or self.closed:
             for run in runs:
@@ -115,6 +124,17 @@ class Engine(EngineSeam):
         else:
             for run in runs:
                 self._admit(run)
+
+    def open_call(self, call: Call) -> None:
+        """A call whose runs come bit by bit: it stays open until `close_call`."""
+        call.open += 1
+        call.scope.open_calls += 1
+
+    def close_call(self, call: Call) -> None:
+        """No more runs will come."""
+        call.open -= 1
+        if not call.open:
+            call.run_ended()
 
     def _admit(self, run: Run) -> None:
         if run.upstream is not None:

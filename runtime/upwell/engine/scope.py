@@ -54,6 +54,9 @@ class EngineSeam:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread, after everything posted before; from any thread."""
 
+    def perform(self, callback: Callable[[], None]) -> None:
+        """Call this on the loop's thread: now, if this is it; from any thread."""
+
     def step_aside(self, run: Any, target: Any) -> AbstractContextManager[None]:
         """While a worker thread waits: the run that waits gives its slots and its thread back."""
 

@@ -183,7 +183,9 @@ def retry_message(run: Run, outcome: Outcome, delay: float) -> None:
 
 
 def log_end(run: Run, outcome: Outcome, state: State) -> None:
-    """What a failed run says in the log."""
+    """What a failed run says in the log; a submitted flow run has said it itself."""
+    if run.call.definition.wraps_flow:
+        return
     log = task_run_logger(run)
     if state.type is FAILED and outcome.kind.name == "RAISED":
         log.error("Task run failed with exception: %r", outcome.value, exc_info=outcome.value)

@@ -33,11 +33,10 @@ def value_of(future: Any, allow_failure: bool) -> Any:
     return future.result(raise_on_failure=False) if allow_failure else future.result()
 
 
-def new_call(scope: Scope, definition: Definition, size: int) -> Call:
+def new_call(scope: Scope, definition: Definition) -> Call:
     """What the runs of one submit or map will share."""
-    options: Any = definition.options
     around = CURRENT_TAGS.get()
-    own: frozenset[str] = getattr(options, "tags", frozenset())
+    own = definition.options.tags
     return Call(
         scope.series_of(definition),
         definition,
@@ -46,7 +45,6 @@ def new_call(scope: Scope, definition: Definition, size: int) -> Call:
         CURRENT_RUN.get(),
         clock().time(),
         own | around if around else own,
-        size,
     )
 
 
@@ -88,7 +86,7 @@ def submit(
     """Start one run; returns its future at once."""
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
-    call = new_call(scope, definition, 1)
+    call = new_call(scope, definition)
     item: Any = args
     if len(args) == 1 and not kwargs:
         call.unary, item = True, args[0]
@@ -97,11 +95,10 @@ def submit(
         item = (*args, *kwargs.values())
     route(call, task_runner, [])
     run: RunFuture[Any] = RunFuture(call, call.series.take(1), item)
-    upstream = [] if FINDER.is_plain(args, kwargs) else dependencies_of(scope, item)
-    if wait_for is not None:
-        upstream = [*upstream, *dependencies_of(scope, wait_for)]
-    if upstream or not FINDER.is_plain(args, kwargs):
-        run.upstream = upstream
+    if wait_for is not None or not FINDER.is_plain(args, kwargs):
+        run.upstream = dependencies_of(scope, item)
+        if wait_for is not None:
+            run.upstream += dependencies_of(scope, wait_for)
         call.straight = False
     hand_over(scope, [run])
     return run
@@ -120,7 +117,7 @@ def map_over(
     plan = definition.parameters.plan_map(args, kwargs)
     if not plan.length:
         return []
-    call = new_call(scope, definition, plan.length)
+    call = new_call(scope, definition)
     call.row_names = plan.kwarg_names
     call.kwargs = plan.static_kwargs or None
     call.unary = len(args) == 1 and not kwargs

@@ -1,0 +1,85 @@
+"""Users' values as parcels: pickled, large ones through shared memory, each on its own where one may fail.
+
+Values of builtin kinds are pickled many in one go: they cannot fail, neither here nor at the other side. As
+soon as anything else is among them each value gets a pickle of its own, so that one that cannot be pickled, or
+read, harms its own run only.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cloudpickle
+
+from upwell_runners.processes.shared_memory import MIN_SHARED_BYTES, Borrower, Buffer, Lender
+from upwell_runners.processes.wire import Parcel
+
+OUT_OF_BAND_BYTES = 64 * 1024
+"""Buffers from this size on travel beside the pickle, so that they are not copied into it."""
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # its base is untyped where it is C
+    """Knows whether it met anything but builtin values, and keeps large bytes as they are, uncopied."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Buffer] = []
+        self.buffers: list[memoryview] = []
+        self.write = self.chunks.append
+        self.met_objects = False
+        super().__init__(self, protocol=5, buffer_callback=self._keep_inside)
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.met_objects = True
+        return super().reducer_override(obj)
+
+    def _keep_inside(self, buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < OUT_OF_BAND_BYTES:
+            return True
+        self.buffers.append(view)
+        return False
+
+
+class Packer:
+    """Packs values for one other process."""
+
+    def __init__(self, lender: Lender) -> None:
+        self._lender = lender
+
+    def pack_together(self, values: list[Any]) -> Parcel | None:
+        """A list of values in one parcel, if all of them are builtin throughout; else None."""
+        pickler = _Pickler()
+        try:
+            pickler.dump(values)
+        except Exception:
+            return None
+        return None if pickler.met_objects else self._parcel(pickler)
+
+    def pack(self, value: Any, *, check: bool = False) -> Parcel:
+        """Any value; raises whatever keeps it from being pickled.
+
+        check: read the pickle once, as the other side will; it raises what that raises.
+        """
+        pickler = _Pickler()
+        pickler.dump(value)
+        if check:
+            pickle.loads(b"".join(pickler.chunks), buffers=pickler.buffers)
+        return self._parcel(pickler)
+
+    def _parcel(self, pickler: _Pickler) -> Parcel:
+        size = sum(map(len, pickler.chunks)) + sum(view.nbytes for view in pickler.buffers)
+        if size >= MIN_SHARED_BYTES:
+            parcel = self._shared(pickler.chunks, pickler.buffers)
+            if parcel is not None:
+                return parcel
+        return Parcel(b"".join(pickler.chunks), tuple(map(bytes, pickler.buffers)))
+
+    def _shared(self, pieces: list[Buffer], buffers: list[memoryview]) -> Parcel | None:
+        data = pieces[0] if len(pieces) == 1 else _Joined(pieces)
+        lent = self._lender.lend([*data, *buffers] if isinstance(data, _Joined) else [data, *buffers])
+        if lent is None:
+            return None
+        segment, starts = lent
+        return Parcel(segment=segment, spans=tuple(starts))

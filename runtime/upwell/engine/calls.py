@@ -1,0 +1,218 @@
+"""What the calls of tasks and flows do: direct, submitted, mapped; with the keywords that are upwell's own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeVar
+
+from upwell.core.definition import Definition, FunctionKind
+from upwell.core.errors import BlockingWaitError
+from upwell.core.options import Options, check_at_least_one, check_seconds
+from upwell.core.retries import RetryPolicy
+from upwell.core.states import State
+from upwell.engine.console import ensure_configured
+from upwell.engine.current import current_scope
+from upwell.engine.flow_run import FlowRun, flow_life, iterate_flow, iterate_flow_async
+from upwell.engine.future import Call, RunFuture, TaskFuture
+from upwell.engine.gates import Lane, Pace
+from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
+from upwell.engine.interrupts import ctrl_c_twice_kills
+from upwell.engine.progress import with_progress
+from upwell.engine.scope import Scope
+from upwell.engine.steps import live_async, live_blocking
+from upwell.engine.submit import DEFAULT_RUNNER, map_over, submit
+from upwell.settings import current as settings
+
+Kwargs = dict[str, Any]
+L = TypeVar("L", bound=list[Any])
+
+
+class MapOptions(NamedTuple):
+    """How a map or a stream goes: how many runs at once, how many starts a second, with a bar or not."""
+
+    max_at_once: int | None = None
+    max_per_second: float | None = None
+    progress: bool | None = None
+
+    def checked(self) -> MapOptions:
+        """The same.
+
+        Raises:
+            TypeError, ConfigurationError: a bound that is not a number above zero.
+        """
+        check_at_least_one("max_at_once", self.max_at_once)
+        check_seconds("max_per_second", self.max_per_second)
+        return self
+
+    def gates(self, title: str) -> list[Any]:
+        """What each run passes before it starts."""
+        gates: list[Any] = []
+        if self.max_at_once is not None:
+            gates.append(Lane(self.max_at_once, f"the map of {title}"))
+        if self.max_per_second is not None:
+            gates.append(Pace(self.max_per_second))
+        return gates
+
+    def wants_progress(self) -> bool:
+        return bool(settings().progress if self.progress is None else self.progress)
+
+
+def _own_keywords(kwargs: Kwargs) -> tuple[bool, Any]:
+    """Take `return_state` and `wait_for` out of a call's keywords; no function has parameters of these names."""
+    return bool(kwargs.pop("return_state", False)), kwargs.pop("wait_for", None)
+
+
+def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
+    """A direct call of a task."""
+    return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    ensure_configured()
+    if definition.kind is FunctionKind.COROUTINE:
+        return _call_task_async(definition, args, kwargs, return_state, wait_for)
+    run = inline_run(definition, args, kwargs, wait_for)
+    if definition.kind is FunctionKind.GENERATOR:
+        return iterate_inline(run)
+    if definition.kind is FunctionKind.ASYNC_GENERATOR:
+        return iterate_inline_async(run)
+    live_blocking(inline_life(run))
+    return run.state if return_state else run.result()
+
+
+async def _call_task_async(
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any
+) -> Any:
+    run = inline_run(definition, args, kwargs, wait_for)
+    await live_async(inline_life(run))
+    return run.state if return_state else run.result()
+
+
+def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
+    """`.submit`: a future, or with `return_state` the final state."""
+    return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    ensure_configured()
+    future = submit(scope or current_scope(), definition, args, kwargs, wait_for)
+    return _final_states([future], lambda states: states[0]) if return_state else future
+
+
+def map_task(
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, make: Callable[[Any], L], scope: Scope | None = None
+) -> Any:
+    """`.map`: a list of futures, or with `return_state` of final states."""
+    return_state, wait_for = _own_keywords(kwargs)
+    own = {
+        name: kwargs.pop(name)
+        for name in MapOptions._fields
+        if name in kwargs and name not in definition.parameters.names
+    }
+    options = MapOptions(**own).checked()
+    ensure_configured()
+    args = tuple(map(_resolved, args))
+    kwargs = {name: _resolved(value) for name, value in kwargs.items()}
+    gates = options.gates(definition.name)
+    runs = map_over(scope or current_scope(), definition, args, kwargs, wait_for, None, gates)
+    if runs and options.wants_progress():
+        show_progress(definition.name, runs[0].call, len(runs))
+    return _final_states(runs, lambda states: states) if return_state else make(runs)
+
+
+def show_progress(title: str, call: Call, total: int | None, taken: Callable[[], int] | None = None) -> Any:
+    """A bar that counts the runs of a call which have ended, and closes itself after the last."""
+
+    def done() -> int:
+        return taken() if taken is not None else (total or 0) - call.open
+
+    handle = with_progress(title, total, done)
+    call.on_end = handle.close
+    return handle
+
+
+def _resolved(value: Any) -> Any:
+    """What is mapped over must be known: a future in its place is waited for."""
+    if isinstance(value, TaskFuture):
+        try:
+            return value.result()
+        except BlockingWaitError:
+            raise BlockingWaitError(
+                "A map over a future needs its result, to know how many runs there are. Await it first: "
+                "`task.map(await future)`."
+            ) from None
+    return value
+
+
+def _final_states(runs: list[RunFuture[Any]], pick: Callable[[list[State]], Any]) -> Any:
+    """The final states: in sync code by waiting, on the loop's own thread as something to await."""
+
+    async def ended() -> Any:
+        for run in runs:
+            if not run.done:
+                try:
+                    await run
+                except Exception:
+                    if not run.done:
+                        raise
+        return pick([run.state for run in runs])
+
+    if runs and runs[0].call.scope.engine.on_loop_thread():
+        return ended()
+    for run in runs:
+        run.wait()
+    return pick([run.state for run in runs])
+
+
+# --- flows ------------------------------------------------------------------------------------------------
+
+
+def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
+    """A direct call of a flow."""
+    return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    ensure_configured()
+    if definition.kind is FunctionKind.COROUTINE:
+        return _call_flow_async(definition, args, kwargs, return_state, wait_for)
+    if definition.kind is FunctionKind.GENERATOR:
+        return iterate_flow(definition, args, kwargs)
+    if definition.kind is FunctionKind.ASYNC_GENERATOR:
+        return iterate_flow_async(definition, args, kwargs)
+    run = FlowRun(definition, args, kwargs)
+    with ctrl_c_twice_kills():
+        live_blocking(flow_life(run, wait_for))
+    return _flow_answer(run, return_state)
+
+
+async def _call_flow_async(
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any
+) -> Any:
+    run = FlowRun(definition, args, kwargs)
+    with ctrl_c_twice_kills():
+        await live_async(flow_life(run, wait_for))
+    return _flow_answer(run, return_state)
+
+
+def _flow_answer(run: FlowRun, return_state: bool) -> Any:
+    if return_state:
+        return run.state
+    if run.state.is_completed():
+        return run.state.data
+    raise run.exception()
+
+
+def flow_as_task(definition: Definition) -> Definition:
+    """What `.submit` and `.map` of a flow run: its direct call, on the loop or on a thread."""
+    fn: Callable[..., Any]
+    if definition.kind.is_async:
+
+        @functools.wraps(definition.fn)
+        async def fn(*args: Any, **kwargs: Any) -> Any:
+            answer: Any = call_flow(definition, args, kwargs)
+            return await answer if isinstance(answer, Coroutine) else [item async for item in answer]
+
+    else:
+
+        @functools.wraps(definition.fn)
+        def fn(*args: Any, **kwargs: Any) -> Any:
+            answer = call_flow(definition, args, kwargs)
+            return list(answer) if definition.kind is FunctionKind.GENERATOR else answer
+
+    options = Options(task_runner=DEFAULT_RUNNER)
+    return Definition(
+        fn, definition.name, options, definition.parameters, RetryPolicy(), definition.face, wraps_flow=True
+    )

@@ -1,0 +1,186 @@
+"""`@flow`: a function that owns what it starts, and whose calls are flow runs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
+
+from upwell.core.annotations import unmapped
+from upwell.core.definition import Definition
+from upwell.core.names import default_name
+from upwell.core.options import Hook, FlowKeywords, checked_options, retry_policy
+from upwell.core.parameters import Parameters
+from upwell.core.states import COMPLETED, FAILED, RUNNING, StateType
+from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
+from upwell.engine.future import TaskFuture
+from upwell.futures import FutureList
+from upwell.settings import current as settings
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Flow(Generic[P, R]):
+    """A function whose calls are flow runs: each owns the runs that it starts, and outlives them. Made by `@flow`.
+
+    `fn` is the function itself, for tests that want it bare.
+    """
+
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
+        self._descriptor = fn if isinstance(fn, classmethod | staticmethod) else None
+        self.fn: Callable[P, R] = getattr(fn, "__func__", fn) if self._descriptor is not None else fn
+        if not callable(self.fn):
+            raise TypeError(f"@flow takes a function, not {fn!r}; options are named: @flow(retries=3)")
+        functools.update_wrapper(cast("Any", self), self.fn)
+        parameters = Parameters(self.fn)
+        self._keywords = keywords
+        options = checked_options("flow", keywords, parameters.names)
+        defaults = settings()
+        self._definition = Definition(
+            self.fn,
+            options.name or default_name(self.fn),
+            options,
+            parameters,
+            retry_policy(options, defaults.flow_default_retries, defaults.flow_default_retry_delay_seconds),
+            self,
+            is_flow=True,
+        )
+        self.name = self._definition.name
+        self.version = options.version
+        self.description = options.description or self.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
+
+        The run ends when everything that it started has ended. `return_state=True` gives the final State
+        instead, and raises nothing; `wait_for=[...]` are futures to wait for first.
+        """
+        return cast("R", call_flow(self._definition, args, kwargs))
+
+    @functools.cached_property
+    def _as_task(self) -> Definition:
+        return flow_as_task(self._definition)
+
+    @overload
+    def submit(self: Flow[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    @overload
+    def submit(self: Flow[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Start a run beside the caller; returns its future at once. See `Task.submit`."""
+        return cast("TaskFuture[Any]", submit_task(self._as_task, args, kwargs))
+
+    @overload
+    def map(self: Flow[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    @overload
+    def map(self: Flow[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """Start a run for each item of the iterables; returns their futures in order. See `Task.map`."""
+        return cast("FutureList[Any]", map_task(self._as_task, args, kwargs, FutureList))
+
+    def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
+        """A copy of this flow with these options changed; hooks that were added are kept unless named."""
+        wrapped = cast("Callable[P, R]", self._descriptor or self.fn)
+        copy = Flow(wrapped, **cast("FlowKeywords", {**self._keywords, **keywords}))
+        copy._definition.take_hooks_from(self._definition, keywords)
+        return copy
+
+    # --- hooks ------------------------------------------------------------------------------------------
+
+    def on_completion(self, hook: F) -> F:
+        """Call `hook(flow, flow_run, state)` when a run completes."""
+        return self._add_hook(COMPLETED, hook)
+
+    def on_failure(self, hook: F) -> F:
+        """Call `hook(flow, flow_run, state)` when a run fails for good."""
+        return self._add_hook(FAILED, hook)
+
+    def on_running(self, hook: F) -> F:
+        """Call `hook(flow, flow_run, state)` when a run starts."""
+        return self._add_hook(RUNNING, hook)
+
+    def on_cancellation(self, hook: F) -> F:
+        """Call `hook(flow, flow_run, state)` when a run was cancelled."""
+        return self._add_hook(StateType.CANCELLED, hook)
+
+    def on_crashed(self, hook: F) -> F:
+        """Call `hook(flow, flow_run, state)` when a run has crashed."""
+        return self._add_hook(StateType.CRASHED, hook)
+
+    def _add_hook(self, state: StateType, hook: F) -> F:
+        self._definition.add_hook(state, cast("Hook", hook))
+        return hook
+
+    # --- methods ----------------------------------------------------------------------------------------
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> BoundFlow: ...
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        if isinstance(self._descriptor, staticmethod):
+            return self
+        if isinstance(self._descriptor, classmethod):
+            return BoundFlow(self, owner if owner is not None else type(instance))
+        return self if instance is None else BoundFlow(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r}>"
+
+
+class BoundFlow:
+    """A flow that is a method, of one object: the object is the first argument of each call."""
+
+    def __init__(self, flow: Flow[..., Any], instance: object) -> None:
+        self.flow = flow
+        self.instance = instance
+        self.name = flow.name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.flow(self.instance, *args, **kwargs)
+
+    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """See `Flow.submit`."""
+        return self.flow.submit(self.instance, *args, **kwargs)
+
+    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """See `Flow.map`."""
+        return self.flow.map(unmapped(self.instance), *args, **kwargs)
+
+    def with_options(self, **keywords: Unpack[FlowKeywords]) -> BoundFlow:
+        """See `Flow.with_options`."""
+        return BoundFlow(self.flow.with_options(**keywords), self.instance)
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name!r} of {self.instance!r}>"
+
+
+@overload
+def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
+@overload
+def flow(fn: None = None, /, **options: Unpack[FlowKeywords]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords]) -> Any:
+    """Make a flow of a function: sync or async, a generator, a method, a class method.
+
+    Args:
+        name: what the flow is called; the function's name, with `-` for `_`, unless said.
+        description: for people; the docstring unless said.
+        version: any text, for people.
+        flow_run_name: a template over the parameters, `"report-{day:%F}"`, or a function that returns the name.
+        task_runner: for its tasks that name none: `"concurrent"` (the default), `"threads"`, `"processes"`,
+            `"sequential"`, another installed one's name, or an object.
+        retries, retry_delay_seconds, retry_jitter_factor, retry_condition_fn: as for `task`.
+        timeout_seconds: of one attempt; the code is interrupted, what it started is cancelled.
+        validate_parameters: check the arguments against the annotations, and convert where that is safe.
+        log_prints: `print` goes to the run's log.
+        on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(flow, flow_run, state)`.
+
+    Raises:
+        TypeError, ValueError: an option that cannot work, at decoration.
+        ReservedArgumentError: a parameter named `return_state` or `wait_for`.
+    """
+    if fn is None:
+        return lambda fn: Flow(fn, **options)
+    return Flow(fn, **options)

@@ -1,0 +1,208 @@
+"""The runtime to embed in a service, and where a piece of code runs: `flow_run`, `task_run`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextvars import Token
+from typing import Any, Self, cast
+from uuid import UUID
+
+from upwell.core.definition import Definition
+from upwell.core.errors import RuntimeClosedError
+from upwell.core.options import check_runner
+from upwell.engine.calls import map_task, submit_task
+from upwell.engine.current import CURRENT_ENGINE, Portal
+from upwell.engine.elsewhere import ELSEWHERE
+from upwell.engine.flow_run import FlowRun
+from upwell.engine.future import CURRENT_RUN, TaskFuture
+from upwell.engine.runtime import Engine
+from upwell.engine.scope import CURRENT_SCOPE
+from upwell.futures import FutureList
+
+
+class Runtime:
+    """Runs flows and tasks inside a service: `async with Runtime(task_runner="threads", limits={"db": 5}) as rt:`.
+
+    Flows and tasks called inside the block, in its coroutine and in Tasks made there, run in it. Code that
+    does not come from there, such as a request's handler, uses `rt.submit`, `rt.map` and `rt.call`. In sync
+    code `with Runtime(...) as rt:` runs a loop beside the caller. Leaving the block cancels what is under
+    way, waits until it has ended, and stops the workers.
+
+    Args:
+        task_runner: for flows and tasks that name none.
+        limits: slots by name, or `(slots, slot_decay_per_second)`; `"tag:x"` bounds the task runs with tag x.
+    """
+
+    def __init__(self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None) -> None:
+        check_runner(task_runner)
+        self._task_runner = task_runner
+        self._limits = limits
+        self._engine: Engine | None = None
+        self._portal: Portal | None = None
+        self._token: Token[Engine | None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._begin(Engine(asyncio.get_running_loop(), self._task_runner, self._limits))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __enter__(self) -> Self:
+        self._portal = Portal(self._task_runner, self._limits)
+        self._begin(self._portal.engine)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        if self._portal is not None:
+            self._portal.close()
+
+    async def aclose(self) -> None:
+        """Cancel what is under way, wait for it, stop the workers; may be called twice."""
+        self._end()
+        if self._engine is not None:
+            await self._engine.close()
+
+    def _begin(self, engine: Engine) -> None:
+        if self._engine is not None:
+            raise RuntimeClosedError("A Runtime can be opened once; make another one.")
+        self._engine = engine
+        self._token = CURRENT_ENGINE.set(engine)
+
+    def _end(self) -> None:
+        if self._token is not None:
+            try:
+                CURRENT_ENGINE.reset(self._token)
+            except ValueError:  # closed from another context than it was opened in
+                pass
+            self._token = None
+
+    @property
+    def engine(self) -> Engine:
+        """What drives the runs.
+
+        Raises:
+            RuntimeClosedError: the runtime is not open.
+        """
+        if self._engine is None or self._engine.closed:
+            raise RuntimeClosedError("This Runtime is not open: use it inside its `async with` or `with` block.")
+        return self._engine
+
+    def submit(self, target: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+        """Start a run of a task or flow here; from any thread. See `Task.submit`."""
+        return cast("TaskFuture[Any]", submit_task(_definition(target), args, kwargs, self.engine.scope))
+
+    def map(self, target: Any, *args: Any, **kwargs: Any) -> FutureList[Any]:
+        """Start a run of a task or flow for each item here; from any thread. See `Task.map`."""
+        return cast("FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope))
+
+    async def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run a task or flow here and return its result."""
+        return await self.submit(target, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        state = "not open" if self._engine is None else "closed" if self._engine.closed else "open"
+        return f"<Runtime {state}>"
+
+
+def _definition(target: Any) -> Definition:
+    found = getattr(target, "_as_task", None) or getattr(target, "_definition", None)
+    if not isinstance(found, Definition):
+        raise TypeError(f"A Runtime runs tasks and flows, not {target!r}.")
+    return found
+
+
+class _FlowRunHere:
+    """The flow run whose code reads this; every attribute is None, or empty, outside of flow runs."""
+
+    @property
+    def _run(self) -> FlowRun | None:
+        scope = CURRENT_SCOPE.get()
+        return cast("FlowRun | None", scope.flow_run) if scope is not None else None
+
+    @property
+    def id(self) -> UUID | None:
+        run, facts = self._run, ELSEWHERE.get()
+        return run.id if run else UUID(facts.flow_run_id) if facts and facts.flow_run_id else None
+
+    @property
+    def name(self) -> str | None:
+        run, facts = self._run, ELSEWHERE.get()
+        return run.name if run else facts.flow_run_name if facts else None
+
+    @property
+    def flow_name(self) -> str | None:
+        run, facts = self._run, ELSEWHERE.get()
+        return run.flow_name if run else facts.flow_name if facts else None
+
+    @property
+    def flow_version(self) -> str | None:
+        run = self._run
+        return run.flow_version if run else None
+
+    @property
+    def tags(self) -> list[str]:
+        run = self._run
+        return sorted(run.tags) if run else []
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        run = self._run
+        return dict(run.parameters) if run else {}
+
+    @property
+    def run_count(self) -> int:
+        run = self._run
+        return run.run_count if run else 0
+
+    @property
+    def parent_flow_run_id(self) -> UUID | None:
+        run = self._run
+        return run.parent_flow_run_id if run else None
+
+    @property
+    def root_flow_run_id(self) -> UUID | None:
+        run = self._run
+        return run.root_flow_run_id if run else None
+
+
+class _TaskRunHere:
+    """The task run whose code reads this; every attribute is None, or empty, outside of task runs."""
+
+    @property
+    def id(self) -> UUID | None:
+        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        return run.task_run_id if run else UUID(facts.task_run_id) if facts else None
+
+    @property
+    def name(self) -> str | None:
+        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        return run.name if run else facts.task_run_name if facts else None
+
+    @property
+    def task_name(self) -> str | None:
+        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        return run.call.definition.name if run else facts.task_name if facts else None
+
+    @property
+    def tags(self) -> list[str]:
+        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        return sorted(run.tags) if run else sorted(facts.tags) if facts else []
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        run = CURRENT_RUN.get()
+        return run.parameters() if run else {}
+
+    @property
+    def run_count(self) -> int:
+        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        return run.run_count if run else facts.run_count if facts else 0
+
+
+flow_run = _FlowRunHere()
+task_run = _TaskRunHere()
+
+__all__ = ["Runtime", "flow_run", "task_run"]

@@ -1,0 +1,220 @@
+"""What can be set from outside of the code: every setting, its default, and where values come from.
+
+Each setting is a field of `Settings`, and the variable `UPWELL_` with the field's name in capitals sets it:
+`UPWELL_LOGGING_LEVEL=DEBUG` is `logging_level="DEBUG"`. Nothing is read before something asks for it.
+"""
+# The annotations below are read at run time, to check values and to explain them.
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
+
+from msgspec import Meta, Struct, ValidationError, convert
+from msgspec.structs import asdict
+
+from upwell.core.errors import ConfigurationError
+
+PREFIX: Final = "UPWELL_"
+
+MOST_SECONDS: Final = 315_360_000
+"""The longest delay that can be set: ten years, in seconds."""
+
+_Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=MOST_SECONDS)]
+_Whole: TypeAlias = Annotated[int, Meta(ge=0)]
+_Positive: TypeAlias = Annotated[int, Meta(ge=1)]
+
+Level: TypeAlias = Annotated[
+    Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+    Meta(description="DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+]
+Names: TypeAlias = Annotated[tuple[str, ...], Meta(description="names with commas between them")]
+Switch: TypeAlias = Annotated[bool, Meta(description="true or false")]
+OptionalSwitch: TypeAlias = Annotated[bool | None, Meta(description="true or false")]
+Count: TypeAlias = Annotated[_Whole, Meta(description="a whole number, 0 or more")]
+OptionalCount: TypeAlias = Annotated[_Whole | None, Meta(description="a whole number, 0 or more")]
+OptionalSize: TypeAlias = Annotated[_Positive | None, Meta(description="a whole number, 1 or more")]
+Delay: TypeAlias = Annotated[_Seconds, Meta(description="a number of seconds, 0 or more")]
+Delays: TypeAlias = Annotated[
+    _Seconds | tuple[_Seconds, ...],
+    Meta(description="a number of seconds, 0 or more, or several with commas between them"),
+]
+OptionalName: TypeAlias = Annotated[str | None, Meta(description="the name of an installed task runner")]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Every setting, with its default. `current()` gives those in force."""
+
+    logging_level: Level = "INFO"
+    """The least severe log lines of upwell and its runs that are shown."""
+
+    logging_extra_loggers: Names = ()
+    """Loggers of other libraries that are shown on the console too, with the run that they speak for."""
+
+    logging_colors: OptionalSwitch = None
+    """Colours on the console; unless said: on a terminal that has them, and where NO_COLOR is not set."""
+
+    logging_log_prints: Switch = False
+    """Whether `print` goes to the run's log in runs that do not say (`log_prints`), nor a flow around them."""
+
+    task_default_retries: Count = 0
+    """How often a failed task run is tried again if its task does not say; read at decoration."""
+
+    task_default_retry_delay_seconds: Delays = 0.0
+    """Seconds before each retry of a task run (the last one repeats) if its task does not say."""
+
+    flow_default_retries: Count = 0
+    """How often a failed flow run is tried again if its flow does not say; read at decoration."""
+
+    flow_default_retry_delay_seconds: Delay = 0.0
+    """Seconds before each retry of a flow run if its flow does not say."""
+
+    task_default_task_runner: OptionalName = None
+    """The task runner of runs for which neither the task, the flow nor the runtime says one; else `concurrent`."""
+
+    tasks_runner_thread_pool_max_workers: OptionalSize = None
+    """How many threads a pool of threads has at most; unless said, the runner's own default."""
+
+    tasks_runner_process_pool_max_workers: OptionalSize = None
+    """How many processes a pool of processes has at most; unless said, one for each processor."""
+
+    progress: OptionalSwitch = None
+    """A progress bar for each map and stream that does not say; unless set, only where `progress=True` asks."""
+
+    gc_threshold: OptionalCount = None
+    """Python's garbage collector looks at young objects after so many new ones while a runtime that owns its
+    process is at work, and as before afterwards; a higher number is faster for very many runs and takes more
+    memory. Unless set, the collector is left alone."""
+
+
+class Given(NamedTuple):
+    """One value that a source gives. where: what people know it by, for messages (`UPWELL_PROGRESS`)."""
+
+    field: str
+    value: Any
+    where: str
+
+
+Source = Callable[[], Iterable[Given]]
+
+
+def environment() -> Iterable[Given]:
+    """The variables of this process that begin with `UPWELL_`; an empty one counts as not set."""
+    for variable, text in os.environ.items():
+        if variable.startswith(PREFIX) and text.strip():
+            yield Given(variable.removeprefix(PREFIX).lower(), text.strip(), variable)
+
+
+SOURCES: list[Source] = [environment]
+"""Where settings come from; what an earlier source gives, a later one cannot change."""
+
+
+def current() -> Settings:
+    """The settings in force; read once, when first asked for.
+
+    Raises:
+        ConfigurationError: a value cannot be used; names all that cannot, and what is allowed.
+    """
+    return _current if _current is not None else _read_once()
+
+
+get_current_settings = current
+"""The name that Prefect's users know."""
+
+
+@contextmanager
+def temporary_settings(**updates: Any) -> Iterator[Settings]:
+    """Change settings for the code inside, in the whole process; for tests: `temporary_settings(progress=True)`.
+
+    Raises:
+        ConfigurationError: an unknown setting, or a value that cannot be used.
+    """
+    global _current
+    before = current()
+    unknown = [name for name in updates if name not in Settings.__struct_fields__]
+    if unknown:
+        raise ConfigurationError(_unknown(unknown[0], unknown[0], str))
+    given = [Given(name, value, name) for name, value in updates.items()]
+    changed = _checked(given, asdict(before), strict=True)
+    _current = changed
+    try:
+        yield changed
+    finally:
+        _current = before
+
+
+def variable_of(field: str) -> str:
+    """The environment variable that sets this field."""
+    return PREFIX + field.upper()
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+_current: Settings | None = None
+_reading = threading.Lock()
+_logger = logging.getLogger("upwell.settings")
+
+
+def _read_once() -> Settings:
+    global _current
+    with _reading:
+        if _current is None:
+            given: dict[str, Given] = {}
+            for source in SOURCES:
+                for item in source():
+                    given.setdefault(item.field, item)
+            known = [item for item in given.values() if item.field in Settings.__struct_fields__]
+            _current = _checked(known, {}, strict=False)
+            _report_unknown(item for item in given.values() if item.field not in Settings.__struct_fields__)
+        return _current
+
+
+def _checked(given: Iterable[Given], others: dict[str, Any], *, strict: bool) -> Settings:
+    values, faults = dict(others), list[str]()
+    for item in given:
+        value = item.value if strict else _as_written(item.field, item.value)
+        try:
+            checked = convert({item.field: value}, Settings, strict=strict)
+        except ValidationError:
+            allowed = Settings.__annotations__[item.field].__metadata__[-1].description
+            faults.append(f"{item.where} is {item.value!r}, and must be {allowed}.")
+        else:
+            values[item.field] = getattr(checked, item.field)
+    if faults:
+        raise ConfigurationError(" ".join(faults))
+    return Settings(**values)
+
+
+_WORDS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "null"}
+
+
+def _as_written(field: str, value: Any) -> Any:
+    """A text as people write it, in the form in which it is checked."""
+    if not isinstance(value, str):
+        return value
+    kind = Settings.__annotations__[field]
+    if kind is Level:
+        return value.upper()
+    if kind is Names or (kind is Delays and "," in value):
+        return [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
+    if kind in (Switch, OptionalSwitch):
+        return _WORDS.get(value.lower(), value)
+    return value
+
+
+def _report_unknown(unknown: Iterable[Given]) -> None:
+    for item in unknown:
+        import multiprocessing  # only now: few have a variable that nobody knows
+
+        if multiprocessing.parent_process() is None:  # a worker's parent has said it already
+            _logger.warning("%s", _unknown(item.field, item.where, variable_of))
+
+
+def _unknown(field: str, where: str, shown: Callable[[str], str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(field, Settings.__struct_fields__, n=1, cutoff=0.5)
+    hint = f" Did you mean {shown(near[0])}?" if near else ""
+    return f"{where} is not a setting of upwell, and has no effect.{hint}"

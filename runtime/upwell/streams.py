@@ -1,0 +1,172 @@
+"""`task.stream`: a map over inputs of any number, with back-pressure and in constant memory."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
+from itertools import islice
+from typing import Any, Final, Generic, TypeVar
+
+from upwell.core.definition import Definition
+from upwell.core.errors import BlockingWaitError
+from upwell.core.states import COMPLETED
+from upwell.engine.calls import MapOptions, show_progress
+from upwell.engine.console import ensure_configured
+from upwell.engine.current import current_scope
+from upwell.engine.stream import Feed
+
+DEFAULT_WINDOW: Final = 256
+READING_SECONDS: Final = 0.002
+"""How long to go on reading inputs before looking at results: a slow source must not hold them up."""
+READING_STEP: Final = 32
+
+R = TypeVar("R")
+
+
+class TaskStream(Generic[R]):
+    """The results of a stream, as they are taken: `async for`, or `for` in sync code. Can be taken once."""
+
+    def __init__(
+        self,
+        definition: Definition,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        options: MapOptions,
+        *,
+        ordered: bool,
+    ) -> None:
+        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable | AsyncIterable):
+            raise TypeError(f"stream takes an iterable or async iterable of inputs, not {inputs!r}")
+        self._definition = definition
+        self._inputs = inputs
+        self._options = options.checked()
+        self._ordered = ordered
+        self._taken = 0
+
+    def _open(self) -> Feed:
+        ensure_configured()
+        gates = MapOptions(None, self._options.max_per_second).gates(self._definition.name)
+        feed = Feed(current_scope(), self._definition, gates, ordered=self._ordered)
+        if self._options.wants_progress():
+            show_progress(self._definition.name, feed.call, None, lambda: self._taken)
+        return feed
+
+    async def __aiter__(self) -> AsyncGenerator[R, None]:
+        feed = self._open()
+        reader: _Reader | _Pump = (
+            _Pump(self._inputs, feed, self._most)
+            if isinstance(self._inputs, AsyncIterable)
+            else _Reader(self._inputs, feed, self._most)
+        )
+        try:
+            while True:
+                reader.fill()
+                run = feed.take_ended()
+                if run is None:
+                    if reader.exhausted and not len(feed):
+                        reader.check()
+                        return
+                    await feed.until_some_ended()
+                    continue
+                self._taken += 1
+                yield run.value if run.status is COMPLETED else run.result()
+        finally:
+            feed.close()
+            await reader.close()
+
+    def __iter__(self) -> Generator[R, None, None]:
+        if not isinstance(self._inputs, Iterable):
+            raise TypeError("An async iterable can only be streamed with `async for`.")
+        feed = self._open()
+        if feed.on_loop_thread:
+            feed.close()
+            raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
+        reader = _Reader(self._inputs, feed, self._most)
+        try:
+            while True:
+                reader.fill()
+                run = feed.take_ended()
+                if run is None:
+                    if reader.exhausted and not len(feed):
+                        return
+                    feed.wait_until_some_ended()
+                    continue
+                self._taken += 1
+                yield run.value if run.status is COMPLETED else run.result()
+        finally:
+            feed.close()
+
+    @property
+    def _most(self) -> int:
+        return self._options.max_at_once or DEFAULT_WINDOW
+
+
+class _Reader:
+    """Takes inputs from a plain iterable when half of the window is free: many at a time if they come fast."""
+
+    def __init__(self, inputs: Iterable[Any], feed: Feed, most: int) -> None:
+        self._items = iter(inputs)
+        self._feed = feed
+        self._most = most
+        self.exhausted = False
+
+    def fill(self) -> None:
+        """Start runs for as many inputs as there is room for, or as come in a moment."""
+        room = self._most - len(self._feed)
+        if self.exhausted or room * 2 < self._most:
+            return
+        until = time.monotonic() + READING_SECONDS
+        batch: list[Any] = []
+        while room > len(batch) and not self.exhausted:
+            wanted = min(READING_STEP, room - len(batch)) if len(batch) else 1
+            got = list(islice(self._items, wanted))
+            batch += got
+            self.exhausted = len(got) < wanted
+            if time.monotonic() > until:
+                break
+        self._feed.start(batch)
+
+    def check(self) -> None:
+        """Nothing to report: what a plain iterable raises has been raised by `fill`."""
+
+    async def close(self) -> None:
+        pass
+
+
+class _Pump:
+    """Takes inputs from an async iterable as they come, in a Task beside the consumer, while there is room."""
+
+    def __init__(self, inputs: AsyncIterable[Any], feed: Feed, most: int) -> None:
+        self._inputs = inputs
+        self._feed = feed
+        self._most = most
+        self._room = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def exhausted(self) -> bool:
+        return self._task.done()
+
+    def fill(self) -> None:
+        """Let the pump go on if there is room."""
+        if len(self._feed) < self._most:
+            self._room.set()
+
+    async def _run(self) -> None:
+        try:
+            async for item in self._inputs:
+                self._feed.start([item])
+                self._feed.wake_up()
+                while len(self._feed) >= self._most:
+                    self._room.clear()
+                    await self._room.wait()
+        finally:
+            asyncio.get_running_loop().call_soon(self._feed.wake_up)
+
+    def check(self) -> None:
+        """Raise what the iterable raised."""
+        self._task.result()
+
+    async def close(self) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
