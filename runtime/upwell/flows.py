@@ -58,7 +58,7 @@ class Flow(Generic[P, R]):
         The run ends when everything that it started has ended. `return_state=True` gives the final State
         instead, and raises nothing; `wait_for=[...]` are futures to wait for first.
         """
-        return cast("R", call_flow(self._definition, args, kwargs))
+        return call_flow(self._definition, args, kwargs)  # type: ignore[no-any-return]
 
     @functools.cached_property
     def _as_task(self) -> Definition:
@@ -70,7 +70,7 @@ class Flow(Generic[P, R]):
     def submit(self: Flow[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a run beside the caller; returns its future at once. See `Task.submit`."""
-        return cast("TaskFuture[Any]", submit_task(self._as_task, args, kwargs))
+        return submit_task(self._as_task, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
     def map(self: Flow[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
@@ -78,7 +78,7 @@ class Flow(Generic[P, R]):
     def map(self: Flow[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run for each item of the iterables; returns their futures in order. See `Task.map`."""
-        return cast("FutureList[Any]", map_task(self._as_task, args, kwargs, FutureList))
+        return map_task(self._as_task, args, kwargs, FutureList)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """A copy of this flow with these options changed; hooks that were added are kept unless named."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from upwell.core.errors import MissingContextError
@@ -30,8 +30,9 @@ def get_run_logger(**extra: object) -> RunLogger:
     logger = current_run_logger()
     if logger is None:
         raise MissingContextError(
-            "There is no task run or flow run here whose logger this could be. Call get_run_logger() inside of a "
-            "flow or task; elsewhere use get_logger(), and in tests of a bare function `with disable_run_logger():`."
+            "There is no task run or flow run here whose logger this could be. Call get_run_logger() inside "
+            "of a flow or task; elsewhere use get_logger(), and in tests of a bare function "
+            "`with disable_run_logger():`."
         )
     logger.extra = extra or None
     return logger
@@ -46,7 +47,7 @@ def get_logger(name: str | None = None) -> logging.Logger:
 
 
 @contextmanager
-def disable_run_logger() -> Iterator[None]:
+def disable_run_logger() -> Generator[None]:
     """Inside, `get_run_logger()` gives a logger that discards everything, in runs and outside of them."""
     token = DISABLED.set(True)
     try:

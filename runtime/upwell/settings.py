@@ -8,7 +8,7 @@ Each setting is a field of `Settings`, and the variable `UPWELL_` with the field
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
@@ -57,7 +57,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Colours on the console; unless said: on a terminal that has them, and where NO_COLOR is not set."""
 
     logging_log_prints: Switch = False
-    """Whether `print` goes to the run's log in runs that do not say (`log_prints`), nor a flow around them."""
+    """Whether `print` goes to the log of a run where neither it nor one around it says so (`log_prints`)."""
 
     task_default_retries: Count = 0
     """How often a failed task run is tried again if its task does not say; read at decoration."""
@@ -72,7 +72,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Seconds before each retry of a flow run if its flow does not say."""
 
     task_default_task_runner: OptionalName = None
-    """The task runner of runs for which neither the task, the flow nor the runtime says one; else `concurrent`."""
+    """The task runner where neither the task, the flow nor the runtime says one; unless set, `concurrent`."""
 
     tasks_runner_thread_pool_max_workers: OptionalSize = None
     """How many threads a pool of threads has at most; unless said, the runner's own default."""
@@ -81,7 +81,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """How many processes a pool of processes has at most; unless said, one for each processor."""
 
     progress: OptionalSwitch = None
-    """A progress bar for each map and stream that does not say; unless set, only where `progress=True` asks."""
+    """A progress bar for each map and stream that does not say; unless set, only where `progress=True`."""
 
     gc_threshold: OptionalCount = None
     """Python's garbage collector looks at young objects after so many new ones while a runtime that owns its
@@ -125,8 +125,8 @@ get_current_settings = current
 
 
 @contextmanager
-def temporary_settings(**updates: Any) -> Iterator[Settings]:
-    """Change settings for the code inside, in the whole process; for tests: `temporary_settings(progress=True)`.
+def temporary_settings(**updates: Any) -> Generator[Settings]:
+    """Change settings while the code inside runs, for the whole process: `temporary_settings(progress=True)`.
 
     Raises:
         ConfigurationError: an unknown setting, or a value that cannot be used.

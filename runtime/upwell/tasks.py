@@ -61,7 +61,7 @@ class Task(Generic[P, R]):
         `return_state=True` gives the final State instead, and raises nothing; `wait_for=[...]` are futures to
         wait for first.
         """
-        return cast("R", call_task(self._definition, args, kwargs))
+        return call_task(self._definition, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
     def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
@@ -77,7 +77,7 @@ class Task(Generic[P, R]):
         Raises:
             ParameterBindError: the arguments do not fit. RuntimeClosedError: what is around has ended.
         """
-        return cast("TaskFuture[Any]", submit_task(self._definition, args, kwargs))
+        return submit_task(self._definition, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
     def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
@@ -93,7 +93,7 @@ class Task(Generic[P, R]):
         Raises:
             MappingLengthMismatch, MappingMissingIterable, ParameterBindError: before anything has started.
         """
-        return cast("FutureList[Any]", map_task(self._definition, args, kwargs, FutureList))
+        return map_task(self._definition, args, kwargs, FutureList)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
     def stream(

@@ -8,7 +8,6 @@ read, harms its own run only.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import cloudpickle
@@ -69,17 +68,19 @@ class Packer:
         return self._parcel(pickler)
 
     def _parcel(self, pickler: _Pickler) -> Parcel:
-        size = sum(map(len, pickler.chunks)) + sum(view.nbytes for view in pickler.buffers)
-        if size >= MIN_SHARED_BYTES:
-            parcel = self._shared(pickler.chunks, pickler.buffers)
-            if parcel is not None:
-                return parcel
-        return Parcel(b"".join(pickler.chunks), tuple(map(bytes, pickler.buffers)))
+        pieces, buffers = pickler.chunks, pickler.buffers
+        if sum(map(len, pieces)) + sum(map(len, buffers)) >= MIN_SHARED_BYTES:
+            lent = self._lender.lend(pieces, buffers)
+            if lent is not None:
+                return Parcel(segment=lent[0], spans=lent[1])
+        return Parcel(b"".join(pieces), tuple(map(bytes, buffers)))
 
-    def _shared(self, pieces: list[Buffer], buffers: list[memoryview]) -> Parcel | None:
-        data = pieces[0] if len(pieces) == 1 else _Joined(pieces)
-        lent = self._lender.lend([*data, *buffers] if isinstance(data, _Joined) else [data, *buffers])
-        if lent is None:
-            return None
-        segment, starts = lent
-        return Parcel(segment=segment, spans=tuple(starts))
+
+def unpack(parcel: Parcel, borrower: Borrower) -> Any:
+    """The value of a parcel; large buffers in it stay where they are, in shared memory."""
+    if not parcel.segment:
+        # As bytearrays, for arrays over them are to be writable.
+        return pickle.loads(parcel.data, buffers=map(bytearray, parcel.buffers) if parcel.buffers else None)
+    view = borrower.view(parcel.segment)
+    head, *buffers = (view[start : start + size] for start, size in zip(*[iter(parcel.spans)] * 2, strict=True))
+    return pickle.loads(head, buffers=buffers)

@@ -49,18 +49,23 @@ class Lender:
         self._idle: dict[int, int] = {}
         self._next_id = 1
 
-    def lend(self, chunks: Sequence[Buffer]) -> tuple[int, list[int]] | None:
-        """Copy these into one segment; its id, and where each chunk starts. None: too many are lent already."""
-        starts, size = _layout(chunks)
+    def lend(self, head: Sequence[Buffer], buffers: Sequence[Buffer]) -> tuple[int, tuple[int, ...]] | None:
+        """Copy `head`, in one piece, and the buffers into one segment.
+
+        Its id, and the start and size of the head, then of each buffer. None: too many segments are lent already.
+        """
+        spans, size = _layout(head, buffers)
         segment_id = self._take(size)
         if segment_id is None:
             return None
-        segment = self._segments[segment_id]
-        with memoryview(segment) as view:
-            for chunk, start in zip(chunks, starts, strict=True):
-                flat = memoryview(chunk).cast("B")
-                view[start : start + flat.nbytes] = flat
-        return segment_id, starts
+        with memoryview(self._segments[segment_id]) as view:
+            end = 0
+            for piece in head:
+                start, end = end, end + memoryview(piece).nbytes
+                view[start:end] = memoryview(piece).cast("B")
+            for buffer, start in zip(buffers, spans[2::2], strict=True):
+                view[start : start + memoryview(buffer).nbytes] = memoryview(buffer).cast("B")
+        return segment_id, spans
 
     def given_back(self, segment_ids: Sequence[int]) -> None:
         """The other side refers to these no more."""
@@ -141,6 +146,10 @@ class Borrower:
         self._exports[segment_id] = weakref.ref(exporter, lambda _: self._on_freed(segment_id))
         return memoryview(exporter).cast("B")
 
+    def skip(self, segment_id: int) -> None:
+        """Give a segment back unread."""
+        self._to_give_back.append(segment_id)
+
     def take_freed(self) -> list[int]:
         """The segments to give back now."""
         freed: list[int] = []
@@ -166,11 +175,12 @@ def nameless_file() -> int:
         return os.dup(file.fileno())
 
 
-def _layout(chunks: Sequence[Buffer]) -> tuple[list[int], int]:
-    starts: list[int] = []
-    end = 0
-    for chunk in chunks:
+def _layout(head: Sequence[Buffer], buffers: Sequence[Buffer]) -> tuple[tuple[int, ...], int]:
+    end = sum(memoryview(piece).nbytes for piece in head)
+    spans = [0, end]
+    for buffer in buffers:
         start = -(-end // _ALIGNMENT) * _ALIGNMENT
-        starts.append(start)
-        end = start + memoryview(chunk).nbytes
-    return starts, end
+        size = memoryview(buffer).nbytes
+        spans += (start, size)
+        end = start + size
+    return tuple(spans), end

@@ -19,11 +19,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from upwell.core.lifecycle import OutcomeKind
+
 
 class Parcel(Struct, array_like=True, gc=False):
     """Pickled values on their way.
 
-    each: False: one pickle of a list; True: a pickle of a list of pickles, one for each value.
     data: the pickle, and buffers: what it keeps beside itself; empty if they are in shared memory.
     segment: the id of the segment that they are in; 0: none.
     spans: where they are in it: start and size of the pickle, then of each buffer.
@@ -46,10 +47,14 @@ class Setup(Struct, array_like=True):
 
 
 class Function(Struct, array_like=True):
-    """A function that rows will name by its number. reference: `module:qualname`, or else it is in the pickle."""
+    """A function that rows will name by its number.
+
+    reference: `module:qualname`, and file: where that module is; or else the function is in the pickle.
+    """
 
     number: int
     reference: str
+    file: str
     pickle: bytes
     log_prints: bool
 
@@ -141,7 +146,14 @@ class Kind(IntEnum):
     FORK = 14
     END = 15
     ENDED = 16
+    FORGET = 17
 
+
+KINDS: Final = tuple(OutcomeKind)
+"""The ways an attempt can end, in the order that their numbers on the wire have; the first is "returned"."""
+
+PROGRESS_SEGMENT: Final = 0
+"""The id of the segment in whose first word a child keeps the serial of the row that it began last."""
 
 _BODIES: Final[dict[int, Any]] = {
     Kind.SETUP: Setup,
@@ -160,6 +172,7 @@ _BODIES: Final[dict[int, Any]] = {
     Kind.FORK: None,
     Kind.END: int,
     Kind.ENDED: int,
+    Kind.FORGET: int,
 }
 _decoders: Final = {kind: msgspec.msgpack.Decoder(body).decode for kind, body in _BODIES.items()}
 _encode = msgspec.msgpack.Encoder().encode
@@ -188,10 +201,13 @@ class FrameReader:
 
         Raises:
             BlockingIOError: the socket does not block and has nothing.
+            TimeoutError: it has a timeout and has nothing for so long.
         """
         try:
             size, ancillary, _, _ = self._sock.recvmsg_into([self._space], _ANCILLARY_BYTES)
-        except ConnectionError:  # the other side died with something unread
+        except (BlockingIOError, TimeoutError):
+            raise
+        except OSError:  # the other side died with something unread, or this side was closed by a fork
             return None
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -45,14 +45,14 @@ class MapOptions(NamedTuple):
         check_seconds("max_per_second", self.max_per_second)
         return self
 
-    def gates(self, title: str) -> list[Any]:
+    def gates(self, title: str) -> tuple[Any, ...]:
         """What each run passes before it starts."""
         gates: list[Any] = []
         if self.max_at_once is not None:
             gates.append(Lane(self.max_at_once, f"the map of {title}"))
         if self.max_per_second is not None:
             gates.append(Pace(self.max_per_second))
-        return gates
+        return tuple(gates)
 
     def wants_progress(self) -> bool:
         return bool(settings().progress if self.progress is None else self.progress)
@@ -109,7 +109,7 @@ def map_task(
     args = tuple(map(_resolved, args))
     kwargs = {name: _resolved(value) for name, value in kwargs.items()}
     gates = options.gates(definition.name)
-    runs = map_over(scope or current_scope(), definition, args, kwargs, wait_for, None, gates)
+    runs = map_over(scope or current_scope(), definition, args, kwargs, wait_for, gates)
     if runs and options.wants_progress():
         show_progress(definition.name, runs[0].call, len(runs))
     return _final_states(runs, lambda states: states) if return_state else make(runs)

@@ -1,9 +1,9 @@
 """Log lines on the console: `12:01:02.345 | INFO    | Task run 'fetch-3' - message`, on stderr.
 
-One handler does it, on the logger "upwell" and on the extra loggers that the settings name. Records rise to the
-root logger all the same, so an application that has configured logging itself gets them; as long as the root
-logger has handlers, the console handler keeps quiet, and no line appears twice. Levels that the application
-has set on these loggers are left alone.
+One handler does it, on the logger "upwell" and on the extra loggers that the settings name. Records rise to
+the root logger all the same, so an application that has configured logging itself gets them; as long as the
+root logger has handlers, the console handler keeps quiet, and no line appears twice. Levels that the
+application has set on these loggers are left alone.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ConsoleHandler(logging.Handler):
 
 _applied: Settings | None = None
 _handler: ConsoleHandler | None = None
-_levels_before: list[tuple[logging.Logger, int]] = []
+_levels_before: dict[logging.Logger, int] = {}
 _listens_to: list[logging.Logger] = []
 _applying = threading.Lock()
 
@@ -107,7 +107,7 @@ def _apply(wanted: Settings) -> None:
         for name in sorted({"upwell", *wanted.logging_extra_loggers}, key=len):
             logger = logging.getLogger(None if name == "root" else name)
             if logger.level == (logging.WARNING if logger is logging.root else logging.NOTSET):
-                _levels_before.append((logger, logger.level))
+                _levels_before[logger] = logger.level
                 logger.setLevel(wanted.logging_level)
             if not _is_heard(logger):
                 _listens_to.append(logger)
@@ -122,8 +122,10 @@ def _take_back() -> None:
     for logger in _listens_to:
         if _handler is not None:
             logger.removeHandler(_handler)
-    for logger, level in _levels_before:
-        logger.setLevel(level)
+    ours = logging.getLevelNamesMapping()[_applied.logging_level] if _applied is not None else None
+    for logger, level in _levels_before.items():
+        if logger.level == ours:  # else the application has changed it since
+            logger.setLevel(level)
     _listens_to.clear()
     _levels_before.clear()
 

@@ -74,12 +74,21 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 _engines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Engine] = weakref.WeakKeyDictionary()
 
 
+_latest: tuple[weakref.ref[asyncio.AbstractEventLoop], Engine] | None = None
+"""The engine that was asked for last: most programs have one loop, and ask for it very often."""
+
+
 def engine_of(loop: asyncio.AbstractEventLoop) -> Engine:
     """The engine of the running loop; it is closed when the loop shuts its asynchronous generators down."""
+    global _latest
+    latest = _latest
+    if latest is not None and latest[0]() is loop and not latest[1].closed:
+        return latest[1]
     engine = _engines.get(loop)
     if engine is None or engine.closed:
         engine = _engines[loop] = Engine(loop)
         _close_with_loop(engine)
+    _latest = (weakref.ref(loop), engine)
     return engine
 
 
@@ -187,7 +196,7 @@ class _Outside(Scope):
     """The scope of what is started without a flow, a runtime or a loop: the current portal's."""
 
     @property
-    def engine(self) -> Any:
+    def engine(self) -> Any:  # type: ignore[override]  # asked anew each time: portals come and go
         return portal_engine()
 
 

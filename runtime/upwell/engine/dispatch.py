@@ -1,27 +1,32 @@
-"""The ready queue of the loop, and the drivers that run coroutines from it: cheaper than a Task for each.
+"""The ready queue of the loop, and the pump that steps coroutines from it: cheaper than a Task for each.
 
-A *driver* is an asyncio Task that takes runs from the ready queue and steps each in a Context of the run's
-own. A coroutine that ends without ever suspending has cost no Task. One that suspends keeps its driver to
-itself until it ends, and the queue passes to another driver; so from inside, `asyncio.current_task()`,
-`asyncio.timeout()`, task groups and cancel scopes find a Task that is the run's own.
+The *pump* is a plain callback of the loop. It takes runs from the ready queue and makes the first step of
+each, in a Context of the run's own, on behalf of a *driver*: an asyncio Task that has nothing to do. A
+coroutine that ends without ever suspending has cost no Task at all. One that suspends is adopted by the
+driver in whose name it ran, which is its Task until it ends, and the pump goes on with another driver. So
+from inside, `asyncio.current_task()`, `asyncio.timeout()`, task groups and cancel scopes find a Task that is
+the run's own. (That a step may be made in the name of a Task is asyncio's `_enter_task`, part of its
+documented support for Task implementations.)
 
 Three rules keep this true:
 
-1. A driver goes on to a next run only if nobody has kept its Task: its reference counts are what they were
-   when it began, and nobody asked to cancel it. Else it retires, and the Task ends as the run's own would.
-2. The number of live drivers starts small and doubles in each turn of the loop in which most of them stay
-   suspended while runs are ready. Runs that sleep for long are all in flight after a few turns, and runs
-   that suspend briefly never need more than a few hundred Tasks.
-3. A driver gives the loop a turn after SLICE_SECONDS, however many runs are ready.
+1. A driver serves a next run only if nobody has kept its Task: its reference counts are what they were
+   before, and nobody asked to cancel it. Else it retires, and its Task ends as the run's own would have.
+2. The number of runs in flight starts with a small window, which doubles in each turn of the loop in which
+   most of them stay suspended while others are ready. Runs that sleep for long are all in flight after a few
+   turns, and runs that suspend briefly never need more than a few hundred Tasks.
+3. The loop gets a turn after SLICE_SECONDS, however many runs are ready. A coroutine that awaits a run may
+   work the pump itself, instead of suspending, within the same slice.
 """
 
 from __future__ import annotations
 
 import asyncio
-import types
 from _weakref import getweakrefcount
+from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]  # documented, though unlisted
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from sys import getrefcount
 from typing import Any, Final
 
@@ -44,68 +49,75 @@ Settle = Callable[[Run, Outcome, float], None]
 class Dispatcher:
     """Runs what is ready on one loop. All methods are called on that loop's thread."""
 
-    def __init__(self, settle: Settle, refuse: Callable[[Run], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, settle: Settle, refuse: Callable[[Run], None]) -> None:
+        self._loop = loop
         self._settle = settle
         self._refuse = refuse
         self._ready: deque[Run] = deque()
-        self._idle: list[asyncio.Future[None]] = []
-        self._drivers: set[asyncio.Task[None]] = set()
-        self._suspended: dict[Run, asyncio.Task[None]] = {}
+        self._idle: list[_Driver] = []
+        self._drivers: set[_Driver] = set()
+        self._suspended: dict[Run, _Driver] = {}
         self._window = WINDOW
-        self._pulling = False  # a driver is on the stack: it will come back to the queue
-        self._roused = False  # a driver is scheduled and will come to the queue
+        self._pumping = False
+        self._roused = False  # the pump is scheduled
+        self._slice_end = 0.0
         self._ended = 0  # suspended runs that have ended since the window was last looked at
         self._looking = False  # a look at the window is scheduled
+        self.context = Context()  # of all drivers: what they do in it is nothing
+        self.idle_references = 0  # to the Task of a driver that nobody has kept; 0: not known yet
 
     def push(self, run: Run) -> None:
         """This run is ready."""
         self._ready.append(run)
-        if not (self._pulling or self._roused):
+        if not (self._pumping or self._roused):
             self._rouse()
 
     def extend(self, runs: Sequence[Run]) -> None:
         """These runs are ready."""
         self._ready.extend(runs)
-        if not (self._pulling or self._roused):
+        if not (self._pumping or self._roused):
             self._rouse()
 
+    def help(self, run: Run) -> None:
+        """Work the pump in the name of somebody who awaits this run, for as long as the slice lasts."""
+        if self._ready and not self._pumping and self._slice_end > clock().time():
+            waiting = asyncio.current_task(self._loop)
+            if waiting is None:
+                return
+            _leave_task(self._loop, waiting)
+            try:
+                self._work(run)
+            finally:
+                _enter_task(self._loop, waiting)
+
     def interrupt(self, run: Run, reason: str) -> bool:
-        """Cancel a run that is suspended; False if it is not, or is the caller itself."""
-        task = self._suspended.get(run)
-        if task is None:
+        """Cancel a run that is suspended; False if it is not."""
+        driver = self._suspended.get(run)
+        if driver is None:
             return False
-        task.cancel(reason)
+        driver.task.cancel(reason)
         return True
 
     async def close(self) -> None:
         """End all drivers; what is ready stays undone."""
         self._ready.clear()
-        drivers = [driver for driver in self._drivers if driver is not asyncio.current_task()]
-        for driver in drivers:
-            driver.cancel("the runtime closes")
-        if drivers:
-            await asyncio.wait(drivers)
+        tasks = [driver.task for driver in self._drivers if driver.task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel("the runtime closes")
+        if tasks:
+            await asyncio.wait(tasks)
 
-    # --- the drivers ----------------------------------------------------------------------------------
+    # --- the pump -------------------------------------------------------------------------------------
 
     def _rouse(self) -> None:
-        """See to it that some driver comes to the queue, if the window allows."""
-        idle = self._idle
-        while idle:
-            waiter = idle.pop()
-            if not waiter.done():
-                waiter.set_result(None)
-                self._roused = True
-                return
-        if len(self._drivers) < self._window:
-            driver = asyncio.get_running_loop().create_task(self._drive())
-            self._drivers.add(driver)
-            driver.add_done_callback(self._drivers.discard)
+        """Have the pump run in the next turn, if the window allows."""
+        if len(self._suspended) < self._window:
             self._roused = True
+            self._loop.call_soon(self._pump)
         elif not self._looking:
             self._looking = True
             self._ended = 0
-            asyncio.get_running_loop().call_soon(self._look_at_window)
+            self._loop.call_soon(self._look_at_window)
 
     def _look_at_window(self) -> None:
         self._looking = False
@@ -115,134 +127,295 @@ class Dispatcher:
             self._window *= 2
         self._rouse()
 
-    async def _drive(self) -> None:
-        await self._pull()
+    def _pump(self) -> None:
+        self._roused = False
+        if self._ready:
+            self._slice_end = clock().time() + SLICE_SECONDS
+            self._work(None)
 
-    @types.coroutine
-    def _pull(self) -> Generator[Any, None, None]:
-        """What a driver does: take a run, step it, settle it; wait when there is none."""
-        me = asyncio.current_task()
-        assert me is not None
-        ready, now_of = self._ready, clock().time
-        kept = getrefcount(me)
-        kept_weakly = getweakrefcount(me)
-        self._roused, self._pulling = False, True
+    def _work(self, wanted: Run | None) -> None:
+        """Make the first step of ready runs until the slice is over, the window is full, or `wanted` has ended."""
+        ready, now_of, loop = self._ready, clock().time, self._loop
+        suspended, window, slice_end = self._suspended, self._window, self._slice_end
         now = now_of()
-        slice_end = now + SLICE_SECONDS
+        self._pumping = True
+        driver = self._take_driver()
+        task = driver.task
+        _enter_task(loop, task)
+        kept, kept_weakly = getrefcount(task), getweakrefcount(task)
         try:
-            while True:
-                if not ready or now >= slice_end:
-                    if not (yield from self._pause()):
-                        return
-                    now = now_of()
-                    slice_end = now + SLICE_SECONDS
-                    count = getrefcount(me)
-                    kept = min(kept, count)
-                    continue
+            while ready and now < slice_end and len(suspended) < window:
                 run = ready.popleft()
-                call = run.call
                 if run.done:
                     continue
+                call = run.call
                 if call.scope.stop_reason is not None:
                     self._refuse(run)
                     continue
                 run.status = RUNNING
                 run.run_count += 1
                 run.started = now
-                context = call.context.copy()
+                context: Context = call.context.copy()
                 attempt = call.attempt(run)
                 try:
                     waits_on = context.run(attempt.send, None)
                 except StopIteration as stop:
-                    value = stop.value
                     now = now_of()
-                    if call.plain and not me._must_cancel:  # type: ignore[attr-defined]  # as C code would ask
-                        complete(run, value, now)
+                    if call.plain and not task._must_cancel:
+                        complete(run, stop.value, now)
                     else:
-                        self._settle(run, _returned(value, me), now)
+                        self._settle(run, driver.returned(stop.value), now)
                 except BaseException as error:
                     now = now_of()
                     self._settle(run, outcome_of(error), now)
                     _reraise_interrupts(error)
                 else:
-                    outcome = yield from self._suspend(run, attempt, context, waits_on, me)
                     now = now_of()
-                    slice_end = now + SLICE_SECONDS
-                    if call.plain and outcome.kind is RETURNED:
-                        complete(run, outcome.value, now)
-                    else:
-                        self._settle(run, outcome, now)
-                        _reraise_interrupts(outcome.value)
-                    del outcome
-                del run, call, context, attempt
-                value = waits_on = None
-                if getrefcount(me) > kept or getweakrefcount(me) > kept_weakly or me.cancelling():
-                    return  # somebody has kept this Task: it must not become another run's
+                    driver.adopt(run, attempt, context, waits_on)
+                    driver.is_kept = True  # by itself: the next run gets another
+                attempt = context = waits_on = None  # type: ignore[assignment]  # they may keep the Task
+                if (
+                    driver.is_kept
+                    or getrefcount(task) > kept
+                    or getweakrefcount(task) > kept_weakly
+                    or task.cancelling()
+                ):
+                    _leave_task(loop, task)
+                    driver.retire()
+                    driver = self._take_driver()
+                    task = driver.task
+                    _enter_task(loop, task)
+                    kept, kept_weakly = getrefcount(task), getweakrefcount(task)
+                if run is wanted and run.done:
+                    break
         finally:
-            self._pulling = False
-            self._drivers.discard(me)
+            self._pumping = False
+            _leave_task(loop, task)
+            driver.give_back()
             if ready and not self._roused:
                 self._rouse()
 
-    def _pause(self) -> Generator[Any, None, bool]:
-        """Give the loop a turn, or wait for work; False when this driver is not needed any more."""
-        self._pulling = False
-        try:
-            if self._ready:
-                self._roused = True
-                yield None
-            else:
-                if len(self._idle) >= MOST_IDLE:
-                    return False
-                waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._idle.append(waiter)
-                yield from waiter
-        except asyncio.CancelledError:
-            self._roused = False
+    # --- drivers --------------------------------------------------------------------------------------
+
+    def _take_driver(self) -> _Driver:
+        """An idle driver that nobody has kept, or a new one; it is borrowed until given back or retired."""
+        while self._idle:
+            driver = self._idle.pop()
+            if driver.take():
+                return driver
+            driver.retire()
+        driver = _Driver(self)
+        self._drivers.add(driver)
+        return driver
+
+    def put_idle(self, driver: _Driver) -> bool:
+        """Keep an idle driver for later; False if there are enough."""
+        if len(self._idle) >= MOST_IDLE:
             return False
-        self._roused, self._pulling = False, True
+        self._idle.append(driver)
         return True
 
-    def _suspend(
-        self, run: Run, attempt: Any, context: Any, waits_on: Any, me: asyncio.Task[None]
-    ) -> Generator[Any, None, Outcome]:
-        """See a run that has suspended to the end of its attempt, while others take from the queue."""
-        self._suspended[run] = me
-        live = run.call.scope.live
-        live.add(run)
+    def forget(self, driver: _Driver) -> None:
+        """A driver's Task ends."""
+        self._drivers.discard(driver)
+
+    def has_suspended(self, run: Run, driver: _Driver) -> None:
+        self._suspended[run] = driver
+        run.call.scope.live.add(run)
+
+    def has_ended(self, run: Run, outcome: Outcome) -> None:
+        """A run that had suspended has ended its attempt so."""
+        self._ended += 1
+        del self._suspended[run]
+        run.call.scope.live.discard(run)
+        now = clock().time()
+        if run.call.plain and outcome.kind is RETURNED:
+            complete(run, outcome.value, now)
+        else:
+            self._settle(run, outcome, now)
+        if self._ready and not (self._roused or self._pumping):
+            self._rouse()
+
+
+class _Driver(Coroutine[Any, Any, None]):
+    """The coroutine of a Task that lends its name to runs, and sees those that suspend to their end.
+
+    It waits for work as a future would be waited for, with itself in the place of the future: so the pump can
+    let it wait for what an adopted run waits for, at the cost of one callback.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asyncio_future_blocking",
+        "_attempt",
+        "_begun",
+        "_borrowed",
+        "_context",
+        "_dispatcher",
+        "_loop",
+        "_retired",
+        "_run",
+        "_used",
+        "_waits_on",
+        "_wakeup",
+        "_wakeup_context",
+        "is_kept",
+        "task",
+    )
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._loop = dispatcher._loop
+        self._asyncio_future_blocking = False
+        self._begun = False  # the Task has made its first step
+        self._borrowed = True  # the pump makes a step in the Task's name
+        self._used = False
+        self._retired = False
+        self.is_kept = False
+        self._run: Run | None = None
+        self._attempt: Any = None
+        self._context: Any = None
+        self._waits_on: Any = None
+        self._wakeup: Any = None
+        self._wakeup_context: Any = None
+        self.task: asyncio.Task[None] = asyncio.Task(self, loop=self._loop, context=dispatcher.context)
+
+    # --- what the pump does with it ---------------------------------------------------------------------
+
+    def take(self) -> bool:
+        """Borrow it for the pump; False if somebody has kept its Task since it served."""
+        self._borrowed = True
+        references = getrefcount(self.task)
+        if not self._used:
+            self._dispatcher.idle_references = references
+            return True
+        known = self._dispatcher.idle_references
+        return references <= known and getweakrefcount(self.task) == 1 and not self.task.cancelling()
+
+    def give_back(self) -> None:
+        """The pump is done with it."""
+        self._borrowed = False
+        if self._begun and not self._dispatcher.put_idle(self):
+            self.retire()
+
+    def retire(self) -> None:
+        """Let the Task end, unless it has adopted a run."""
+        self._borrowed = False
+        if self._run is None and not self._retired:
+            self._retired = True
+            if self._begun:
+                self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+
+    def returned(self, value: Any) -> Outcome:
+        """What a Task of its own would make of a coroutine that returned: cancelled, if a cancel was still due."""
+        if self.task._must_cancel:  # type: ignore[attr-defined]  # as asyncio's own code asks
+            return Outcome(WAS_CANCELLED, None, "Its own code cancelled it.")
+        return Outcome(RETURNED, value)
+
+    def adopt(self, run: Run, attempt: Any, context: Context, waits_on: Any) -> None:
+        """Take over a run whose first step was made in this driver's name, and which has suspended."""
+        self._run, self._attempt, self._context = run, attempt, context
+        self._used, self._borrowed = True, False
+        self._dispatcher.has_suspended(run, self)
+        reason = run.call.scope.stop_reason
+        if reason is not None:
+            self.task.cancel(reason)
+        self._waits_on = waits_on
+        if not self._begun:
+            return  # the Task's first step, which is due, will wait for it
+        if waits_on is None:
+            self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+            return
+        if getattr(waits_on, "_asyncio_future_blocking", None) and waits_on.get_loop() is self._loop:
+            waits_on._asyncio_future_blocking = False
+            waits_on.add_done_callback(self._wakeup, context=self._wakeup_context)
+            if self.task._must_cancel:  # type: ignore[attr-defined]
+                waits_on.cancel()
+        else:  # something that no Task can wait for: let the Task say so
+            self._begun = False
+            self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+
+    # --- what the Task does with it (a coroutine) ---------------------------------------------------------
+
+    def send(self, value: Any) -> Any:
+        """One step of the Task."""
+        if not self._begun:
+            self._begun = True
+            return self._first_step()
+        if self._run is None:
+            return self._park()
+        return self._step(self._attempt.send, value)
+
+    def throw(self, error: Any, *_: Any) -> Any:
+        """One step of the Task, with an exception of what it waited for, or a cancellation."""
+        self._begun = True
+        if self._run is None:
+            self._dispatcher.forget(self)
+            raise error
+        return self._step(self._attempt.throw, error)
+
+    def close(self) -> None:
+        """The Task is destroyed; so is what it has adopted."""
+        if self._attempt is not None:
+            self._context.run(self._attempt.close)
+        self._dispatcher.forget(self)
+
+    def __await__(self) -> Any:
+        raise RuntimeError("A driver is the coroutine of its own Task only.")
+
+    def _first_step(self) -> Any:
+        """Wait for what the run adopted meanwhile waits for, or for work."""
+        if self._run is None:
+            if not self._borrowed and not self._retired and not self._dispatcher.put_idle(self):
+                self._retired = True
+            return self._park()
+        waits_on, self._waits_on = self._waits_on, None
+        return waits_on
+
+    def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:
+        self._waits_on = None
         try:
-            while True:
-                self._pulling = False
-                if self._ready and not self._roused:
-                    self._rouse()
-                try:
-                    sent = yield waits_on
-                except GeneratorExit:
-                    context.run(attempt.close)
-                    raise
-                except BaseException as error:
-                    self._pulling = True
-                    waits_on = context.run(attempt.throw, error)
-                else:
-                    self._pulling = True
-                    waits_on = context.run(attempt.send, sent)
+            return self._context.run(advance, argument)
         except StopIteration as stop:
-            return _returned(stop.value, me)
-        except GeneratorExit:
-            raise
+            outcome = self.returned(stop.value)
         except BaseException as error:
-            return outcome_of(error)
-        finally:
-            self._ended += 1
-            del self._suspended[run]
-            live.discard(run)
+            outcome = outcome_of(error)
+        run = self._run
+        assert run is not None
+        self._run = self._attempt = self._context = None
+        self._dispatcher.has_ended(run, outcome)
+        _reraise_interrupts(outcome.value)
+        self.is_kept = False
+        if self.task.cancelling() or not self._dispatcher.put_idle(self):
+            self._retired = True
+        return self._park()
 
+    def _park(self) -> Any:
+        """Wait for work, in the place of a future; or end."""
+        if self._retired:
+            self._dispatcher.forget(self)
+            raise StopIteration
+        self._asyncio_future_blocking = True
+        return self
 
-def _returned(value: Any, me: asyncio.Task[None]) -> Outcome:
-    """What a Task of its own would make of a coroutine that returned: cancelled, if a cancel was still due."""
-    if me._must_cancel:  # type: ignore[attr-defined]  # as C code would ask
-        return Outcome(WAS_CANCELLED, None, "Its own code cancelled it.")
-    return Outcome(RETURNED, value)
+    # --- what a Task does with a future that it waits for ---------------------------------------------------
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def add_done_callback(self, wakeup: Any, *, context: Context) -> None:
+        self._wakeup, self._wakeup_context = wakeup, context
+
+    def result(self) -> None:
+        """The wait has ended well."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Somebody cancels the Task while it waits: cancel what the adopted run waits for, or end."""
+        if self._waits_on is not None:
+            return bool(self._waits_on.cancel(msg))
+        if not self._borrowed and self._run is None:
+            self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+        return False
 
 
 def _reraise_interrupts(error: object) -> None:

@@ -59,6 +59,38 @@ class RunElsewhere:
             self._facts = convert(self._ask(self), RunFacts)
         return self._facts
 
+    @property
+    def task_run_id(self) -> str:
+        return self.facts().task_run_id
+
+    @property
+    def task_run_name(self) -> str:
+        return self.facts().task_run_name
+
+    @property
+    def task_name(self) -> str:
+        return self.facts().task_name
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.facts().tags
+
+    @property
+    def run_count(self) -> int:
+        return self.facts().run_count
+
+    @property
+    def flow_run_id(self) -> str | None:
+        return self.facts().flow_run_id
+
+    @property
+    def flow_run_name(self) -> str | None:
+        return self.facts().flow_run_name
+
+    @property
+    def flow_name(self) -> str | None:
+        return self.facts().flow_name
+
     def parameters(self) -> dict[str, Any]:
         """Argument by name, defaults included."""
         bound = inspect.signature(self.fn).bind(*self.args, **self.kwargs)

@@ -4,7 +4,7 @@ Both are one object, because a million of them must be cheap: a msgspec Struct w
 is not even tracked by the garbage collector until a container is put into it.
 
 Threads: the engine changes a run on its loop's thread only. Anyone may read, and `watch` from any thread:
-whoever takes a watcher out of the deque calls it, so each is called exactly once.
+whoever takes a watcher out of the list calls it, so each is called exactly once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import asyncio
 import logging
 import threading
 from asyncio import get_running_loop
-from collections import deque
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from functools import partial
@@ -35,7 +34,7 @@ from upwell.core.states import (
     StateType,
 )
 from upwell.engine.clock import moment
-from upwell.engine.scope import CURRENT_SCOPE, Scope, Series
+from upwell.engine.scope import CURRENT_SCOPE, EngineSeam, Scope, Series
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -108,10 +107,10 @@ class Call(Struct, gc=False, eq=False):
     tags: frozenset[str]
     open: int = 0
     unary: bool = False
+    kwargs: Any = None
     plain: bool = False
     straight: bool = False
     attempt: Any = None
-    kwargs: Any = None
     row_names: tuple[str, ...] = ()
     gates: Any = ()
     runner: Any = None
@@ -219,7 +218,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                 with _WATCHING:
                     watchers = self.watchers
                     if watchers is None:
-                        watchers = self.watchers = deque()
+                        watchers = self.watchers = []
             watchers.append(watcher)
             if not self.done:
                 return
@@ -240,9 +239,10 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     def notify(self) -> None:
         """Call every watcher; the run has ended."""
         watchers = self.watchers
+        watchers.reverse()
         while watchers:
             try:
-                watcher = watchers.popleft()
+                watcher = watchers.pop()
             except IndexError:  # its own thread took it back
                 return
             try:
@@ -317,24 +317,30 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         self.looked = True
         if not self.done:
             loop = get_running_loop()
-            waiter: asyncio.Future[None] = loop.create_future()
-            wake: Callable[[Any], object] = partial(_wake, waiter)
             engine = self.call.scope.engine
-            if loop is not engine.loop:
-                wake = partial(_wake_elsewhere, loop, waiter)
-            self.watch(wake)
-            waiting = run_that_waits()
-            try:
-                if waiting is None:
-                    yield from waiter
-                else:
-                    yield from engine.step_aside_until(waiting, waiter, self).__await__()
-            except BaseException:
-                self.unwatch(wake)
-                raise
+            if loop is engine.loop:
+                engine.help(self)
+            if not self.done:
+                yield from self._suspend_until_done(engine, loop)
         if self.status is COMPLETED:
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
+
+    def _suspend_until_done(self, engine: EngineSeam, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
+        waiter: asyncio.Future[None] = loop.create_future()
+        wake: Callable[[Any], object] = partial(_wake, waiter)
+        if loop is not engine.loop:
+            wake = partial(_wake_elsewhere, loop, waiter)
+        self.watch(wake)
+        waiting = run_that_waits()
+        try:
+            if waiting is None:
+                yield from waiter
+            else:
+                yield from engine.step_aside_until(waiting, waiter, self).__await__()
+        except BaseException:
+            self.unwatch(wake)
+            raise
 
     # --- what a task runner sees (core.seams.Attempt) ---------------------------------------------------
 

@@ -35,13 +35,13 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
     scope = current_scope()
-    call = new_call(scope, definition)  # never opened: its caller waits for it, so its scope need not
+    call = new_call(scope.series_of(definition), None, unary=False)  # never opened: its caller waits for it, so its scope need not
     call.context = None
     item: Any = args
     if kwargs:
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
-    run: Run = RunFuture(call, call.series.take(1), item, inline=True, looked=True)
+    run: Run = RunFuture(call, next(call.series.numbers), item, inline=True, looked=True)
     plain = FINDER.is_plain(args, kwargs)
     if not plain or wait_for is not None:
         run.upstream = [*dependencies_of(scope, item), *dependencies_of(scope, wait_for)]

@@ -1,4 +1,4 @@
-"""The loggers of runs: their records know their run, and whatever happens to a line, it never hurts the run."""
+"""The loggers of runs: their records know their run, and what happens to a line never hurts the run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Mapping, MutableMapping
+from contextvars import Context, ContextVar
 from typing import Any, Final
+
+from upwell.settings import current as settings
 
 Facts = Callable[[Any], dict[str, Any]]
 """What the records of a run say about it, by attribute; asked for only when a record is made."""
@@ -55,7 +58,9 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
             return
         try:
             _, kwargs = self.process(message, {})
-            record = target.makeRecord(target.name, level, "(elsewhere)", 0, message, (), None, extra=kwargs["extra"])
+            record = target.makeRecord(
+                target.name, level, "(elsewhere)", 0, message, (), None, extra=kwargs["extra"]
+            )
             if timestamp:
                 record.created = timestamp
                 record.msecs = (timestamp - int(timestamp)) * 1000
@@ -63,7 +68,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
         except Exception:
             _report()
 
-    def getChild(self, suffix: str) -> RunLogger:  # noqa: N802  # the name that loggers have
+    def getChild(self, suffix: str) -> RunLogger:  # as loggers call it
         """The same run's logger, one name further down."""
         return RunLogger(self.logger.getChild(suffix), self._facts, self._run, self.extra)
 
@@ -81,3 +86,18 @@ def _report() -> None:
 
 ENGINE: Final = RunLogger(logging.getLogger("upwell"))
 """For what upwell itself has to say."""
+
+
+LOG_PRINTS: Final[ContextVar[bool | None]] = ContextVar("upwell_log_prints", default=None)
+"""Whether `print` goes to the log of the run whose code this is; None: nobody around has said."""
+
+
+def prints_are_logged(own: bool | None = None, context: Context | None = None) -> bool:
+    """What holds for a run with this `log_prints`, started here or in this context.
+
+    A run that does not say inherits from the one around it, else from the setting `logging_log_prints`.
+    """
+    wanted = own
+    if wanted is None:
+        wanted = LOG_PRINTS.get() if context is None else context.get(LOG_PRINTS)
+    return settings().logging_log_prints if wanted is None else wanted

@@ -6,13 +6,14 @@ import logging
 from contextvars import ContextVar
 from typing import Any, Final
 
+from upwell.engine.elsewhere import ELSEWHERE
 from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.loggers import RunLogger
 from upwell.engine.scope import CURRENT_SCOPE
 
 TASK_RUNS: Final = logging.getLogger("upwell.task_runs")
 FLOW_RUNS: Final = logging.getLogger("upwell.flow_runs")
-_DISCARDED: Final = logging.Logger("upwell.discarded")  # noqa: LOG001  # known to no one, so nobody enables it
+_DISCARDED: Final = logging.Logger("upwell.discarded")  # known to no one, so nobody enables it
 _DISCARDED.disabled = True
 
 DISABLED: Final[ContextVar[bool]] = ContextVar("upwell_run_logger_disabled", default=False)
@@ -39,6 +40,8 @@ def current_run_logger() -> RunLogger | None:
     scope = CURRENT_SCOPE.get()
     if scope is not None and scope.flow_run is not None:
         return flow_run_logger(scope.flow_run)
+    if ELSEWHERE.get() is not None:
+        return RunLogger(TASK_RUNS)  # the process that holds the run's record adds who it is
     return None
 
 

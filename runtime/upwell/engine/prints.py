@@ -1,27 +1,26 @@
-"""`print` inside runs: with `log_prints` it becomes a line of the run's log; a progress bar is never garbled."""
+"""`print` inside runs: with `log_prints` a line of the run's log; beside a progress bar, a line above it."""
 
 from __future__ import annotations
 
 import builtins
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context
 from io import StringIO
 from typing import Any, Final
 
+from upwell.engine.loggers import LOG_PRINTS, prints_are_logged
 from upwell.engine.logs import current_run_logger
 from upwell.engine.terminal import has_foot, is_terminal, print_above
-from upwell.settings import current as settings
 
-_LOG_PRINTS: ContextVar[bool | None] = ContextVar("upwell_log_prints", default=None)
 _BY_CALLER: Final = 2  # whose line of code a record names: that of `print`'s caller
 
 _print = builtins.print
 
 
 @contextmanager
-def printing_to_log(enabled: bool | None, context: Context | None = None) -> Iterator[None]:
+def printing_to_log(enabled: bool | None, context: Context | None = None) -> Generator[None]:
     """Inside, or in that context, `print` writes to the log of the run whose code calls it.
 
     None inherits: from the flow or task around, else from the setting `logging_log_prints`.
@@ -31,20 +30,14 @@ def printing_to_log(enabled: bool | None, context: Context | None = None) -> Ite
         return
     take_print_over()
     if context is not None:
-        context.run(_LOG_PRINTS.set, enabled)
+        context.run(LOG_PRINTS.set, enabled)
         yield
         return
-    token = _LOG_PRINTS.set(enabled)
+    token = LOG_PRINTS.set(enabled)
     try:
         yield
     finally:
-        _LOG_PRINTS.reset(token)
-
-
-def prints_are_logged() -> bool:
-    """Whether `print` here goes to the log of the run whose code this is."""
-    wanted = _LOG_PRINTS.get()
-    return settings().logging_log_prints if wanted is None else wanted
+        LOG_PRINTS.reset(token)
 
 
 def take_print_over() -> None:
@@ -66,13 +59,14 @@ def _print_as_wanted(*values: Any, **options: Any) -> None:
         _print(*values, **options)
         return
     text = StringIO()
-    _print(*values, **{**options, "file": text})
+    options["file"] = text
+    _print(*values, **options)
     if logger is None:
         line = text.getvalue()
         print_above(sys.stdout if file is None else file, line if line.endswith("\n") else line + "\n")
         return
-    token = _LOG_PRINTS.set(False)  # a handler that prints must not log what it prints
+    token = LOG_PRINTS.set(False)  # a handler that prints must not log what it prints
     try:
         logger.info("%s", text.getvalue().removesuffix("\n"), stacklevel=_BY_CALLER)
     finally:
-        _LOG_PRINTS.reset(token)
+        LOG_PRINTS.reset(token)

@@ -52,6 +52,11 @@ class ProgressHandle:
         """It is over: take the bar from the display and leave its last line."""
         self._board.close(self)
 
+    @property
+    def samples(self) -> int:
+        """How often it was looked at, lately, its beginning included."""
+        return len(self._samples)
+
     def counts(self, over: bool = False) -> Counts:
         """How far it is, now."""
         now = self._board.now()
@@ -77,7 +82,7 @@ class Board:
     """All bars that are shown together, on one stream.
 
     stream: where to; `sys.stderr` as it is when the first bar begins, unless said.
-    sampled: whether a thread calls `tick`; a test calls it itself.
+    sampled: whether a thread, the `sampler`, calls `tick`; a test calls it itself.
     """
 
     def __init__(
@@ -89,9 +94,10 @@ class Board:
         self._out: TextIO | None = None
         self._bars: list[ProgressHandle] = []
         self._renderer: Renderer = plain_lines
+        self._is_chosen = False
         self._lines: list[str] = []
         self._drawn = 0
-        self._thread: threading.Thread | None = None
+        self.sampler: threading.Thread | None = None
         self._wake = threading.Event()
 
     # --- from any thread --------------------------------------------------------------------------------
@@ -104,16 +110,16 @@ class Board:
         with terminal.LOCK:
             if not self._bars:
                 self._out = self._stream or sys.stderr
-                self._renderer = plain_lines
+                self._renderer, self._is_chosen = plain_lines, False
             self._bars.append(bar)
             if terminal.is_capable(self._out):
                 take_print_over()
                 terminal.set_foot(self)
             else:
                 self._write(f"{bar.title}: {'' if total is None else f'{total:,} '}to do\n")
-            if self._sampled and self._thread is None:
-                self._thread = threading.Thread(target=self._sample, name="upwell-progress", daemon=True)
-                self._thread.start()
+            if self._sampled and self.sampler is None:
+                self.sampler = threading.Thread(target=self._sample, name="upwell-progress", daemon=True)
+                self.sampler.start()
         return bar
 
     def tick(self) -> None:
@@ -121,8 +127,8 @@ class Board:
         with terminal.LOCK:
             bars, out = list(self._bars), self._out
             draws = terminal.is_capable(out)
-        if draws and out is not None and self._renderer is plain_lines and self._sampled_once(bars):
-            self._renderer = best_renderer(out)
+        if draws and out is not None and not self._is_chosen and _is_worth_a_look(bars):
+            self._renderer, self._is_chosen = best_renderer(out), True
         counts: list[Counts] = []
         for bar in bars:  # without the lock: the counters are code of others
             now = self._counts(bar)
@@ -144,18 +150,21 @@ class Board:
             if bar not in self._bars:
                 return
             self._bars.remove(bar)
-            last = not self._bars
+            others = list(self._bars)
         counts = self._counts(bar, over=True)
         out = self._out
         draws = terminal.is_capable(out)
-        lines = []
+        lines: list[str] = []
         if counts is not None and out is not None:
             lines = self._renderer([counts], terminal_width(out)) if draws else [summary(counts)]
-        others = [] if last else [other for other in map(self._counts, list(self._bars)) if other is not None]
+        other_lines: list[str] = []
+        if draws and out is not None and others:
+            seen = [other for other in map(self._counts, others) if other is not None]
+            other_lines = self._renderer(seen, terminal_width(out))
         with terminal.LOCK:
             if draws:
                 self.erase()
-                self._lines = self._renderer(others, terminal_width(out)) if out is not None and others else []
+                self._lines = other_lines if self._bars else []
             self._write("".join(f"{line}\n" for line in lines))
             if draws:
                 self.draw()
@@ -170,7 +179,7 @@ class Board:
 
     def forget(self) -> None:
         """In a forked child: the bars are the parent's."""
-        self._bars, self._lines, self._drawn, self._thread = [], [], 0, None
+        self._bars, self._lines, self._drawn, self.sampler = [], [], 0, None
         self._wake = threading.Event()
 
     # --- the bottom of the terminal (terminal.Foot); with the lock held -----------------------------------
@@ -205,13 +214,9 @@ class Board:
         try:
             return bar.counts(over)
         except Exception:
-            ENGINE.exception("The progress bar of %r is taken away, for its counter failed", bar.title)
+            if not over:
+                ENGINE.exception("The progress bar %r is taken away, for its counter failed", bar.title)
             return None
-
-    @staticmethod
-    def _sampled_once(bars: list[ProgressHandle]) -> bool:
-        """Whether there is a bar that a person has time to look at, so that rich is worth its loading time."""
-        return any(len(bar._samples) > 1 for bar in bars)
 
     def _sample(self) -> None:
         while True:
@@ -219,15 +224,22 @@ class Board:
             with terminal.LOCK:
                 self._wake.clear()
                 if not self._bars:
-                    self._thread = None
+                    self.sampler = None
                     return
             self.tick()
 
 
-_board = Board()
-atexit.register(_board.close_all)
+def _is_worth_a_look(bars: list[ProgressHandle]) -> bool:
+    """Whether there is a bar that a person has time to look at, so that rich is worth its loading time."""
+    return any(bar.samples > 1 for bar in bars)
+
+
+BOARD = Board()
+"""The bars of this process."""
+
+atexit.register(BOARD.close_all)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_board.forget)
+    os.register_at_fork(after_in_child=BOARD.forget)
 
 
 def with_progress(
@@ -239,7 +251,7 @@ def with_progress(
     """Show a progress bar from now on, until `close()`, or until `done()` reaches the total.
 
     total: how many there will be; None: nobody knows.
-    done, failed: how many have ended, and ended badly, so far; called from another thread, so they must be quick
-    and need no lock.
+    done, failed: how many have ended, and ended badly, so far; called from another thread, so they must be
+    quick and need no lock.
     """
-    return _board.add(title, total, done, failed)
+    return BOARD.add(title, total, done, failed)

@@ -28,7 +28,7 @@ from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
 from upwell.engine.settle import Settlement, finish
-from upwell.engine.submit import DEFAULT_RUNNER, FINDER, value_of
+from upwell.engine.submit import DEFAULT_RUNNER, FINDER, is_completed, value_of
 from upwell.engine.waits import check_no_cycle, holders_of
 
 Run = RunFuture[Any]
@@ -48,7 +48,7 @@ class Engine(EngineSeam):
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or DEFAULT_RUNNER
         self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
-        self.dispatcher = Dispatcher(self.settlement.settle, self.settlement.refuse)
+        self.dispatcher = Dispatcher(loop, self.settlement.settle, self.settlement.refuse)
         self.scope = Scope(self, "the runtime")
         self._remotes: dict[Any, Remote] = {}
         self._lanes: dict[Any, Lane] = {}
@@ -148,31 +148,39 @@ class Engine(EngineSeam):
         """Watch one unfinished upstream at a time: all must end anyway, and most have by the time it is asked."""
         if run.done:
             return
-        upstream: list[Dependency] = run.upstream
+        upstream: list[Dependency[Any]] = run.upstream
         for i in range(position, len(upstream)):
             future: Any = upstream[i].future
-            if not future.is_done():
-                run.call.scope.live.add(run)
+            if type(future) is RunFuture:
+                if future.done:
+                    continue
                 again = partial(self._await_upstream, run, i)
-                if isinstance(future, RunFuture) and future.call.scope.engine is self:
+                if future.call.scope.engine is self:
                     future.watch(again)
                 else:
-                    future.add_done_callback(lambda _: self.call_soon(again))
-                return
+                    future.watch(lambda _, again=again: self.call_soon(again))
+            elif future.is_done():
+                continue
+            else:
+                again = partial(self._await_upstream, run, i)
+                future.add_done_callback(lambda _, again=again: self.call_soon(again))
+            run.call.scope.live.add(run)
+            return
         run.call.scope.live.discard(run)
         self._take_upstream(run, upstream)
 
-    def _take_upstream(self, run: Run, upstream: list[Dependency]) -> None:
+    def _take_upstream(self, run: Run, upstream: list[Dependency[Any]]) -> None:
         for dependency in upstream:
-            future: Any = dependency.future
-            state = future.peek() if isinstance(future, RunFuture) else future.state
-            if state.is_completed() or dependency.allow_failure:
+            future = dependency.future
+            if dependency.allow_failure or is_completed(future):
                 continue
             name = getattr(future, "name", None) or repr(future)
-            self.settlement.not_ready(run, name, state)
+            self.settlement.not_ready(run, name, future.peek() if isinstance(future, RunFuture) else future.state)
             return
         run.upstream = None
-        if run.item is not None:
+        if run.call.unary and type(run.item) is RunFuture:
+            run.item = run.item.value  # what the line below does, for the commonest case
+        elif run.item is not None:
             run.item = FINDER.resolve(run.item, value_of)
         self._pass_gates(run)
 
@@ -279,6 +287,10 @@ class Engine(EngineSeam):
             await remote.runner.close()
         await self.dispatcher.close()
         self.scope.close()
+
+    def help(self, run: Run) -> None:
+        """Somebody on this loop is about to wait for a run: what is ready may be done at once, in its name."""
+        self.dispatcher.help(run)
 
     # --- waiting from inside a run ---------------------------------------------------------------------------
 

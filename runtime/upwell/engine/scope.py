@@ -1,17 +1,17 @@
 """A scope owns the runs that one flow run (or one runtime, outside flows) has started: it counts them, waits
 for them and cancels them. Nothing that is started in a scope outlives it.
 
-Every member is touched on the loop's thread only, but for `series_of` and `Series.take`, which number runs
-wherever they are submitted.
+Every member is touched on the loop's thread only, but for `series_of` and `Series.numbers`, which number
+runs wherever they are submitted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from msgspec import Struct
@@ -57,6 +57,9 @@ class EngineSeam:
     def perform(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread: now, if this is it; from any thread."""
 
+    def help(self, run: Any) -> None:
+        """Somebody on the engine's loop is about to wait for this run: do it at once, if it is ready."""
+
     def step_aside(self, run: Any, target: Any) -> AbstractContextManager[None]:
         """While a worker thread waits: the run that waits gives its slots and its thread back."""
 
@@ -68,25 +71,19 @@ class EngineSeam:
 
 
 class Series(Struct, gc=False, eq=False):
-    """The runs of one task in one scope: their numbers and the random part of their ids.
+    """The runs of one task in one scope: their numbers, the random part of their ids, and how they are run.
 
     It refers to no run, and its scope drops it when it ends, so it cannot be part of a cycle that lasts.
+
+    numbers: counts its runs; each `next` is one step under the interpreter's lock, so any thread may number.
+    route: how its runs are executed, decided when the first is submitted.
     """
 
     definition: Definition
     scope: Scope
     id_base: int
-    next_number: int = 0
-
-    def take(self, count: int) -> int:
-        """Reserve so many numbers in a row; returns the first."""
-        with _NUMBERING:
-            first = self.next_number
-            self.next_number = first + count
-        return first
-
-
-_NUMBERING = threading.Lock()
+    numbers: Iterator[int]
+    route: Any = None
 
 
 class Scope:
@@ -98,10 +95,11 @@ class Scope:
 
     __slots__ = (
         "__weakref__",
-        "_engine",
+        "_open_engine",
         "cancelled_count",
         "cancelled_names",
         "ended",
+        "engine",
         "failed",
         "flow_run",
         "holder",
@@ -116,6 +114,8 @@ class Scope:
         "when_empty",
     )
 
+    engine: EngineSeam
+
     def __init__(
         self,
         engine: EngineSeam | Callable[[], EngineSeam],
@@ -126,7 +126,11 @@ class Scope:
         holder: Any = None,
         task_runner: Any = None,
     ) -> None:
-        self._engine = engine
+        self._open_engine: Any = None
+        if isinstance(engine, EngineSeam):
+            self.engine = engine
+        else:
+            self._open_engine = engine
         self.holder = holder
         self.name = name
         self.parent = parent
@@ -143,24 +147,24 @@ class Scope:
         self.cancelled_names: list[str] = []
         self.ended = False
 
-    @property
-    def engine(self) -> EngineSeam:
-        """The engine that drives what is started here; one that was given as a function is made now."""
-        engine = self._engine
-        if not isinstance(engine, EngineSeam):
-            engine = self._engine = engine()
+    def __getattr__(self, name: str) -> Any:
+        """The engine that drives what is started here, if it was given as a function: made when first asked for."""
+        if name != "engine":
+            raise AttributeError(name)
+        self.engine = engine = self._open_engine()
+        self._open_engine = None
         return engine
 
     @property
     def has_engine(self) -> bool:
         """Whether anything has needed the engine yet."""
-        return isinstance(self._engine, EngineSeam)
+        return self._open_engine is None
 
     def series_of(self, definition: Definition) -> Series:
         """The series that numbers this task's runs here."""
         series = self.series.get(definition)
         if series is None:
-            fresh = Series(definition, self, random.getrandbits(RANDOM_BITS))
+            fresh = Series(definition, self, random.getrandbits(RANDOM_BITS), counting())
             series = self.series.setdefault(definition, fresh)
         return series
 

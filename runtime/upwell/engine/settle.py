@@ -52,7 +52,8 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     elif kind is StateType.CANCELLED:
         scope.note_cancelled(run)
     run.done = True
-    run.notify()
+    if run.watchers:
+        run.notify()
     run.call.open -= 1
     if not run.call.open:
         run.call.run_ended()

@@ -7,13 +7,12 @@ import threading
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
-from itertools import count as counting
 from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.engine.future import RunFuture
 from upwell.engine.scope import Scope
-from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, route
+from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, route_of
 
 Run = RunFuture[Any]
 
@@ -24,7 +23,7 @@ class Feed:
     The window holds the runs that were started and not taken, so its length bounds the memory of a stream.
     """
 
-    def __init__(self, scope: Scope, definition: Definition, gates: list[Any], *, ordered: bool) -> None:
+    def __init__(self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool) -> None:
         self._scope = scope
         self._engine: Any = scope.engine
         self._ordered = ordered
@@ -32,9 +31,8 @@ class Feed:
         self._order: deque[Run] = deque()
         self._ended: deque[Run] = deque()
         self._wake: Any = None
-        self.call = new_call(scope, definition)
-        self.call.unary = True
-        route(self.call, None, gates)
+        series = scope.series_of(definition)
+        self.call = new_call(series, route_of(series), unary=True, gates=gates)
         self._engine.perform(partial(self._engine.open_call, self.call))
 
     def __len__(self) -> int:
@@ -50,7 +48,7 @@ class Feed:
         if not items:
             return
         call = self.call
-        runs: list[Run] = list(map(RunFuture, [call] * len(items), counting(call.series.take(len(items))), items))
+        runs: list[Run] = list(map(RunFuture, [call] * len(items), call.series.numbers, items))
         if not FINDER.all_plain(items):
             call.straight = False
             for run in runs:

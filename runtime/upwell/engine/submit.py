@@ -7,18 +7,19 @@ whole: the caller makes all of them, then hands them over in one go.
 from __future__ import annotations
 
 from contextvars import copy_context
-from itertools import count as counting
-from typing import Any, Final, cast
+from typing import Any, Final
+
+from msgspec import Struct
 
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.dependencies import Dependency, DependencyFinder
 from upwell.core.errors import ForeignFutureError, RuntimeClosedError
 from upwell.core.seams import TaskRunner
-from upwell.core.states import StateType
+from upwell.core.states import COMPLETED
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, Call, RunFuture, TaskFuture
-from upwell.engine.scope import CURRENT_TAGS, Scope
+from upwell.engine.scope import CURRENT_TAGS, Scope, Series
 
 FINDER: Final[DependencyFinder[Any]] = DependencyFinder(TaskFuture)
 
@@ -29,73 +30,108 @@ DEFAULT_RUNNER: Final = "concurrent"
 def value_of(future: Any, allow_failure: bool) -> Any:
     """What a dependant gets in place of a future that has ended."""
     if isinstance(future, RunFuture):
-        return future.value if future.status is StateType.COMPLETED else future.exception()
+        return future.value if future.status is COMPLETED else future.exception()
     return future.result(raise_on_failure=False) if allow_failure else future.result()
 
 
-def new_call(scope: Scope, definition: Definition) -> Call:
-    """What the runs of one submit or map will share."""
-    around = CURRENT_TAGS.get()
-    own = definition.options.tags
-    return Call(
-        scope.series_of(definition),
-        definition,
-        scope,
-        copy_context(),
-        CURRENT_RUN.get(),
-        clock().time(),
-        own | around if around else own,
-    )
+def is_completed(future: Any) -> bool:
+    """Whether a future that has ended has a result."""
+    return future.status is COMPLETED if isinstance(future, RunFuture) else future.state.is_completed()
 
 
-def route(call: Call, runner_wanted: Any, gates: list[Any]) -> None:
-    """Decide where the runs of a call are executed, and which gates they pass before."""
-    engine: Any = call.scope.engine
-    runner: TaskRunner
-    definition = call.definition
-    wanted = runner_wanted or definition.task_runner or call.scope.task_runner or engine.task_runner
-    on_loop = wanted == DEFAULT_RUNNER and definition.kind.is_async
-    if not on_loop:  # the default runner leaves coroutines to the loop: no need to load it to know
+class Route(Struct, frozen=True):
+    """How the runs of one task in one scope are executed.
+
+    runner: the task runner; None: the loop. gates: what its runs pass before they start, whatever their call.
+    plain: nothing is to be done when a run completes. attempt, attempt_unary: make the coroutine of an attempt.
+    """
+
+    runner: TaskRunner | None
+    gates: tuple[Any, ...]
+    plain: bool
+    attempt: Any
+    attempt_unary: Any
+
+
+def route_of(series: Series) -> Route:
+    """The route of a series: decided once, for it depends only on the task and on where it is started."""
+    found: Route | None = series.route
+    if found is None:
+        found = series.route = _find_route(series.scope, series.definition)
+    return found
+
+
+def _find_route(scope: Scope, definition: Definition) -> Route:
+    engine: Any = scope.engine
+    wanted = definition.task_runner or scope.task_runner or engine.task_runner
+    coroutines = definition.kind.is_async
+    runner: TaskRunner | None = None
+    gates: tuple[Any, ...] = ()
+    if not (coroutines and wanted == DEFAULT_RUNNER):  # to know where that goes it need not be loaded
         runner = engine.runner(wanted)
         lane = engine.lane_of(runner)
         if lane is not None:
-            gates = [*gates, lane]
-        on_loop = definition.kind.is_async and runner.coroutines_on_loop
-        if not on_loop:
-            call.runner = runner
-    if call.tags and engine.limits:
-        gates = [*gates, *engine.tag_gates(call.tags)]
-    if gates:
-        call.gates = tuple(gates)
-    if definition.plain and definition.kind is FunctionKind.COROUTINE:
-        call.attempt = attempt_unary if call.unary and not call.kwargs else attempt_plain
-    else:
-        call.attempt = attempt_fully
-    call.plain = definition.plain and definition.silent and not gates
-    call.straight = not gates and call.runner is None
+            gates = (lane,)
+        if coroutines and runner.coroutines_on_loop:
+            runner = None
+    shortest = definition.plain and definition.kind is FunctionKind.COROUTINE
+    return Route(
+        runner,
+        gates,
+        definition.plain and definition.silent,
+        attempt_plain if shortest else attempt_fully,
+        attempt_unary if shortest else attempt_fully,
+    )
+
+
+def new_call(
+    series: Series, route: Route | None, *, unary: bool, kwargs: Any = None, gates: tuple[Any, ...] = ()
+) -> Call:
+    """What the runs of one submit or map will share.
+
+    Raises:
+        ConcurrencySlotAcquisitionError: one of the tags has a limit of zero.
+    """
+    definition, scope = series.definition, series.scope
+    tags = definition.options.tags
+    around = CURRENT_TAGS.get()
+    if around:
+        tags = tags | around
+    call = Call(
+        series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs
+    )
+    if route is not None:
+        engine: Any = scope.engine
+        if route.gates:
+            gates = (*gates, *route.gates)
+        if tags and engine.limits:
+            gates = (*gates, *engine.tag_gates(tags))
+        call.gates = gates
+        call.runner = route.runner
+        call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
+        call.plain = route.plain and not gates
+        call.straight = not gates and route.runner is None
+    return call
 
 
 def submit(
-    scope: Scope,
-    definition: Definition,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    wait_for: Any = None,
-    task_runner: Any = None,
+    scope: Scope, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any = None
 ) -> RunFuture[Any]:
     """Start one run; returns its future at once."""
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
-    call = new_call(scope, definition)
-    item: Any = args
-    if len(args) == 1 and not kwargs:
-        call.unary, item = True, args[0]
-    elif kwargs:
+    series = scope.series.get(definition) or scope.series_of(definition)
+    unary = len(args) == 1 and not kwargs
+    call = new_call(series, series.route or route_of(series), unary=unary)
+    item: Any = args[0] if unary else args
+    if kwargs:
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
-    route(call, task_runner, [])
-    run: RunFuture[Any] = RunFuture(call, call.series.take(1), item)
-    if wait_for is not None or not FINDER.is_plain(args, kwargs):
+    run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
+    if unary and wait_for is None and type(item) is RunFuture:
+        run.upstream = (_dependency_on(scope, item),)  # what the lines below do, for the commonest case
+        call.straight = False
+    elif wait_for is not None or not FINDER.is_plain(args, kwargs):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)
@@ -110,25 +146,19 @@ def map_over(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     wait_for: Any = None,
-    task_runner: Any = None,
-    gates: list[Any] | None = None,
+    gates: tuple[Any, ...] = (),
 ) -> list[RunFuture[Any]]:
     """Start one run for each row of the mapped inputs; returns their futures in order."""
     plan = definition.parameters.plan_map(args, kwargs)
     if not plan.length:
         return []
-    call = new_call(scope, definition)
+    series = scope.series_of(definition)
+    unary = len(args) == 1 and not plan.kwarg_names
+    call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
-    call.kwargs = plan.static_kwargs or None
-    call.unary = len(args) == 1 and not kwargs
-    route(call, task_runner, gates or [])
-    first = call.series.take(plan.length)
-    if call.unary:
-        items = [row[0] for row in plan.rows]
-    else:
-        items = list(plan.rows)
-    runs: list[RunFuture[Any]] = list(map(RunFuture, [call] * plan.length, counting(first), items))
-    if not FINDER.all_plain(items) or wait_for is not None or not FINDER.is_plain((), plan.static_kwargs):
+    items: list[Any] = [row[0] for row in plan.rows] if unary else list(plan.rows)
+    runs: list[RunFuture[Any]] = list(map(RunFuture, [call] * plan.length, series.numbers, items))
+    if wait_for is not None or not (FINDER.all_plain(items) and FINDER.is_plain((), plan.static_kwargs)):
         _add_upstream(scope, call, runs, wait_for)
     hand_over(scope, runs)
     return runs
@@ -157,15 +187,23 @@ def dependencies_of(scope: Scope, value: Any) -> list[Dependency[Any]]:
     """
     found = FINDER.find(value)
     for dependency in found:
-        future = dependency.future
-        if isinstance(future, RunFuture):
-            future.looked = True
-            if not future.done and future.call.scope.engine is not scope.engine:
-                raise ForeignFutureError(
-                    f"{future.name!r} belongs to another runtime and has not ended, so no run here can wait for "
-                    "it. Wait for its result first and pass that."
-                )
-    return cast("list[Dependency[Any]]", found)
+        if isinstance(dependency.future, RunFuture):
+            _check_dependency(scope, dependency.future)
+    return found
+
+
+def _dependency_on(scope: Scope, future: RunFuture[Any]) -> Dependency[Any]:
+    _check_dependency(scope, future)
+    return Dependency(future, False)
+
+
+def _check_dependency(scope: Scope, future: RunFuture[Any]) -> None:
+    future.looked = True
+    if not future.done and future.call.scope.engine is not scope.engine:
+        raise ForeignFutureError(
+            f"{future.name!r} belongs to another runtime and has not ended, so no run here can wait for it. "
+            "Wait for its result first and pass that."
+        )
 
 
 def hand_over(scope: Scope, runs: list[RunFuture[Any]]) -> None:

@@ -39,7 +39,7 @@ def print_above(stream: TextIO, text: str) -> None:
     with LOCK:
         foot = _foot if _foot is not None and is_terminal(stream) else None
         if foot is not None:
-            foot.erase()
+            pass
         try:
             stream.write(text)
             stream.flush()
@@ -64,7 +64,7 @@ def is_capable(stream: TextIO | None) -> bool:
 def _forget() -> None:
     """A forked child has none of the threads that may have held the lock."""
     global LOCK, _foot
-    LOCK = threading.RLock()
+    LOCK = threading.RLock()  # pyright: ignore[reportConstantRedefinition]  # once, in a process of its own
     _foot = None
 
 

@@ -1,0 +1,85 @@
+"""How a child calls the user's function for one row."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from upwell.core.definition import FunctionKind, kind_of
+from upwell.core.errors import SerializationError
+from upwell.core.lifecycle import describe
+from upwell.engine.elsewhere import ELSEWHERE, RunElsewhere
+from upwell.engine.prints import printing_to_log
+from upwell_runners.processes.functions import resolve
+from upwell_runners.processes.wire import Form, Function
+
+
+class Callee:
+    """A function that this child was told of; imported or unpickled when its first row comes.
+
+    packs_each: its results are not all of builtin kinds, so each is packed on its own.
+    """
+
+    def __init__(self, function: Function) -> None:
+        self._function: Function | None = function
+        self.log_prints = function.log_prints
+        self.fn: Callable[..., Any] = _not_loaded
+        self.call: Callable[..., Any] = _not_loaded
+        self.packs_each = False
+
+    def load(self) -> None:
+        """Get the function itself; what fails here fails each row that needs it."""
+        if self._function is None:
+            return
+        told, self._function = self._function, None
+        try:
+            self.fn = resolve(told.reference, told.file) if told.reference else pickle.loads(told.pickle)
+            self.call = _caller(self.fn)
+        except BaseException as error:
+            where = f"{told.reference!r}" if told.reference else "the task's function"
+            message = f"{where} cannot be loaded in a worker process: {describe(error)}"
+            self.fn = self.call = _failing(message, error)
+
+
+def run_row(callee: Callee, form: int, row: Any, run: RunElsewhere) -> Any:
+    """Call the function with a row's arguments, in the context that this is called in."""
+    if form == Form.ITEM:
+        args, kwargs = (row,), {}
+    elif form == Form.ARGS:
+        args, kwargs = row, {}
+    else:
+        args, kwargs = row
+    run.args, run.kwargs = args, kwargs
+    ELSEWHERE.set(run)
+    if callee.log_prints:
+        with printing_to_log(True):
+            return callee.call(*args, **kwargs)
+    return callee.call(*args, **kwargs)
+
+
+def _caller(fn: Callable[..., Any]) -> Callable[..., Any]:
+    kind = kind_of(fn)
+    if kind is FunctionKind.SYNC:
+        return fn
+    if kind is FunctionKind.GENERATOR:
+        return lambda *args, **kwargs: list(fn(*args, **kwargs))
+    if kind is FunctionKind.COROUTINE:
+        return lambda *args, **kwargs: asyncio.run(fn(*args, **kwargs))
+
+    async def exhaust(*args: Any, **kwargs: Any) -> list[Any]:
+        return [item async for item in fn(*args, **kwargs)]
+
+    return lambda *args, **kwargs: asyncio.run(exhaust(*args, **kwargs))
+
+
+def _failing(message: str, error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise SerializationError(message) from error
+
+    return fail
+
+
+def _not_loaded(*_: Any, **__: Any) -> Any:
+    raise AssertionError("called before it was loaded")

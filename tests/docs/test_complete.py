@@ -1,0 +1,43 @@
+"""The docs are complete: every setting, option, error and public name has its place in them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import upwell
+from upwell import exceptions
+from upwell.core.options import FlowKeywords, TaskKeywords
+from upwell.settings import Settings, variable_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def missing_from(page: str, names: list[str]) -> list[str]:
+    text = (DOCS / page).read_text()
+    return [name for name in names if not re.search(rf"`{re.escape(name)}\b", text)]
+
+
+def test_every_setting_is_explained() -> None:
+    assert missing_from("settings.md", [variable_of(field) for field in Settings.__struct_fields__]) == []
+
+
+def test_every_setting_that_is_explained_exists() -> None:
+    named = set(re.findall(r"`(UPWELL_[A-Z_]+)`", (DOCS / "settings.md").read_text()))
+    assert named == {variable_of(field) for field in Settings.__struct_fields__}
+
+
+def test_every_error_is_explained() -> None:
+    assert missing_from("errors.md", exceptions.__all__) == []
+
+
+@pytest.mark.parametrize("keywords", [TaskKeywords, FlowKeywords])
+def test_every_option_is_explained(keywords: type) -> None:
+    assert missing_from("tasks.md", sorted(keywords.__annotations__)) == []
+
+
+def test_every_public_name_stands_in_some_page() -> None:
+    text = "\n".join(page.read_text() for page in DOCS.glob("*.md"))
+    assert [name for name in upwell.__all__ if not re.search(rf"\b{name}\b", text)] == []

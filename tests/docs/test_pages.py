@@ -1,0 +1,117 @@
+"""The docs do what they say: Python blocks run, the output shown is printed, links lead somewhere.
+
+The `python` blocks of a page, in order, are one script. A `text` block right after one shows what it prints:
+each of its lines appears in the script's output, in this order; `...` in a line stands for anything.
+A block after `<!-- examples/name.py -->` is that file, as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = sorted((ROOT / "docs/examples").glob("*.py"))
+FENCE = re.compile(
+    r"^(?:<!-- (?P<file>[\w/.]+) -->\n)?```(?P<language>\w+)\n(?P<body>.*?)^```$(?P<after>\n*)", re.M | re.S
+)
+SECONDS = 30
+
+
+class Block(NamedTuple):
+    language: str
+    body: str
+    file: str | None
+    follows: int
+    """Where the block before it ended, if nothing but empty lines stands between; else -1."""
+
+
+def blocks_of(page: Path) -> list[Block]:
+    found: list[Block] = []
+    end = -1
+    for match in FENCE.finditer(page.read_text()):
+        found.append(
+            Block(match["language"], match["body"], match["file"], end if match.start() == end else -1)
+        )
+        end = match.end()
+    return found
+
+
+def printed_by(script: Path, cwd: Path) -> str:
+    environment = {
+        **os.environ,
+        "UPWELL_LOGGING_COLORS": "false",
+        "PYTHONWARNINGS": "error",
+        "COLUMNS": "100",
+    }
+    command = [
+        sys.executable,
+        "-u",
+        str(script),
+    ]  # unbuffered: what is printed and what is logged keep their order
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert done.returncode == 0, f"{script.name} failed:\n{done.stdout}"
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.stem
+)
+def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
+    blocks = blocks_of(page)
+    script = tmp_path / f"page_{page.stem}.py"
+    script.write_text(
+        "\n".join(block.body for block in blocks if block.language == "python" and not block.file)
+    )
+    printed = printed_by(script, tmp_path)
+    shown = [block.body for before, block in pairwise(blocks) if is_output(before, block)]
+    at = 0
+    for line in "\n".join(shown).splitlines():
+        pattern = ".*".join(re.escape(part) for part in line.strip().split("..."))
+        match = re.compile(pattern).search(printed, at)
+        assert match, (
+            f"{page.name} shows {line!r}, and its code does not print it (here). It printed:\n{printed}"
+        )
+        at = match.end()
+
+
+def is_output(before: Block, block: Block) -> bool:
+    return block.language == "text" and before.language == "python" and not before.file and block.follows >= 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_block_that_is_an_example_is_that_file(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.file:
+            assert block.body == (ROOT / "docs" / block.file).read_text(), (
+                f"{page.name}: {block.file} has changed"
+            )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
+def test_an_example_runs(example: Path, tmp_path: Path) -> None:
+    if example.stem in ("census", "census_report"):
+        pytest.skip("has a test of its own: test_census.py")
+    printed_by(example, tmp_path)
