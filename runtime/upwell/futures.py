@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import queue
-import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from upwell.core.errors import BlockingWaitError
 from upwell.core.states import State
+from upwell.engine.clock import Gate, clock
 from upwell.engine.future import RunFuture, TaskFuture
 from upwell.engine.submit import FINDER, value_of
 
@@ -107,14 +107,20 @@ class as_completed(Generic[R]):  # noqa: N801  # it is called like the function 
                 "A blocking wait on an event loop's own thread would stop the loop. Write `async for future in "
                 "as_completed(...)`."
             )
-        ended: queue.SimpleQueue[TaskFuture[R]] = queue.SimpleQueue()
+        ended: deque[TaskFuture[R]] = deque()
+        gate = Gate()
         deadline = _Deadline(self._timeout)
-        self._watch(ended.put)
+
+        def take(future: TaskFuture[R]) -> None:
+            ended.append(future)
+            gate.open()
+
+        self._watch(take)
         for count in range(len(self._futures)):
-            try:
-                yield ended.get(timeout=deadline.left())
-            except queue.Empty:
-                raise self._late(count) from None
+            while not ended:
+                if not gate.wait(deadline.left()) and not ended:
+                    raise self._late(count)
+            yield ended.popleft()
 
     async def __aiter__(self) -> AsyncIterator[TaskFuture[R]]:
         ended: asyncio.Queue[TaskFuture[R]] = asyncio.Queue()
@@ -176,10 +182,10 @@ class _Deadline:
     """One budget of seconds for several waits; None has no end."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else time.monotonic() + seconds
+        self._end = None if seconds is None else clock().time() + seconds
 
     def left(self) -> float | None:
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
+        return None if self._end is None else max(0.0, self._end - clock().time())
 
 
 __all__ = [

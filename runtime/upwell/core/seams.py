@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -105,14 +106,31 @@ class TaskRunner(Protocol):
         """Release all workers; called when no attempt is under way, and it may be called twice."""
 
 
+class Lock(Protocol):
+    """A `threading.Lock`."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def locked(self) -> bool: ...
+
+
 class Clock(Protocol):
-    """Wall time in seconds, and a blocking sleep; a test's clock jumps instead."""
+    """Wall time in seconds, and all that blocks a thread; a test's clock jumps instead."""
 
     def time(self) -> float:
         """Seconds since the epoch."""
 
     def sleep(self, seconds: float) -> None:
         """Block this thread."""
+
+    def wait(self, lock: Lock, seconds: float | None = None) -> bool:
+        """Block this thread until it has the lock, for at most so many seconds; whether it has."""
+
+    def interrupting(self, seconds: float, kind: type[BaseException]) -> AbstractContextManager[None] | None:
+        """Raise this in the code inside once so many seconds have passed; None: machine time decides that."""
+
+    def new_loop(self) -> Any:
+        """A new event loop that goes by this clock."""
 
 
 class Journal(Protocol):

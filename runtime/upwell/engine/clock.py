@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import threading
 import time as system
+from typing import Any
 
-from upwell.core.seams import Clock
+from upwell.core.seams import Clock, Lock
 
 
 class SystemClock:
@@ -13,6 +16,21 @@ class SystemClock:
 
     time = staticmethod(system.time)
     sleep = staticmethod(system.sleep)
+
+    def wait(self, lock: Lock, seconds: float | None = None) -> bool:
+        """Block this thread until it has the lock, for at most so many seconds; whether it has."""
+        return lock.acquire(timeout=-1 if seconds is None else max(seconds, 0))
+
+    def interrupting(self, seconds: float, kind: type[BaseException]) -> None:
+        """Machine time interrupts code by a signal or a watchdog, not through this clock."""
+
+    def new_loop(self) -> asyncio.AbstractEventLoop:
+        """A new event loop: uvloop's where it is installed."""
+        try:
+            import uvloop  # only here: it costs milliseconds, and most programs bring a loop
+        except ImportError:
+            return asyncio.new_event_loop()
+        return uvloop.new_event_loop()
 
 
 _current: Clock = SystemClock()
@@ -28,6 +46,27 @@ def use_clock(replacement: Clock) -> Clock:
     global _current
     previous, _current = _current, replacement
     return previous
+
+
+class Gate:
+    """Closed at first. A thread waits before it until somebody opens it, from any thread, maybe more than once."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def open(self, *_: Any) -> None:
+        """Let the one who waits, or comes next, pass."""
+        try:
+            self._lock.release()
+        except RuntimeError:  # it is open
+            pass
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Block this thread until the gate is open, for at most so many seconds; whether it was opened."""
+        return _current.wait(self._lock, seconds)
 
 
 def moment(seconds: float) -> dt.datetime:

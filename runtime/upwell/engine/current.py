@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from upwell.core.errors import RuntimeClosedError
+from upwell.engine.clock import Gate, clock
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE, Scope
 
@@ -120,7 +121,7 @@ class Portal:
 
     def __init__(self, task_runner: Any = None, limits: Mapping[str, Any] | None = None) -> None:
         self.pid = os.getpid()
-        self.loop = _new_loop()
+        self.loop = clock().new_loop()
         self._begun = threading.Event()
         self._options = (task_runner, limits)
         self._thread = threading.Thread(target=self._serve, name="upwell-loop", daemon=True)
@@ -140,7 +141,12 @@ class Portal:
 
     def run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
         """Run a coroutine on the portal's loop and wait for it."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        ended = Gate()
+        future.add_done_callback(ended.open)
+        if not ended.wait(timeout):
+            raise TimeoutError
+        return future.result()
 
     def close(self) -> None:
         """End everything, then the loop and its thread."""
@@ -182,14 +188,6 @@ def close_portal() -> None:
     if closing is not None:
         atexit.unregister(closing.close)
         closing.close()
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # only here: it costs milliseconds, and most programs bring a loop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 class _Outside(Scope):

@@ -33,7 +33,7 @@ from upwell.core.states import (
     State,
     StateType,
 )
-from upwell.engine.clock import moment
+from upwell.engine.clock import Gate, moment
 from upwell.engine.scope import CURRENT_SCOPE, EngineSeam, Scope, Series
 
 R = TypeVar("R")
@@ -270,17 +270,15 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                 f"A blocking wait for {self.name!r} on the event loop's own thread would never end. "
                 "Await it instead: `await future`."
             )
-        gate = threading.Lock()
-        gate.acquire()
-        watcher: Callable[[Any], object] = partial(_open, gate)
+        gate = Gate()
+        watcher: Callable[[Any], object] = gate.open
         self.watch(watcher)
         waiting = run_that_waits()
-        seconds = -1 if timeout is None else max(timeout, 0)
         if waiting is None:
-            gate.acquire(timeout=seconds)
+            gate.wait(timeout)
         else:
             with engine.step_aside(waiting, self):
-                gate.acquire(timeout=seconds)
+                gate.wait(timeout)
         self.unwatch(watcher)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
@@ -420,7 +418,3 @@ def _wake(waiter: asyncio.Future[None], _: object) -> None:
 
 def _wake_elsewhere(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None], _: object) -> None:
     loop.call_soon_threadsafe(_wake, waiter, None)
-
-
-def _open(gate: threading.Lock, _: object) -> None:
-    gate.release()

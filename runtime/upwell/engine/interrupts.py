@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
+from upwell.engine.clock import clock
+
 _logger = logging.getLogger("upwell")
 
 KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT ended
@@ -43,6 +45,12 @@ def interrupted_after(seconds: float | None, error: Callable[[], BaseException])
     """Interrupt the code inside after so many seconds, and raise `error()` in its place."""
     if seconds is None:
         yield
+    elif (by_clock := clock().interrupting(seconds, Interrupted)) is not None:
+        try:
+            with by_clock:
+                yield
+        except Interrupted:
+            raise error() from None
     elif threading.current_thread() is threading.main_thread() and _alarm_is_free():
         with _by_alarm(seconds, error):
             yield

@@ -6,7 +6,7 @@ Everything here is arithmetic under a lock; nobody polls: who gives a slot back 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from upwell.core.errors import ConfigurationError
@@ -152,6 +152,9 @@ class Limits:
 
     def __bool__(self) -> bool:
         return bool(self._limits) or bool(self._around)
+
+    def __iter__(self) -> Iterator[NamedLimit]:
+        return iter(list(self._limits.values()))
 
 
 PROCESS_LIMITS = Limits()

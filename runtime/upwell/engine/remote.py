@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 from upwell.core.errors import CancelledRun, InternalError
 from upwell.core.lifecycle import HAS_CRASHED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome
@@ -23,6 +24,9 @@ from upwell.engine.logs import task_run_logger
 from upwell.engine.settle import complete
 
 Run = RunFuture[Any]
+
+OPEN: WeakSet[Remote] = WeakSet()
+"""All that are in use in this process."""
 
 
 class Remote:
@@ -50,6 +54,7 @@ class Remote:
         self._timers: dict[Run, asyncio.TimerHandle] = {}
         self._reports: deque[tuple[Run, Outcome]] = deque()
         self._report_due = False
+        OPEN.add(self)
         runner.open(self)
 
     # --- the engine's half, on the loop's thread --------------------------------------------------------
@@ -91,9 +96,9 @@ class Remote:
             return True
         return False
 
-    def idle(self) -> bool:
-        """Whether nothing is under way; a clock that jumps must not jump while something is."""
-        return not self._under_way and not self._reports
+    def under_way(self) -> list[Run]:
+        """What the runner was given and has not reported; a clock that jumps must know. From any thread."""
+        return list(self._under_way)
 
     # --- the runner's half, from any thread -------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.seams import TaskRunner
 from upwell.core.states import PENDING, RUNNING, SCHEDULED, StateType
-from upwell.engine.clock import clock
+from upwell.engine.clock import Gate, clock
 from upwell.engine.dispatch import Dispatcher
 from upwell.engine.future import Call, RunFuture
 from upwell.engine.gates import Lane, LimitGate
@@ -311,8 +311,8 @@ class Engine(EngineSeam):
             run.waits_for = None
             for holder in reversed(holders):
                 if holder.call.gates and holder.status is RUNNING:
-                    entered = threading.Event()
-                    self.call_soon(partial(self._come_back, holder, entered.set))
+                    entered = Gate()
+                    self.call_soon(partial(self._come_back, holder, entered.open))
                     entered.wait()
                 if holder.call.runner is not None:
                     holder.call.runner.unblocked(holder)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from upwell.core.errors import BlockingWaitError
 from upwell.engine.attempt import call_hook
-from upwell.engine.clock import clock
+from upwell.engine.clock import Gate, clock
 from upwell.engine.finish import until_done
 from upwell.engine.future import TaskFuture
 from upwell.engine.limits import NamedLimit, Ticket
@@ -99,8 +99,8 @@ class ScopeEmpty:
     def block(self) -> None:
         if not self._scope.has_engine:
             return
-        empty = threading.Event()
-        self._scope.engine.call_soon(lambda: self._scope.notify_when_empty(empty.set))
+        empty = Gate()
+        self._scope.engine.call_soon(lambda: self._scope.notify_when_empty(empty.open))
         empty.wait()
 
     async def wait(self) -> None:
@@ -131,8 +131,8 @@ class TakeSlots:
         self._timeout = timeout
 
     def block(self) -> Ticket:
-        granted = threading.Event()
-        ticket = self._limit.ticket(granted.set, self._slots)
+        granted = Gate()
+        ticket = self._limit.ticket(granted.open, self._slots)
         seconds = self._limit.take(ticket)
         if seconds == 0:
             return ticket
@@ -184,15 +184,19 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
     if asyncio._get_running_loop() is None:
         return asyncio.run(work)
     answers: list[Any] = []
+    ended = Gate()
 
     def run() -> None:
         try:
             answers.append((True, asyncio.run(work)))
         except BaseException as error:
             answers.append((False, error))
+        finally:
+            ended.open()
 
     thread = threading.Thread(target=run, name="upwell-apart", daemon=True)
     thread.start()
+    ended.wait()
     thread.join()
     well, answer = answers[0]
     if not well:

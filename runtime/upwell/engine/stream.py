@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 from upwell.core.definition import Definition
+from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture
 from upwell.engine.scope import Scope
 from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, route_of
@@ -90,8 +90,8 @@ class Feed:
         if self._ordered:
             self._order[0].wait()
             return
-        ended = threading.Event()
-        self._watch(ended.set)
+        ended = Gate()
+        self._watch(ended.open)
         ended.wait()
         self._wake = None
 

@@ -39,7 +39,7 @@ def print_above(stream: TextIO, text: str) -> None:
     with LOCK:
         foot = _foot if _foot is not None and is_terminal(stream) else None
         if foot is not None:
-            pass
+            foot.erase()
         try:
             stream.write(text)
             stream.flush()
