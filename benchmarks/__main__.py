@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,10 @@ from benchmarks.table_of_rows import rows_matching
 
 QUICK_ROUNDS: Final = 3
 README: Final = Path(__file__).parent / "README.md"
+CPU_HELP: Final = (
+    "count this process's time on a processor, not the time of the day: for a machine that others keep busy; only for "
+    "rows that work in one process and never wait"
+)
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
@@ -31,7 +36,7 @@ def main(arguments: list[str]) -> int:
         for row in rows:
             print(f"{row.name}\n    {row.measures}\n    Leaves out: {row.leaves_out}")
         return 0
-    partial = bool(options.names or options.quick or options.loop or options.no_peaks)
+    partial = bool(options.names or options.quick or options.loop or options.no_peaks or options.cpu)
     found: list[Result] = []
     try:
         _run(rows, options, found)
@@ -49,6 +54,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("names", nargs="*", help="rows to run, by name or its beginning; else all")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller sizes, no peak memory")
     parser.add_argument("--loop", choices=LOOPS, help="one event loop only")
+    parser.add_argument("--cpu", action="store_true", help=CPU_HELP)
     parser.add_argument("--no-peaks", action="store_true", help="leave out the peak memory of timed rows")
     parser.add_argument("--list", action="store_true", help="say what each row measures and leaves out")
     parser.add_argument("--table", action="store_true", help="show results kept before, and run nothing")
@@ -58,14 +64,16 @@ def _options(arguments: list[str]) -> argparse.Namespace:
 
 
 def _run(rows: list[Row], options: argparse.Namespace, found: list[Result]) -> None:
+    clock = time.process_time if options.cpu else time.perf_counter
     print("\n".join(results.header()), flush=True)
     for row in rows:
         loops = ([options.loop] if options.loop else LOOPS) if row.on_loops else LOOPS[:1]
         for loop in loops:
             size = row.quick_size if options.quick else row.size
             rounds = min(row.rounds, QUICK_ROUNDS) if options.quick else row.rounds
+            peaks = not (options.quick or options.no_peaks)
             try:
-                measured = measure(row, size, loop, rounds, peaks=not (options.quick or options.no_peaks))
+                measured = measure(row, size, loop, rounds, peaks=peaks, clock=clock)
             except Exception as error:
                 print(f"| {row.name} failed on {loop}: {error!r}", flush=True)
                 continue

@@ -12,12 +12,15 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 
 from benchmarks import memory
 from benchmarks.rows import Measured, Rival, Row, Run, Setting, Side
+
+Clock = Callable[[], float]
+"""Seconds: of the day (`perf_counter`), or of this process on a processor (`process_time`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +64,18 @@ def paired_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([a / b if b else float("inf") for a, b in zip(ours, theirs, strict=True)])
 
 
-def measured(run: Run) -> float:
+def measured(run: Run, clock: Clock = time.perf_counter) -> float:
     """One run's seconds."""
     gc.collect()
-    start = time.perf_counter()
+    start = clock()
     outcome = run()
-    seconds = time.perf_counter() - start
+    seconds = clock() - start
     return float(outcome) if isinstance(outcome, Measured) else seconds
 
 
-def alternate(runs: Sequence[Run], rounds: int, *, warm_up: bool) -> list[list[float]]:
+def alternate(
+    runs: Sequence[Run], rounds: int, *, warm_up: bool, clock: Clock = time.perf_counter
+) -> list[list[float]]:
     """Seconds of each run in each round, in the order of the runs."""
     if warm_up:
         for run in runs:
@@ -78,11 +83,19 @@ def alternate(runs: Sequence[Run], rounds: int, *, warm_up: bool) -> list[list[f
     seconds: list[list[float]] = [[] for _ in runs]
     for _ in range(rounds):
         for run, own in zip(runs, seconds, strict=True):
-            own.append(measured(run))
+            own.append(measured(run, clock))
     return seconds
 
 
-def measure(row: Row, size: int, loop: str = "asyncio", rounds: int | None = None, *, peaks: bool = True) -> list[Result]:
+def measure(
+    row: Row,
+    size: int,
+    loop: str = "asyncio",
+    rounds: int | None = None,
+    *,
+    peaks: bool = True,
+    clock: Clock = time.perf_counter,
+) -> list[Result]:
     """Run a row, and compare upwell with each rival in it; one result for each, or one if it has none."""
     rounds = rounds or row.rounds
     setting = Setting(size, loop)
@@ -93,7 +106,7 @@ def measure(row: Row, size: int, loop: str = "asyncio", rounds: int | None = Non
         with ExitStack() as stack, _quiet():
             # The rivals' pools come first: a process that is forked while upwell's threads run is not theirs to bear.
             runs = {side.name: stack.enter_context(side.open(setting)) for side in reversed(row.sides)}
-            raw = alternate([runs[side.name] for side in row.sides], rounds, warm_up=row.warm_up)
+            raw = alternate([runs[side.name] for side in row.sides], rounds, warm_up=row.warm_up, clock=clock)
     found: list[int | None] = [None] * len(row.sides)
     if peaks and row.peak and not row.unit.is_memory:
         found = [memory.peak_in_child(row.name, i, setting) for i in range(len(row.sides))]

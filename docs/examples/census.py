@@ -89,7 +89,7 @@ def measure(name: str, source: str) -> Module:
     )
 
 
-@task(timeout_seconds=20, retries=1)
+@task(timeout_seconds=20)
 async def import_seconds(package: str, folder: Path) -> float:
     """How long a new interpreter takes to import a package; fails with what the interpreter said."""
     code = f"from time import perf_counter as now; began = now(); import {package}; print(now() - began)"
@@ -100,6 +100,7 @@ async def import_seconds(package: str, folder: Path) -> float:
     finally:
         if child.returncode is None:  # cancelled, or out of time
             child.kill()
+            await child.wait()
     if child.returncode:
         raise ImportError(said.decode().strip().splitlines()[-1])
     return float(printed.split()[-1])

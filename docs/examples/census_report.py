@@ -58,7 +58,7 @@ def packages(census: Census) -> Rows:
         files[package] += 1
     for row in bars((name, lines[name]) for name in census.import_seconds):
         cost = census.import_seconds[row[0]]
-        shown = f"{cost * 1000:.0f} ms" if isinstance(cost, float) else shorten(str(cost))
+        shown = f"{cost * 1000:.0f} ms" if isinstance(cost, float) else shorten(str(cost).rpartition(": ")[2])
         yield *row, f"{files[row[0]]:,}", shown
 
 

@@ -9,7 +9,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overloa
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.names import default_name
-from upwell.core.options import Hook, FlowKeywords, checked_options, retry_policy
+from upwell.core.options import FlowKeywords, Hook, checked_options, retry_policy
 from upwell.core.parameters import Parameters
 from upwell.core.states import COMPLETED, FAILED, RUNNING, StateType
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task

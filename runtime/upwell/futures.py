@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from upwell.core.errors import BlockingWaitError
 from upwell.core.states import State
 from upwell.engine.clock import Gate, clock
-from upwell.engine.future import RunFuture, TaskFuture
+from upwell.engine.future import TaskFuture
 from upwell.engine.submit import FINDER, value_of
 
 R = TypeVar("R")
@@ -60,7 +60,9 @@ def wait(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> Done
     return _sorted(futures)
 
 
-async def wait_async(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> DoneAndNotDoneFutures[R]:
+async def wait_async(
+    futures: Iterable[TaskFuture[R]], timeout: float | None = None
+) -> DoneAndNotDoneFutures[R]:
     """Wait on the running loop until all have ended, for at most `timeout` seconds."""
     futures = list(futures)
     try:
@@ -90,7 +92,7 @@ async def first_async(futures: Iterable[TaskFuture[R]], timeout: float | None = 
     raise AssertionError("as_completed yields each future or raises")
 
 
-class as_completed(Generic[R]):  # noqa: N801  # it is called like the function that other libraries have
+class as_completed(Generic[R]):  # it is called like the function that other libraries have
     """The futures in the order in which they end: `for future in ...`, or `async for` on a loop.
 
     Raises:
@@ -200,4 +202,3 @@ __all__ = [
     "wait",
     "wait_async",
 ]
-

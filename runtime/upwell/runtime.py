@@ -13,7 +13,7 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.options import check_runner
 from upwell.engine.calls import map_task, submit_task
 from upwell.engine.current import CURRENT_ENGINE, Portal
-from upwell.engine.elsewhere import ELSEWHERE
+from upwell.engine.elsewhere import ELSEWHERE, RunFacts
 from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import CURRENT_RUN, TaskFuture
 from upwell.engine.runtime import Engine
@@ -34,7 +34,9 @@ class Runtime:
         limits: slots by name, or `(slots, slot_decay_per_second)`; `"tag:x"` bounds the task runs with tag x.
     """
 
-    def __init__(self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None) -> None:
+    def __init__(
+        self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None
+    ) -> None:
         check_runner(task_runner)
         self._task_runner = task_runner
         self._limits = limits
@@ -87,7 +89,9 @@ class Runtime:
             RuntimeClosedError: the runtime is not open.
         """
         if self._engine is None or self._engine.closed:
-            raise RuntimeClosedError("This Runtime is not open: use it inside its `async with` or `with` block.")
+            raise RuntimeClosedError(
+                "This Runtime is not open: use it inside its `async with` or `with` block."
+            )
         return self._engine
 
     def submit(self, target: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
@@ -96,7 +100,9 @@ class Runtime:
 
     def map(self, target: Any, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run of a task or flow for each item here; from any thread. See `Task.map`."""
-        return cast("FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope))
+        return cast(
+            "FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope)
+        )
 
     async def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a task or flow here and return its result."""
@@ -124,17 +130,17 @@ class _FlowRunHere:
 
     @property
     def id(self) -> UUID | None:
-        run, facts = self._run, ELSEWHERE.get()
+        run, facts = self._run, facts_elsewhere()
         return run.id if run else UUID(facts.flow_run_id) if facts and facts.flow_run_id else None
 
     @property
     def name(self) -> str | None:
-        run, facts = self._run, ELSEWHERE.get()
+        run, facts = self._run, facts_elsewhere()
         return run.name if run else facts.flow_run_name if facts else None
 
     @property
     def flow_name(self) -> str | None:
-        run, facts = self._run, ELSEWHERE.get()
+        run, facts = self._run, facts_elsewhere()
         return run.flow_name if run else facts.flow_name if facts else None
 
     @property
@@ -173,33 +179,39 @@ class _TaskRunHere:
 
     @property
     def id(self) -> UUID | None:
-        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return run.task_run_id if run else UUID(facts.task_run_id) if facts else None
 
     @property
     def name(self) -> str | None:
-        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return run.name if run else facts.task_run_name if facts else None
 
     @property
     def task_name(self) -> str | None:
-        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return run.call.definition.name if run else facts.task_name if facts else None
 
     @property
     def tags(self) -> list[str]:
-        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return sorted(run.tags) if run else sorted(facts.tags) if facts else []
 
     @property
     def parameters(self) -> dict[str, Any]:
-        run = CURRENT_RUN.get()
-        return run.parameters() if run else {}
+        run, elsewhere = CURRENT_RUN.get(), ELSEWHERE.get()
+        return run.parameters() if run else elsewhere.parameters() if elsewhere else {}
 
     @property
     def run_count(self) -> int:
-        run, facts = CURRENT_RUN.get(), ELSEWHERE.get()
+        run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return run.run_count if run else facts.run_count if facts else 0
+
+
+def facts_elsewhere() -> RunFacts | None:
+    """Who the run is whose code this is, in a process that does not hold its record."""
+    elsewhere = ELSEWHERE.get()
+    return elsewhere.facts() if elsewhere is not None and CURRENT_RUN.get() is None else None
 
 
 flow_run = _FlowRunHere()

@@ -80,7 +80,9 @@ class TaskStream(Generic[R]):
         feed = self._open()
         if feed.on_loop_thread:
             feed.close()
-            raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
+            raise BlockingWaitError(
+                "On the event loop's own thread, write `async for result in task.stream(...)`."
+            )
         reader = _Reader(self._inputs, feed, self._most)
         try:
             while True:

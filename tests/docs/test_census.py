@@ -1,4 +1,4 @@
-"""The demo: a census of a small folder with what real ones have: modules, a broken file, one that is no text."""
+"""The demo: a census of a small folder with what real ones have: modules, a broken file, and no text."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
+WIDE = {**os.environ, "COLUMNS": "120"}
 CODE = """
 import logging, os, sys
 from pathlib import Path
@@ -40,7 +41,7 @@ def run_census(tmp_path: Path, folder: Path, *, rich: bool = True) -> str:
     script = tmp_path / "script.py"
     blocked = "" if rich else "import sys; sys.modules['rich'] = None\n"
     script.write_text(blocked + CODE.format(examples=str(EXAMPLES), folder=str(folder)))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=WIDE)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout

@@ -143,7 +143,7 @@ def outcome_of(definition: Any, *args: Any, workers: int = 2) -> tuple[StateType
         before = be_quick.map(range(200))
         future = definition.submit(*args)
         behind = be_quick.map(range(200))
-        await asyncio.gather(future, return_exceptions=True)
+        await _ended(future)
         assert [await sibling for sibling in [*before, *behind]] == [*range(200), *range(200)]
         assert await be_quick.submit(5) == 5
         state = future.state
@@ -213,7 +213,9 @@ def test_a_crashed_run_is_tried_again_if_it_has_retries(tmp_path: Path) -> None:
 
 
 async def _ended(future: Any) -> None:
-    await asyncio.gather(future, return_exceptions=True)
+    ended = asyncio.Event()
+    future.add_done_callback(lambda _: ended.set())
+    await ended.wait()
 
 
 def test_system_exit_is_a_crash_and_the_child_lives() -> None:

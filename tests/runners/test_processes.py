@@ -16,6 +16,7 @@ import pytest
 
 from upwell import Runtime, flow, get_run_logger, runtime, task
 from upwell.core.errors import CancelledRun
+from upwell.engine.elsewhere import ELSEWHERE
 from upwell_runners.processes import ProcessPoolTaskRunner
 
 HERE = Path("/proc/self/fd")
@@ -92,7 +93,9 @@ def talk(word: str) -> None:
 @task(tags=["blue"])
 def who_am_i(x: int, y: int = 5) -> dict[str, Any]:
     run = runtime.task_run
-    return {"id": str(run.id), "name": run.name, "tags": set(run.tags), "parameters": dict(run.parameters)}
+    elsewhere = ELSEWHERE.get()
+    assert elsewhere is not None
+    return {"id": str(run.id), "name": run.name, "tags": set(run.tags), "parameters": elsewhere.parameters()}
 
 
 @task
@@ -257,7 +260,7 @@ def test_the_child_knows_which_run_it_executes() -> None:
     facts, future = in_runtime(main, ProcessPoolTaskRunner(1))
     assert facts == {
         "id": str(future.task_run_id),
-        "name": "who_am_i-0",
+        "name": future.name,
         "tags": {"blue"},
         "parameters": {"x": 4, "y": 5},
     }

@@ -15,6 +15,9 @@ LONG_SECONDS: Final = 0.005
 
 MAX_ROWS: Final = 4096
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+MIN_BATCH_SECONDS: Final = 0.0015
+"""Work shorter than this is not split further for the sake of balance."""
+
 _GROWTH: Final = 16
 _SHARES: Final = 3
 """A batch is at most this part of each child's share of what waits, so that all end at about the same time."""
@@ -50,8 +53,9 @@ class FunctionUse:
         if self.alone or seconds is None or seconds > LONG_SECONDS:
             self._last_rows = 1
             return 1
-        rows = min(BATCH_SECONDS / max(seconds, 1e-7), MAX_ROWS, self._last_rows * _GROWTH)
-        rows = min(rows, max(waiting / (workers * _SHARES), 1))
+        seconds = max(seconds, 1e-7)
+        rows = min(BATCH_SECONDS / seconds, MAX_ROWS, self._last_rows * _GROWTH)
+        rows = min(rows, max(waiting / (workers * _SHARES), MIN_BATCH_SECONDS / seconds))
         if self._bytes > 0:
             rows = min(rows, MAX_BATCH_BYTES / self._bytes)
         return max(int(rows), 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import array
 import atexit
 import gc
+import importlib
 import os
 import signal
 import socket
@@ -21,15 +21,16 @@ def serve(descriptor: int) -> None:
 
     It has one thread and does one thing at a time, so that forking is safe.
     """
-    control = socket.socket(fileno=descriptor)
-    reader = FrameReader(control)
-    gc.freeze()  # the children share these pages as long as no collector touches them
-    while (frames := reader.receive()) is not None:
-        for kind, body in frames:
-            if kind == Kind.FORK:
-                _fork(control, reader.descriptors.popleft())
-            elif kind == Kind.END:
-                control.sendall(frame(Kind.ENDED, _end(body)))
+    importlib.import_module("ctypes")  # for `_die_with` and for shared memory: once, not in each child
+    with socket.socket(fileno=descriptor) as control:
+        reader = FrameReader(control)
+        gc.freeze()  # the children share these pages as long as no collector touches them
+        while (frames := reader.receive()) is not None:
+            for kind, body in frames:
+                if kind == Kind.FORK:
+                    _fork(control, reader.descriptors.popleft())
+                elif kind == Kind.END:
+                    control.sendall(frame(Kind.ENDED, _end(body)))
 
 
 def _fork(control: socket.socket, descriptor: int) -> None:
@@ -65,8 +66,7 @@ def kill_group(pid: int) -> None:
 
 def _die_with(server: int) -> None:
     if sys.platform == "linux":
-        import ctypes  # only here: it costs milliseconds, once for all children, as it is imported already
-
+        ctypes = importlib.import_module("ctypes")
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != server:
             os._exit(0)

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, Final
 
 from upwell.core.errors import CrashedRun, SerializationError
@@ -156,15 +157,20 @@ class ProcessPoolTaskRunner:
     def _take(self, use: FunctionUse) -> list[Attempt]:
         queue = self._queue
         count = use.rows_at_once(len(queue), self.max_workers)
-        taken = [queue.popleft()]
-        while len(taken) < count and queue and self._use_of(queue[0]) is use:
-            taken.append(queue.popleft())
+        taken = list(islice(queue, count))
+        group = _group_of(taken[0])
+        for position, attempt in enumerate(taken):
+            if _group_of(attempt) is not group and self._use_of(attempt) is not use:
+                del taken[position:]
+                break
+        for _ in taken:
+            queue.popleft()
         use.note_rows(len(taken))
         return taken
 
     def _use_of(self, attempt: Attempt) -> FunctionUse | None:
         """The function of an attempt as the children know it; None: it cannot be sent, and its attempt has ended."""
-        group = getattr(attempt, "call", attempt)  # runs of one map share their call, and so everything below
+        group = _group_of(attempt)
         if self._last_use is not None and self._last_use[0] is group:
             return self._last_use[1]
         log_prints = bool(attempt.facts().get("log_prints"))
@@ -285,6 +291,11 @@ class ProcessPoolTaskRunner:
         self._carrying_out = waiting
         if waiting:
             self.host.call_later(GRACE_SECONDS, lambda: self._carry_out(again=True))
+
+
+def _group_of(attempt: Attempt) -> object:
+    """The same for attempts that share their function and options: runs of one map share their call."""
+    return getattr(attempt, "call", attempt)
 
 
 def _end(workers: list[Worker], launcher: Launcher) -> None:

@@ -86,7 +86,9 @@ async def _call_task_async(
     return run.state if return_state else run.result()
 
 
-def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
+def submit_task(
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None
+) -> Any:
     """`.submit`: a future, or with `return_state` the final state."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
     ensure_configured()
@@ -95,7 +97,11 @@ def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, s
 
 
 def map_task(
-    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, make: Callable[[Any], L], scope: Scope | None = None
+    definition: Definition,
+    args: tuple[Any, ...],
+    kwargs: Kwargs,
+    make: Callable[[Any], L],
+    scope: Scope | None = None,
 ) -> Any:
     """`.map`: a list of futures, or with `return_state` of final states."""
     return_state, wait_for = _own_keywords(kwargs)

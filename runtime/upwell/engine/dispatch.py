@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from _weakref import getweakrefcount
-from asyncio.tasks import _enter_task, _leave_task  # type: ignore[attr-defined]  # documented, though unlisted
+from asyncio.tasks import _enter_task, _leave_task  # documented for Task implementations
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
@@ -49,7 +49,9 @@ Settle = Callable[[Run, Outcome, float], None]
 class Dispatcher:
     """Runs what is ready on one loop. All methods are called on that loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, settle: Settle, refuse: Callable[[Run], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, settle: Settle, refuse: Callable[[Run], None]
+    ) -> None:
         self._loop = loop
         self._settle = settle
         self._refuse = refuse
@@ -161,7 +163,7 @@ class Dispatcher:
                     waits_on = context.run(attempt.send, None)
                 except StopIteration as stop:
                     now = now_of()
-                    if call.plain and not task._must_cancel:
+                    if call.plain and not task._must_cancel:  # type: ignore[attr-defined]  # as asyncio itself asks
                         complete(run, stop.value, now)
                     else:
                         self._settle(run, driver.returned(stop.value), now)

@@ -45,7 +45,8 @@ from upwell.engine.clock import clock, moment
 from upwell.engine.current import engine_for_blocking_flow, engine_for_flow
 from upwell.engine.future import CURRENT_RUN, run_that_waits
 from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
-from upwell.engine.logs import RunLogger, flow_run_logger
+from upwell.engine.loggers import RunLogger
+from upwell.engine.logs import flow_run_logger
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
@@ -234,7 +235,9 @@ class FlowAttempt:
                         return Outcome(RETURNED, [item async for item in returned])
                     return Outcome(RETURNED, await returned)
         except BaseException as error:
-            return self.outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
+            return self.outcome(
+                self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error
+            )
 
     def _timeout(self) -> FlowRunTimeoutError:
         return FlowRunTimeoutError(
@@ -359,10 +362,21 @@ def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
             run.log.exception("The retry condition raised, so the run is not retried")
             return False
     delay = definition.retry.delay(run.run_count, random.random())
-    run.log.info("Flow run failed: %s - Retry %s/%s will start in %g second(s)", ending.finish.message, run.run_count,
-                 retries, delay)
-    run.move(State(type=SCHEDULED, name="AwaitingRetry", message=ending.finish.message,
-                   scheduled_time=moment(clock().time() + delay)))
+    run.log.info(
+        "Flow run failed: %s - Retry %s/%s will start in %g second(s)",
+        ending.finish.message,
+        run.run_count,
+        retries,
+        delay,
+    )
+    run.move(
+        State(
+            type=SCHEDULED,
+            name="AwaitingRetry",
+            message=ending.finish.message,
+            scheduled_time=moment(clock().time() + delay),
+        )
+    )
     yield Sleep(delay)
     run.scope.begin_again()
     return True
@@ -387,7 +401,9 @@ def _log_end(run: FlowRun) -> None:
 # --- generators: the flow run is under way for as long as the caller takes from it --------------------------
 
 
-def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, Any, Any]:
+def iterate_flow(
+    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Generator[Any, Any, Any]:
     """A generator flow, called directly: yields what it yields, and ends the run when it is exhausted."""
     run = FlowRun(definition, args, kwargs)
     problem = live_blocking(_prepare(run, None))

@@ -94,6 +94,7 @@ class Call(Struct, gc=False, eq=False):
     attempt: makes the coroutine of one attempt, for runs on the loop.
     gates: the limits that a run passes, in order, before it starts.
     runner: the task runner that executes the runs; None: the loop.
+    has_prelude: its runs have a name to be made, or hooks to be called, before they start.
     open: how many of its runs have been accepted and have not ended.
     on_end: called after the last has ended.
     """
@@ -114,6 +115,7 @@ class Call(Struct, gc=False, eq=False):
     row_names: tuple[str, ...] = ()
     gates: Any = ()
     runner: Any = None
+    has_prelude: bool = False
     on_end: Any = None
 
     def run_ended(self) -> None:
@@ -189,7 +191,11 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if self.status is PENDING:
             if self.upstream:
                 waits_for = next((d.future for d in self.upstream if not d.future.is_done()), None)
-                return f"Waits for {getattr(waits_for, 'name', waits_for)!r}." if waits_for else "About to start."
+                return (
+                    f"Waits for {getattr(waits_for, 'name', waits_for)!r}."
+                    if waits_for
+                    else "About to start."
+                )
             return "Ready, and waits for its turn."
         if self.status is SCHEDULED and self.gates_held < len(self.call.gates):
             return str(self.call.gates[self.gates_held].reason())
@@ -324,7 +330,9 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
 
-    def _suspend_until_done(self, engine: EngineSeam, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
+    def _suspend_until_done(
+        self, engine: EngineSeam, loop: asyncio.AbstractEventLoop
+    ) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = loop.create_future()
         wake: Callable[[Any], object] = partial(_wake, waiter)
         if loop is not engine.loop:
@@ -361,7 +369,10 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     def kwargs(self) -> Mapping[str, Any]:
         call = self.call
         if call.row_names:
-            return {**(call.kwargs or {}), **dict(zip(call.row_names, self.item[-len(call.row_names) :], strict=True))}
+            return {
+                **(call.kwargs or {}),
+                **dict(zip(call.row_names, self.item[-len(call.row_names) :], strict=True)),
+            }
         return call.kwargs or {}
 
     @property
@@ -394,7 +405,6 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
 CURRENT_RUN: ContextVar[RunFuture[Any] | None] = ContextVar("upwell_run", default=None)
 """The task run (or submitted flow run) whose code this is."""
-
 
 
 def run_that_waits() -> RunFuture[Any] | None:

@@ -35,7 +35,9 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
     scope = current_scope()
-    call = new_call(scope.series_of(definition), None, unary=False)  # never opened: its caller waits for it, so its scope need not
+    call = new_call(
+        scope.series_of(definition), None, unary=False
+    )  # never opened: its caller waits for it, so its scope need not
     call.context = None
     item: Any = args
     if kwargs:
@@ -68,7 +70,9 @@ def inline_life(run: Run) -> Life[None]:
                 limit.give_back(ticket)
             if not may_retry(outcome, run.run_count, definition.retry.retries):
                 break
-            if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
+            if definition.options.retry_condition_fn is not None and not (
+                yield from _wants_retry(run, outcome)
+            ):
                 break
             yield from _wait_for_retry(run, outcome)
         yield from _end(run, outcome)
@@ -161,9 +165,10 @@ def _limits(run: Run) -> list[NamedLimit]:
 
 def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:
     definition = run.call.definition
+    condition: Any = definition.options.retry_condition_fn
     state = state_of(final_state(outcome, "Task run"), outcome.value, clock().time())
     try:
-        wanted = yield CallUser(definition.options.retry_condition_fn, definition.face, record_of(run), state)  # type: ignore[arg-type]
+        wanted = yield CallUser(condition, definition.face, record_of(run), state)
     except Exception:
         task_run_logger(run).exception("The retry condition raised, so the run is not retried")
         return False

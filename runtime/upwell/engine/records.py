@@ -27,5 +27,5 @@ def record_of(run: RunFuture[Any], state: State | None = None) -> TaskRun:
         parent_task_run_id=call.parent.task_run_id if call.parent else None,
         created=moment(call.created),
         start_time=moment(run.started) if run.started else None,
-        end_time=moment(run.ended) if run.ended else None,
+        end_time=state.timestamp if state and state.is_final() else moment(run.ended) if run.ended else None,
     )

@@ -18,16 +18,20 @@ from typing import Any
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.seams import TaskRunner
-from upwell.core.states import PENDING, RUNNING, SCHEDULED, StateType
-from upwell.engine.clock import Gate, clock
+from upwell.core.states import PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.clock import Gate, clock, moment
 from upwell.engine.dispatch import Dispatcher
+from upwell.engine.finish import until_done
 from upwell.engine.future import Call, RunFuture
 from upwell.engine.gates import Lane, LimitGate
 from upwell.engine.limits import PROCESS_LIMITS, Limits
+from upwell.engine.logs import task_run_logger
+from upwell.engine.prelude import name_run
+from upwell.engine.records import record_of
 from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
-from upwell.engine.settle import Settlement, finish
+from upwell.engine.settle import Settlement, finish, run_hook
 from upwell.engine.submit import DEFAULT_RUNNER, FINDER, is_completed, value_of
 from upwell.engine.waits import check_no_cycle, holders_of
 
@@ -158,16 +162,19 @@ class Engine(EngineSeam):
                 if future.call.scope.engine is self:
                     future.watch(again)
                 else:
-                    future.watch(lambda _, again=again: self.call_soon(again))
+                    future.watch(partial(self._soon, again))
             elif future.is_done():
                 continue
             else:
                 again = partial(self._await_upstream, run, i)
-                future.add_done_callback(lambda _, again=again: self.call_soon(again))
+                future.add_done_callback(partial(self._soon, again))
             run.call.scope.live.add(run)
             return
         run.call.scope.live.discard(run)
         self._take_upstream(run, upstream)
+
+    def _soon(self, callback: Callable[[], None], _: object) -> None:
+        self.call_soon(callback)
 
     def _take_upstream(self, run: Run, upstream: list[Dependency[Any]]) -> None:
         for dependency in upstream:
@@ -175,7 +182,9 @@ class Engine(EngineSeam):
             if dependency.allow_failure or is_completed(future):
                 continue
             name = getattr(future, "name", None) or repr(future)
-            self.settlement.not_ready(run, name, future.peek() if isinstance(future, RunFuture) else future.state)
+            self.settlement.not_ready(
+                run, name, future.peek() if isinstance(future, RunFuture) else future.state
+            )
             return
         run.upstream = None
         if run.call.unary and type(run.item) is RunFuture:
@@ -211,6 +220,21 @@ class Engine(EngineSeam):
             gate.leave(run)
 
     def _route(self, run: Run) -> None:
+        if run.call.has_prelude and not run.run_count:
+            name_run(run)
+            if run.call.definition.hooks[RUNNING]:
+                self._spawn(self._call_running_hooks(run))
+                return
+        self._start(run)
+
+    async def _call_running_hooks(self, run: Run) -> None:
+        state = State(type=RUNNING, name="Running", timestamp=moment(clock().time()))
+        definition = run.call.definition
+        for hook in definition.hooks[RUNNING]:
+            await run_hook(hook, definition.face, record_of(run, state), state, task_run_logger(run))
+        self._start(run)
+
+    def _start(self, run: Run) -> None:
         runner = run.call.runner
         if runner is None:
             self.dispatcher.push(run)
@@ -278,8 +302,8 @@ class Engine(EngineSeam):
             return
         self.scope.stop(reason)
         empty = self.loop.create_future()
-        self.scope.notify_when_empty(lambda: empty.done() or empty.set_result(None))
-        await empty
+        self.scope.notify_when_empty(partial(_set, empty))
+        await until_done(empty)
         self.closed = True
         while self._spawned:
             await asyncio.wait(list(self._spawned))
@@ -330,8 +354,8 @@ class Engine(EngineSeam):
             run.waits_for = None
             for holder in reversed(holders):
                 back = self.loop.create_future()
-                self._come_back(holder, lambda back=back: back.done() or back.set_result(None))
-                await back
+                self._come_back(holder, partial(_set, back))
+                await until_done(back)
 
     def _come_back(self, run: Run, entered: Callable[[], object]) -> None:
         """Take a run's slots again after it stepped aside."""
@@ -346,3 +370,8 @@ class Engine(EngineSeam):
                 return
             run.gates_held += 1
         entered()
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

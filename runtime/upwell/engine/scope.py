@@ -50,6 +50,7 @@ class EngineSeam:
 
     def on_loop_thread(self) -> bool:
         """Whether the caller is on the thread of the engine's own loop."""
+        raise NotImplementedError
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread, after everything posted before; from any thread."""
@@ -62,6 +63,7 @@ class EngineSeam:
 
     def step_aside(self, run: Any, target: Any) -> AbstractContextManager[None]:
         """While a worker thread waits: the run that waits gives its slots and its thread back."""
+        raise NotImplementedError
 
     async def step_aside_until(self, run: Any, waiter: asyncio.Future[None], target: Any) -> None:
         """The same for a wait on the loop."""
@@ -141,7 +143,7 @@ class Scope:
         self.total = 0
         self.live: set[Any] = set()
         self.failed: list[OpenRun] = []
-        self.when_empty: list[Callable[[], None]] = []
+        self.when_empty: list[Callable[[], object]] = []
         self.stop_reason: str | None = None
         self.cancelled_count = 0
         self.cancelled_names: list[str] = []
@@ -168,7 +170,7 @@ class Scope:
             series = self.series.setdefault(definition, fresh)
         return series
 
-    def notify_when_empty(self, callback: Callable[[], None]) -> None:
+    def notify_when_empty(self, callback: Callable[[], object]) -> None:
         """Call this as soon as nothing that was started here is under way."""
         if self.open_calls:
             self.when_empty.append(callback)

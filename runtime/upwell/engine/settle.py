@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
-from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
@@ -117,9 +117,10 @@ class Settlement:
 
     async def _retry_if_wanted(self, run: Run, outcome: Outcome, now: float) -> None:
         definition = run.call.definition
+        condition: Any = definition.options.retry_condition_fn
         state = state_of(final_state(outcome, "Task run"), outcome.value, now)
         try:
-            wanted = await call_hook(definition.options.retry_condition_fn, definition.face, record_of(run), state)
+            wanted = await call_hook(condition, definition.face, record_of(run), state)
         except Exception:
             task_run_logger(run).exception("The retry condition raised, so the run is not retried")
             wanted = False
@@ -178,7 +179,11 @@ def retry_message(run: Run, outcome: Outcome, delay: float) -> None:
     retries = run.call.definition.retry.retries
     when = f"{delay:g} second(s) from now" if delay else "immediately"
     task_run_logger(run).info(
-        "Task run failed with exception: %r - Retry %s/%s will start %s", outcome.value, run.run_count, retries, when
+        "Task run failed with exception: %r - Retry %s/%s will start %s",
+        outcome.value,
+        run.run_count,
+        retries,
+        when,
     )
     run.message = f"Attempt {run.run_count} of {retries + 1} failed: {outcome.value!r}"
 

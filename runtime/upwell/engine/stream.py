@@ -23,7 +23,9 @@ class Feed:
     The window holds the runs that were started and not taken, so its length bounds the memory of a stream.
     """
 
-    def __init__(self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool) -> None:
+    def __init__(
+        self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool
+    ) -> None:
         self._scope = scope
         self._engine: Any = scope.engine
         self._ordered = ordered
@@ -126,5 +128,3 @@ class Feed:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-

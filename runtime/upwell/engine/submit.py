@@ -15,7 +15,7 @@ from upwell.core.definition import Definition, FunctionKind
 from upwell.core.dependencies import Dependency, DependencyFinder
 from upwell.core.errors import ForeignFutureError, RuntimeClosedError
 from upwell.core.seams import TaskRunner
-from upwell.core.states import COMPLETED
+from upwell.core.states import COMPLETED, RUNNING
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, Call, RunFuture, TaskFuture
@@ -44,6 +44,7 @@ class Route(Struct, frozen=True):
 
     runner: the task runner; None: the loop. gates: what its runs pass before they start, whatever their call.
     plain: nothing is to be done when a run completes. attempt, attempt_unary: make the coroutine of an attempt.
+    has_prelude: a run has a name to be made, or hooks to be called, before it starts.
     """
 
     runner: TaskRunner | None
@@ -51,6 +52,7 @@ class Route(Struct, frozen=True):
     plain: bool
     attempt: Any
     attempt_unary: Any
+    has_prelude: bool
 
 
 def route_of(series: Series) -> Route:
@@ -81,6 +83,7 @@ def _find_route(scope: Scope, definition: Definition) -> Route:
         definition.plain and definition.silent,
         attempt_plain if shortest else attempt_fully,
         attempt_unary if shortest else attempt_fully,
+        definition.options.run_name is not None or bool(definition.hooks[RUNNING]),
     )
 
 
@@ -110,7 +113,8 @@ def new_call(
         call.runner = route.runner
         call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
         call.plain = route.plain and not gates
-        call.straight = not gates and route.runner is None
+        call.has_prelude = route.has_prelude
+        call.straight = not gates and route.runner is None and not route.has_prelude
     return call
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from upwell.engine.limits import PROCESS_LIMITS
 from upwell.testing.clock import virtual_clock
 from upwell.testing.leaks import PATIENCE_SECONDS, LeakError
-from upwell.testing.waiting import describe_task
+from upwell.testing.waiting import describe_coroutine, describe_task
 
 Scenario = Callable[[], Coroutine[Any, Any, Any]]
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -113,35 +113,34 @@ class _Trial:
             self._problems.append(f"it ended with {task.exception()!r}")
         elif task.cancelled() and not self.delivered:
             self._problems.append("it was cancelled by its own code")
-        described = (describe_task(left) for left in asyncio.all_tasks(loop))
-        self._problems += [f"outlived the scenario: {line}" for line in described if line is not None]
-        if not task.done():
-            task.cancel()
+        self._end_all(loop, patience, "outlived the scenario", {t for t in asyncio.all_tasks(loop) if describe_task(t)})
         loop.run_until_complete(loop.shutdown_asyncgens())  # ends the loop's engine
-        left = asyncio.all_tasks(loop)
-        self._problems += [f"outlived the engine: {describe_task(other) or other}" for other in left]
-        for other in left:
-            other.cancel()
+        self._end_all(loop, patience, "outlived the engine", asyncio.all_tasks(loop))
+        loop.run_until_complete(loop.shutdown_default_executor())
+
+    def _end_all(
+        self, loop: asyncio.AbstractEventLoop, patience: float, problem: str, left: set[asyncio.Task[Any]]
+    ) -> None:
+        """End tasks that should not be there any more."""
+        for task in left:
+            self._problems.append(f"{problem}: {describe_task(task) or task}")
+            task.cancel()
         if left:
             loop.run_until_complete(asyncio.wait(left, timeout=patience))
-        loop.run_until_complete(loop.shutdown_default_executor())
 
     async def _outermost(self) -> Any:
         task = asyncio.current_task()
         assert task is not None
-        return await _Stepper(self._make_coroutine(), lambda: self._suspended(task))
+        coroutine = self._make_coroutine()
+        return await _Stepper(coroutine, lambda: self._suspended(task, coroutine))
 
-    def _suspended(self, task: asyncio.Task[Any]) -> None:
+    def _suspended(self, task: asyncio.Task[Any], coroutine: Any) -> None:
         """The scenario suspends: cancel it before it goes on, if this is the point."""
         self._passed += 1
         if self._passed >= self._point and self.delivered < self._times:
             self.delivered += 1
-            reason = f"cancelled at point {self._passed}"
-            task.get_loop().call_soon(self._cancel, task, reason)
-
-    def _cancel(self, task: asyncio.Task[Any], reason: str) -> None:
-        self._place = self._place or describe_task(task) or "?"
-        task.cancel(reason)
+            self._place = self._place or describe_coroutine(coroutine)
+            task.get_loop().call_soon(task.cancel, f"cancelled at point {self._passed}")
 
     def _check_threads(self, before: int) -> None:
         until = time.monotonic() + PATIENCE_SECONDS

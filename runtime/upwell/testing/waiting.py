@@ -22,6 +22,11 @@ def describe_task(task: asyncio.Task[Any]) -> str | None:
     return f"{who} {_place(_frames_of(coroutine))}"
 
 
+def describe_coroutine(coroutine: Any) -> str:
+    """Where a suspended coroutine waits, in a line."""
+    return _place(_frames_of(coroutine))
+
+
 def describe_thread(thread_id: int, run: RunFuture[Any] | None = None) -> str:
     """A thread in a line: the run or the thread's name, and the line of the user's code where it is."""
     name = next((t.name for t in threading.enumerate() if t.ident == thread_id), str(thread_id))
