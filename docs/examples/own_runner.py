@@ -1,11 +1,12 @@
-"""A task runner of one's own: it executes attempts in a `ThreadPoolExecutor` that the application already has."""
+"""A task runner of one's own: it executes attempts in a `ThreadPoolExecutor` that is there already."""
 
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from upwell import flow, task
-from upwell.task_runners import Attempt, Outcome, OutcomeKind, RunnerHost
+from upwell.core.lifecycle import Outcome, OutcomeKind
+from upwell.task_runners import Attempt, RunnerHost
 
 
 class ExecutorTaskRunner:
@@ -38,7 +39,7 @@ class ExecutorTaskRunner:
         self._host.finished(attempt, Outcome(kind, error, str(error)))
 
     def blocked(self, attempt: Attempt) -> None:
-        """The attempt waits for another run. An executor cannot lend its thread: nested waits need enough of them."""
+        """The attempt waits for another run. An executor cannot lend its thread meanwhile."""
 
     def unblocked(self, attempt: Attempt) -> None:
         """The wait is over."""

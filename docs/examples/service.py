@@ -4,8 +4,6 @@ import asyncio
 
 from upwell import Runtime, flow, task
 
-Reader, Writer = asyncio.StreamReader, asyncio.StreamWriter
-
 
 @task(tags=["lookup"], retries=2, timeout_seconds=1)
 async def look_up(word: str) -> int:
@@ -19,7 +17,7 @@ async def measure(line: str) -> int:
 
 
 async def serve(runtime: Runtime) -> asyncio.Server:
-    async def answer(reader: Reader, writer: Writer) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async for line in reader:
             letters = await runtime.call(measure, line.decode())
             writer.write(f"{letters} letters\n".encode())

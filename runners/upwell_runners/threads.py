@@ -17,6 +17,7 @@ from typing import Final
 from upwell.core.lifecycle import Outcome, OutcomeKind
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.engine.interrupts import Interrupted, clear_raise_in_thread, raise_in_thread
+from upwell.settings import current
 
 DEFAULT_MAX_WORKERS: Final = 32
 GRACE_SECONDS: Final = 0.2
@@ -36,7 +37,7 @@ class ThreadPoolTaskRunner:
     def __init__(self, max_workers: int | None = None) -> None:
         if max_workers is not None and (isinstance(max_workers, bool) or max_workers < 1):
             raise ValueError(f"max_workers must be a whole number of at least 1, not {max_workers!r}")
-        self.max_workers = max_workers or DEFAULT_MAX_WORKERS
+        self.max_workers = max_workers or current().tasks_runner_thread_pool_max_workers or DEFAULT_MAX_WORKERS
         self._queue: deque[Attempt] = deque()
         self._idle: list[_Worker] = []
         self._workers: dict[Attempt, _Worker] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ def get_run_context() -> FlowRunContext | TaskRunContext:
 
 
 @contextmanager
-def tags(*new_tags: str) -> Iterator[frozenset[str]]:
+def tags(*new_tags: str) -> Generator[frozenset[str], None, None]:
     """Runs that are started inside carry these tags, too; may be nested."""
     together = CURRENT_TAGS.get() | check_tags(new_tags)
     token = CURRENT_TAGS.set(together)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.names import default_name
 from upwell.core.options import FlowKeywords, Hook, checked_options, retry_policy
 from upwell.core.parameters import Parameters
-from upwell.core.states import COMPLETED, FAILED, RUNNING, StateType
+from upwell.core.states import COMPLETED, FAILED, RUNNING, State, StateType
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 from upwell.settings import current as settings
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,8 +30,8 @@ class Flow(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
-        self._descriptor = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn: Callable[P, R] = getattr(fn, "__func__", fn) if self._descriptor is not None else fn
+        self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
+        self.fn: Callable[..., Any] = fn if self._descriptor is None else self._descriptor.__func__
         if not callable(self.fn):
             raise TypeError(f"@flow takes a function, not {fn!r}; options are named: @flow(retries=3)")
         functools.update_wrapper(cast("Any", self), self.fn)
@@ -52,13 +52,23 @@ class Flow(Generic[P, R]):
         self.version = options.version
         self.description = options.description or self.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(
+        self: Flow[P, Coroutine[Any, Any, Any]], *args: Any, return_state: Literal[True], **kwargs: Any
+    ) -> Coroutine[Any, Any, State]: ...
+    @overload
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    @overload
+    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
 
         The run ends when everything that it started has ended. `return_state=True` gives the final State
         instead, and raises nothing; `wait_for=[...]` are futures to wait for first.
         """
-        return call_flow(self._definition, args, kwargs)  # type: ignore[no-any-return]
+        return call_flow(self._definition, args, kwargs)
 
     @functools.cached_property
     def _as_task(self) -> Definition:
@@ -182,5 +192,5 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords
         ReservedArgumentError: a parameter named `return_state` or `wait_for`.
     """
     if fn is None:
-        return lambda fn: Flow(fn, **options)
+        return functools.partial(Flow, **options)
     return Flow(fn, **options)

@@ -10,7 +10,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from upwell.core.errors import BlockingWaitError
 from upwell.core.states import State
 from upwell.engine.clock import Gate, clock
-from upwell.engine.future import TaskFuture
+from upwell.engine.future import TaskFuture, wait_aside
 from upwell.engine.submit import FINDER, value_of
 
 R = TypeVar("R")
@@ -60,9 +60,7 @@ def wait(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> Done
     return _sorted(futures)
 
 
-async def wait_async(
-    futures: Iterable[TaskFuture[R]], timeout: float | None = None
-) -> DoneAndNotDoneFutures[R]:
+async def wait_async(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> DoneAndNotDoneFutures[R]:
     """Wait on the running loop until all have ended, for at most `timeout` seconds."""
     futures = list(futures)
     try:
@@ -120,7 +118,7 @@ class as_completed(Generic[R]):  # it is called like the function that other lib
         self._watch(take)
         for count in range(len(self._futures)):
             while not ended:
-                if not gate.wait(deadline.left()) and not ended:
+                if not wait_aside(gate, deadline.left()) and not ended:
                     raise self._late(count)
             yield ended.popleft()
 

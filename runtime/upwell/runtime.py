@@ -34,9 +34,7 @@ class Runtime:
         limits: slots by name, or `(slots, slot_decay_per_second)`; `"tag:x"` bounds the task runs with tag x.
     """
 
-    def __init__(
-        self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None
-    ) -> None:
+    def __init__(self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None) -> None:
         check_runner(task_runner)
         self._task_runner = task_runner
         self._limits = limits
@@ -89,9 +87,7 @@ class Runtime:
             RuntimeClosedError: the runtime is not open.
         """
         if self._engine is None or self._engine.closed:
-            raise RuntimeClosedError(
-                "This Runtime is not open: use it inside its `async with` or `with` block."
-            )
+            raise RuntimeClosedError("This Runtime is not open: use it inside its `async with` or `with` block.")
         return self._engine
 
     def submit(self, target: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
@@ -100,9 +96,7 @@ class Runtime:
 
     def map(self, target: Any, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run of a task or flow for each item here; from any thread. See `Task.map`."""
-        return cast(
-            "FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope)
-        )
+        return cast("FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope))
 
     async def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a task or flow here and return its result."""

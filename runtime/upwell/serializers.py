@@ -233,9 +233,7 @@ class CompressedSerializer(Serializer):
         try:
             content = importlib.import_module(compression).decompress(data)
         except Exception as error:
-            raise DeserializationError(
-                f"stored data is damaged: {compression} cannot expand it ({error})"
-            ) from error
+            raise DeserializationError(f"stored data is damaged: {compression} cannot expand it ({error})") from error
         return self.serializer.loads(content)
 
     def __repr__(self) -> str:

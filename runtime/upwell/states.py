@@ -9,12 +9,8 @@ from upwell.core.states import MOVES, TERMINAL, State, StateType, may_move
 from upwell.engine.clock import clock, moment
 
 
-def _state(
-    type_: StateType, name: str, message: str | None, data: Any, at: dt.datetime | None = None
-) -> State:
-    return State(
-        type=type_, name=name, timestamp=moment(clock().time()), message=message, data=data, scheduled_time=at
-    )
+def _state(type_: StateType, name: str, message: str | None, data: Any, at: dt.datetime | None = None) -> State:
+    return State(type=type_, name=name, timestamp=moment(clock().time()), message=message, data=data, scheduled_time=at)
 
 
 def Scheduled(  # constructors are named like the states they make

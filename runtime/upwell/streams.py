@@ -35,7 +35,7 @@ class TaskStream(Generic[R]):
         *,
         ordered: bool,
     ) -> None:
-        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable | AsyncIterable):
+        if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' input
             raise TypeError(f"stream takes an iterable or async iterable of inputs, not {inputs!r}")
         self._definition = definition
         self._inputs = inputs
@@ -80,9 +80,7 @@ class TaskStream(Generic[R]):
         feed = self._open()
         if feed.on_loop_thread:
             feed.close()
-            raise BlockingWaitError(
-                "On the event loop's own thread, write `async for result in task.stream(...)`."
-            )
+            raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
         reader = _Reader(self._inputs, feed, self._most)
         try:
             while True:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from typing import Any, Generic, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.names import default_name
 from upwell.core.options import Hook, TaskKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
-from upwell.core.states import COMPLETED, FAILED, RUNNING, StateType
+from upwell.core.states import COMPLETED, FAILED, RUNNING, State, StateType
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
@@ -19,7 +19,7 @@ from upwell.settings import current as settings
 from upwell.streams import TaskStream
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,8 +33,8 @@ class Task(Generic[P, R]):
     """
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
-        self._descriptor = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn: Callable[P, R] = getattr(fn, "__func__", fn) if self._descriptor is not None else fn
+        self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
+        self.fn: Callable[..., Any] = fn if self._descriptor is None else self._descriptor.__func__
         if not callable(self.fn):
             raise TypeError(f"@task takes a function, not {fn!r}; options are named: @task(retries=3)")
         functools.update_wrapper(cast("Any", self), self.fn)
@@ -55,13 +55,23 @@ class Task(Generic[P, R]):
         self.version = options.version
         self.description = options.description or self.__doc__
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(
+        self: Task[P, Coroutine[Any, Any, Any]], *args: Any, return_state: Literal[True], **kwargs: Any
+    ) -> Coroutine[Any, Any, State]: ...
+    @overload
+    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    @overload
+    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
 
         `return_state=True` gives the final State instead, and raises nothing; `wait_for=[...]` are futures to
         wait for first.
         """
-        return call_task(self._definition, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
+        return call_task(self._definition, args, kwargs)
 
     @overload
     def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
@@ -140,6 +150,12 @@ class Task(Generic[P, R]):
         copy._definition.take_hooks_from(self._definition, keywords)
         return copy
 
+    def bound_to(self, instance: object) -> Task[..., Any]:
+        """A task like this one whose first argument is given."""
+        keywords = cast("TaskKeywords", {"name": self.name, **self._keywords})
+        bound: Callable[..., Any] = functools.partial(self.fn, instance)
+        return Task(bound, **keywords)
+
     # --- hooks ------------------------------------------------------------------------------------------
 
     def on_completion(self, hook: F) -> F:
@@ -204,8 +220,7 @@ class BoundTask:
 
     def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], **options: Any) -> TaskStream[Any]:
         """See `Task.stream`."""
-        bound = Task(functools.partial(self.task.fn, self.instance), **cast("Any", {**_plain(self.task)}))
-        return bound.stream(inputs, **options)
+        return self.task.bound_to(self.instance).stream(inputs, **options)
 
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> BoundTask:
         """See `Task.with_options`."""
@@ -213,12 +228,6 @@ class BoundTask:
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r} of {self.instance!r}>"
-
-
-def _plain(task: Task[..., Any]) -> TaskKeywords:
-    keywords = cast("TaskKeywords", dict(task._keywords))
-    keywords.setdefault("name", task.name)
-    return keywords
 
 
 @overload
@@ -249,5 +258,5 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskKeywords
         ReservedArgumentError: a parameter named `return_state` or `wait_for`.
     """
     if fn is None:
-        return lambda fn: Task(fn, **options)
+        return functools.partial(Task, **options)
     return Task(fn, **options)

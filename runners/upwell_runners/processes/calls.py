@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from upwell.core.definition import FunctionKind, kind_of
@@ -14,6 +14,10 @@ from upwell.engine.elsewhere import ELSEWHERE, RunElsewhere
 from upwell.engine.prints import printing_to_log
 from upwell_runners.processes.functions import resolve
 from upwell_runners.processes.wire import Form, Function
+
+
+Ask = Callable[[RunElsewhere], Mapping[str, Any]]
+_set_elsewhere = ELSEWHERE.set
 
 
 class Callee:
@@ -43,16 +47,16 @@ class Callee:
             self.fn = self.call = _failing(message, error)
 
 
-def run_row(callee: Callee, form: int, row: Any, run: RunElsewhere) -> Any:
+def run_row(callee: Callee, form: int, row: Any, ask: Ask, serial: int) -> Any:
     """Call the function with a row's arguments, in the context that this is called in."""
     if form == Form.ITEM:
-        args, kwargs = (row,), {}
+        args: tuple[Any, ...] = (row,)
+        kwargs: dict[str, Any] = {}
     elif form == Form.ARGS:
         args, kwargs = row, {}
     else:
         args, kwargs = row
-    run.args, run.kwargs = args, kwargs
-    ELSEWHERE.set(run)
+    _set_elsewhere(RunElsewhere(ask, serial, callee.fn, args, kwargs))
     if callee.log_prints:
         with printing_to_log(True):
             return callee.call(*args, **kwargs)

@@ -7,7 +7,6 @@ another child may be free, and ends the process if the parent has died.
 
 from __future__ import annotations
 
-import array
 import logging
 import os
 import select
@@ -22,15 +21,12 @@ from contextvars import Context
 from typing import Any, Final
 
 from upwell.core.errors import MissingContextError
-from upwell.core.lifecycle import OutcomeKind
-from upwell.engine.attempt import outcome_of
 from upwell.engine.elsewhere import ELSEWHERE, RunElsewhere
 from upwell_runners.processes.calls import Callee, run_row
-from upwell_runners.processes.faults import CarriedException, stand_in, traceback_text, unsendable_result
 from upwell_runners.processes.parcels import Packer, unpack
+from upwell_runners.processes.report import Failure, Report
 from upwell_runners.processes.shared_memory import Borrower, Lender
 from upwell_runners.processes.wire import (
-    KINDS,
     PROGRESS_SEGMENT,
     Batch,
     Facts,
@@ -38,7 +34,6 @@ from upwell_runners.processes.wire import (
     GivenBack,
     Kind,
     Log,
-    Outcomes,
     Parcel,
     Segment,
     Setup,
@@ -75,12 +70,12 @@ class Child:
         self._borrower = Borrower(_nothing)
         self._lender = Lender(self._announce, lambda key: self._send(frame(Kind.WITHDRAWN, key)))
         self._packer = Packer(self._lender)
-        self._packing = threading.Lock()
+        self._given_back: list[int] = []
         self._callees: dict[int, Callee] = {}
         self._progress: Any = [0]
         self._rows: deque[Any] = deque()
         self._first_behind = 0
-        self._report = _Report(0)
+        self._report = Report(0, None)
         self._reporting = threading.Lock()
         self._busy = False
         self._watch_called = threading.Event()
@@ -128,8 +123,7 @@ class Child:
             elif kind == Kind.WITHDRAWN:
                 self._borrower.remove(body)
             elif kind == Kind.FREED:
-                with self._packing:
-                    self._lender.given_back(body)
+                self._given_back += body
             elif kind == Kind.FACTS:
                 self._answers[body.serial] = body
             elif kind == Kind.FUNCTION:
@@ -206,74 +200,58 @@ class Child:
         else:
             rows, packed = parcels, True
         self._begin(callee, batch, rows)
-        serial, now = batch.first, time.time()
-        last_report = now
-        while True:
+        take, form, ask, progress = self._rows.popleft, batch.form, self._facts_of, self._progress
+        report = self._report
+        serial = batch.first
+        now = last_report = time.time()
+        report.times.append(now)
+        while True:  # the hot path: every line of it counts for tiny tasks
             try:
-                row = self._rows.popleft()
+                row = take()
             except IndexError:
                 break
-            self._progress[0] = serial
+            progress[0] = serial
             if batch.announce:
                 self._send(frame(Kind.STARTED, serial))
-                now = time.time()
-            began = now
-            run = RunElsewhere(self._facts_of, serial, callee.fn, (), {})
-            error: BaseException | None = None
-            value: Any = None
             try:
                 if packed:
                     row = unpack(row, self._borrower)
-                value = Context().run(run_row, callee, batch.form, row, run)
-            except BaseException as raised:
-                error = raised
-            del run, row
+                value = Context().run(run_row, callee, form, row, ask, serial)
+            except BaseException as error:
+                value = Failure(error)
+            del row  # before its segment could be missed
             now = time.time()
-            with self._reporting:
-                if error is None:
-                    self._report.add(value, began, now)
-                else:
-                    self._report.add_failure(error, began, now)
-            value = error = None
+            report.times.append(now)
+            report.values.append(value)
+            del value
             serial += 1
-            if now - last_report > REPORT_SECONDS or now < last_report:
-                self._send_report(callee)
+            if not 0 <= now - last_report < REPORT_SECONDS:
+                self._send_report()
                 last_report = now
         self._busy = False
-        self._send_report(callee)
+        self._send_report()
         _flush_streams()
 
     def _begin(self, callee: Callee, batch: Batch, rows: list[Any]) -> None:
         with self._reporting:
-            self._report = _Report(batch.first)
+            self._report = Report(batch.first, callee)
             self._first_behind = batch.first + batch.count
-            self._callee = callee
             self._rows = deque(rows)
         self._busy = True
         if self._watch_waits:
             self._watch_called.set()
 
-    def _send_report(self, callee: Callee) -> None:
+    def _send_report(self) -> None:
+        """Send what has ended; by the main thread or the watch."""
         with self._reporting:
-            report, self._report = self._report, _Report(self._report.end())
-        if not report.values:
-            return
-        with self._packing:
-            parcels = report.pack(self._packer, callee)
-        data = frame(
-            Kind.OUTCOMES,
-            Outcomes(
-                report.first,
-                len(report.values),
-                report.times.tobytes(),
-                bytes(report.kinds),
-                report.messages,
-                parcels,
-            ),
-        )
-        del report  # before the segments that only its values referred to are given back
-        freed = self._borrower.take_freed()
-        self._send(data + frame(Kind.FREED, freed) if freed else data)
+            given_back, self._given_back = self._given_back, []
+            self._lender.given_back(given_back)
+            outcomes = self._report.pack(self._packer)
+            if outcomes is None:
+                return
+            data = frame(Kind.OUTCOMES, outcomes)
+            freed = self._borrower.take_freed()
+            self._send(data + frame(Kind.FREED, freed) if freed else data)
 
     def send_log(self, log: Log) -> None:
         self._send(frame(Kind.LOG, log))
@@ -302,7 +280,7 @@ class Child:
 
     def _relieve(self) -> None:
         """One row takes long: keep nothing back that stands before or behind it."""
-        self._send_report(self._callee)
+        self._send_report()
         given_back: list[int] = []
         with self._reporting:
             first_behind = self._first_behind
@@ -341,79 +319,6 @@ class Child:
     def _skip(self, row: Any) -> None:
         if isinstance(row, Parcel) and row.segment:
             self._borrower.skip(row.segment)
-
-
-class _Report:
-    """Outcomes that have not been sent yet, of consecutive rows."""
-
-    __slots__ = ("first", "kinds", "messages", "times", "values")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.values: list[Any] = []
-        self.times = array.array("d")
-        self.kinds = bytearray()
-        self.messages: list[str] = []
-
-    def end(self) -> int:
-        return self.first + len(self.values)
-
-    def add(self, value: Any, began: float, ended: float) -> None:
-        self.values.append(value)
-        self.times.extend((began, ended))
-        if self.kinds:
-            self.kinds.append(0)
-            self.messages.append("")
-
-    def add_failure(self, error: BaseException, began: float, ended: float) -> None:
-        outcome = outcome_of(error)
-        if not self.kinds:
-            self.kinds.extend(bytes(len(self.values)))
-            self.messages.extend([""] * len(self.values))
-        self.kinds.append(KINDS.index(outcome.kind))
-        self.messages.append(outcome.message)
-        carried = None
-        if outcome.value is not None:
-            text = traceback_text(error)
-            error.__traceback__ = None  # its frames refer to the arguments
-            carried = _Failure(error, text)
-        self.values.append(carried)
-        self.times.extend((began, ended))
-
-    def pack(self, packer: Packer, callee: Callee) -> list[Parcel]:
-        """One parcel for all, or one for each."""
-        if not self.kinds and not callee.packs_each and len(self.values) > 1:
-            together = packer.pack_together(self.values)
-            if together is not None:
-                return [together]
-            callee.packs_each = True
-        return [self._pack_one(packer, position) for position in range(len(self.values))]
-
-    def _pack_one(self, packer: Packer, position: int) -> Parcel:
-        value = self.values[position]
-        if isinstance(value, _Failure):
-            try:
-                return packer.pack(CarriedException(value.error, value.text), check=True)
-            except Exception as why:
-                return packer.pack(CarriedException(stand_in(value.error, value.text, why), value.text))
-        try:
-            return packer.pack(value)
-        except Exception as why:
-            if not self.kinds:
-                self.kinds.extend(bytes(len(self.values)))
-                self.messages.extend([""] * len(self.values))
-            self.kinds[position] = KINDS.index(OutcomeKind.RAISED)
-            return packer.pack(CarriedException(unsendable_result(value, why), ""))
-
-
-class _Failure:
-    """What a row raised, and its traceback."""
-
-    __slots__ = ("error", "text")
-
-    def __init__(self, error: BaseException, text: str) -> None:
-        self.error = error
-        self.text = text
 
 
 class _ToParent(logging.Handler):

@@ -76,7 +76,7 @@ class Batch(Struct, array_like=True):
 class Outcomes(Struct, array_like=True):
     """How consecutive rows ended.
 
-    times: seconds since the epoch when each began and ended, as packed doubles.
+    times: seconds since the epoch, as packed doubles: when the first began, then when each ended.
     kinds: one byte a row (see `KINDS`); empty: all returned.
     parcels: one for all values, or one for each.
     """

@@ -283,7 +283,7 @@ class Worker:
         self._note_seconds(body, times)
         if body.count > 1 and len(body.parcels) == 1:
             values = unpack(body.parcels[0], self._borrower)
-            began_ended = zip(values, times[0::2], times[1::2], strict=True)
+            began_ended = zip(values, times, times[1:], strict=False)  # each begins as the one before it ends
             outcomes = [Outcome(RETURNED, value, "", began, ended) for value, began, ended in began_ended]
             return list(zip(attempts, outcomes, strict=True))
         return [
@@ -292,7 +292,7 @@ class Worker:
         ]
 
     def _outcome(self, body: Outcomes, position: int, parcel: Parcel, times: Sequence[float]) -> Outcome:
-        began, ended = times[2 * position : 2 * position + 2]
+        began, ended = times[position], times[position + 1]
         kind = KINDS[body.kinds[position]] if body.kinds else RETURNED
         try:
             value = unpack(parcel, self._borrower)

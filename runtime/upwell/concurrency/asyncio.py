@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from upwell.engine.slots import give_all_back, take_all
@@ -15,7 +15,7 @@ async def concurrency(
     occupy: int = 1,
     timeout_seconds: float | None = None,
     strict: bool = False,
-) -> AsyncIterator[None]:
+) -> AsyncGenerator[None, None]:
     """Hold `occupy` slots of each limit while the block runs; see `upwell.concurrency.sync.concurrency`."""
     held = await live_async(take_all(names, occupy, timeout_seconds, strict))
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 from upwell.engine.slots import give_all_back, take_all
@@ -15,7 +15,7 @@ def concurrency(
     occupy: int = 1,
     timeout_seconds: float | None = None,
     strict: bool = False,
-) -> Iterator[None]:
+) -> Generator[None, None, None]:
     """Hold `occupy` slots of each limit while the block runs; who waits first is let in first.
 
     A limit that does not exist costs nothing, unless `strict`.

@@ -117,7 +117,7 @@ class Definition:
         self.plain = (
             self.kind in (FunctionKind.COROUTINE, FunctionKind.SYNC)
             and self.options.timeout_seconds is None
-            and not self.options.log_prints
+            and self.options.log_prints is None
             and self.options.run_name is None
             and not self.is_flow
             and not self.hooks[RUNNING]

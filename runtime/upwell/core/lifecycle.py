@@ -69,9 +69,7 @@ def final_state(outcome: Outcome, kind_of_run: str) -> Finish:
         case OutcomeKind.CANCELLED:
             return Finish(CANCELLED, None, outcome.message or "Cancelled, and nothing says why.")
         case OutcomeKind.CRASHED:
-            return Finish(
-                CRASHED, None, outcome.message or f"Execution was aborted: {describe(outcome.value)}"
-            )
+            return Finish(CRASHED, None, outcome.message or f"Execution was aborted: {describe(outcome.value)}")
 
 
 _COMPLETED: Final = Finish(COMPLETED)

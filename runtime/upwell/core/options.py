@@ -105,11 +105,7 @@ def checked_options(decorator: str, keywords: Mapping[str, Any], parameter_names
     unknown = [keyword for keyword in keywords if keyword not in known]
     if unknown:
         raise TypeError(f"@{decorator} has no option {unknown[0]!r}; it has: {', '.join(sorted(known))}")
-    given = {
-        keyword: value
-        for keyword, value in keywords.items()
-        if keyword not in (f"{decorator}_run_name", "tags")
-    }
+    given = {keyword: value for keyword, value in keywords.items() if keyword not in (f"{decorator}_run_name", "tags")}
     run_name = keywords.get(f"{decorator}_run_name")
     if run_name is not None:
         check_name_template(run_name, parameter_names)
@@ -143,18 +139,12 @@ def check_runner(runner: object) -> None:
     """Raises TypeError unless this is None, a name, or an object with a task runner's methods."""
     if runner is None or isinstance(runner, str):
         return
-    missing = [
-        name for name in ("open", "start", "interrupt", "close") if not callable(getattr(runner, name, None))
-    ]
+    missing = [name for name in ("open", "start", "interrupt", "close") if not callable(getattr(runner, name, None))]
     if missing or isinstance(runner, type):
         hint = (
-            f"write task_runner={runner.__name__}()"
-            if isinstance(runner, type)
-            else "it lacks " + ", ".join(missing)
+            f"write task_runner={runner.__name__}()" if isinstance(runner, type) else "it lacks " + ", ".join(missing)
         )
-        raise TypeError(
-            f"task_runner takes a name such as 'threads' or a task runner, not {runner!r}: {hint}"
-        )
+        raise TypeError(f"task_runner takes a name such as 'threads' or a task runner, not {runner!r}: {hint}")
 
 
 def check_hooks(option: str, hooks: object) -> tuple[Hook, ...]:
@@ -172,9 +162,7 @@ def check_hooks(option: str, hooks: object) -> tuple[Hook, ...]:
     checked = tuple(cast("Iterable[object]", hooks))
     for hook in checked:
         if not callable(hook):
-            raise TypeError(
-                f"{option} takes functions hook(flow_or_task, run, state); {hook!r} cannot be called"
-            )
+            raise TypeError(f"{option} takes functions hook(flow_or_task, run, state); {hook!r} cannot be called")
     return cast("tuple[Hook, ...]", checked)
 
 
@@ -208,9 +196,7 @@ def check_seconds(option: str, seconds: object) -> float | None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"{option} is a number of seconds, not {seconds!r}")
     if not seconds > 0 or math.isinf(seconds):
-        raise ConfigurationError(
-            f"{option} must be above zero and finite, not {seconds!r}; leave it out for no limit"
-        )
+        raise ConfigurationError(f"{option} must be above zero and finite, not {seconds!r}; leave it out for no limit")
     return float(seconds)
 
 

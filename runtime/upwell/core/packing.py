@@ -221,9 +221,7 @@ def cloudpickle_dumps() -> Callable[..., bytes]:
 
 # Reading
 
-_KIND_OF_CODE = {
-    kind.code: kind for kind in (BIG_INT, ODD_STR, PAIRS, *STANDARD_KINDS, *CLASS_KINDS, *NUMPY_KINDS)
-}
+_KIND_OF_CODE = {kind.code: kind for kind in (BIG_INT, ODD_STR, PAIRS, *STANDARD_KINDS, *CLASS_KINDS, *NUMPY_KINDS)}
 
 
 def _read_extension(code: int, content: memoryview) -> Any:
@@ -244,9 +242,7 @@ def why_unreadable(error: Exception) -> str:
     """What a person reads when loading raised `error`."""
     reason = f"{type(error).__name__}: {error}"
     if isinstance(error, ImportError | AttributeError):
-        return (
-            f"stored data names a class that cannot be imported here ({reason}); make its module importable"
-        )
+        return f"stored data names a class that cannot be imported here ({reason}); make its module importable"
     return f"stored data cannot be read ({reason}); it is damaged, or another serializer or version wrote it"
 
 

@@ -282,11 +282,7 @@ def _leave_no_trace(hint: _Hint) -> None:
     """Take away what msgspec keeps on the user's own classes: with it, cloudpickle cannot carry them."""
     for part in typing.get_args(hint):
         _leave_no_trace(part)
-    if (
-        isinstance(hint, type)
-        and "__msgspec_cache__" in vars(hint)
-        and not hasattr(hint, "__struct_fields__")
-    ):
+    if isinstance(hint, type) and "__msgspec_cache__" in vars(hint) and not hasattr(hint, "__struct_fields__"):
         with suppress(AttributeError):  # another thread was faster
             delattr(hint, _MSGSPEC_CACHE)
         with suppress(Exception):  # msgspec could evaluate them, but let that not be our concern here
@@ -422,9 +418,7 @@ def _pydantic(hint: _Hint) -> _Coercion | None:
         try:
             return adapter.validate_python(value)
         except pydantic.ValidationError as error:
-            reasons = [
-                f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()
-            ]
+            reasons = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}".removeprefix(": ") for e in error.errors()]
             raise _Mismatch("; ".join(reasons)) from None
 
     return coerce
@@ -466,9 +460,7 @@ class MapPlan(NamedTuple):
 
 def _plan_map(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: list[str]) -> MapPlan:
     positional = [mapped_items(value) for value in args]
-    mapped_kwargs = {
-        name: found for name, value in kwargs.items() if (found := mapped_items(value)) is not None
-    }
+    mapped_kwargs = {name: found for name, value in kwargs.items() if (found := mapped_items(value)) is not None}
     labelled = [(label, found) for label, found in zip(labels, positional, strict=True) if found is not None]
     lengths = {label: len(found) for label, found in [*labelled, *mapped_kwargs.items()]}
     if not lengths:

@@ -69,9 +69,7 @@ def _delays(spec: object, retries: int) -> tuple[float, ...]:
     if callable(spec):
         spec = spec(retries)
         if not _is_sequence(spec):
-            raise TypeError(
-                f"The function given as `retry_delay_seconds` must return a list of seconds, not {spec!r}."
-            )
+            raise TypeError(f"The function given as `retry_delay_seconds` must return a list of seconds, not {spec!r}.")
     if not _is_sequence(spec):
         return (_check_number("retry_delay_seconds", spec),)
     if len(spec) > MAX_DELAYS:

@@ -16,28 +16,35 @@ class Attempt(Protocol):
     @property
     def name(self) -> str:
         """The task run's name."""
+        ...
 
     @property
     def fn(self) -> Callable[..., Any]:
         """The user's function, as it was decorated."""
+        ...
 
     @property
     def args(self) -> tuple[Any, ...]:
         """Its positional arguments, futures resolved."""
+        ...
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
         """Its keyword arguments, futures resolved."""
+        ...
 
     @property
     def timeout_seconds(self) -> float | None:
         """How long the attempt may take."""
+        ...
 
     def new_context(self) -> Context:
         """A context of this attempt's own, inherited from the submitter's."""
+        ...
 
     def facts(self) -> Mapping[str, Any]:
         """What the run is called and belongs to, as plain values that can cross to another process."""
+        ...
 
 
 class RunnerHost(Protocol):
@@ -45,6 +52,7 @@ class RunnerHost(Protocol):
 
     def execute(self, attempt: Attempt) -> Outcome:
         """Run the function here, in this thread, in the run's own context; never raises."""
+        ...
 
     def started(self, attempt: Attempt) -> None:
         """The attempt has begun now; starts its clock. Needed only for attempts with a timeout."""
@@ -63,6 +71,7 @@ class RunnerHost(Protocol):
 
     def cancel_coroutine(self, attempt: Attempt) -> bool:
         """Cancel the coroutine that `execute` runs for this attempt in a worker's thread; False if it runs none."""
+        ...
 
     def emit_log(self, attempt: Attempt, level: int, message: str, logger: str, timestamp: float) -> None:
         """A log record or a printed line that an attempt made elsewhere."""
@@ -119,18 +128,22 @@ class Clock(Protocol):
 
     def time(self) -> float:
         """Seconds since the epoch."""
+        ...
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, /) -> None:
         """Block this thread."""
 
     def wait(self, lock: Lock, seconds: float | None = None) -> bool:
         """Block this thread until it has the lock, for at most so many seconds; whether it has."""
+        ...
 
     def interrupting(self, seconds: float, kind: type[BaseException]) -> AbstractContextManager[None] | None:
         """Raise this in the code inside once so many seconds have passed; None: machine time decides that."""
+        ...
 
     def new_loop(self) -> Any:
         """A new event loop that goes by this clock."""
+        ...
 
 
 class Journal(Protocol):

@@ -53,9 +53,7 @@ NOT_READY: Final = "NotReady"
 
 MOVES: Final[dict[StateType, frozenset[StateType]]] = {
     SCHEDULED: frozenset({SCHEDULED, PENDING, RUNNING, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}),
-    PENDING: frozenset(
-        {SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}
-    ),
+    PENDING: frozenset({SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}),
     RUNNING: frozenset({SCHEDULED, RUNNING, COMPLETED, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}),
     PAUSED: frozenset({SCHEDULED, PENDING, RUNNING, FAILED, CANCELLING, CANCELLED, CRASHED}),
     CANCELLING: frozenset({COMPLETED, FAILED, CANCELLED, CRASHED}),
@@ -137,9 +135,7 @@ class State(Struct, frozen=True, kw_only=True, eq=False):
             return self.data
         if self.is_not_ready():
             return NotReadyRun(self.message or "Another run that this one depends on did not complete.")
-        return _STANDS_FOR.get(self.type, UnfinishedRun)(
-            self.message or f"The run is {self.name}, it has no result."
-        )
+        return _STANDS_FOR.get(self.type, UnfinishedRun)(self.message or f"The run is {self.name}, it has no result.")
 
     def __str__(self) -> str:
         details = [repr(self.message)] if self.message else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from upwell.core.definition import FunctionKind
@@ -34,8 +34,9 @@ async def attempt_fully(run: RunFuture[Any]) -> Any:
     with printing_to_log(definition.options.log_prints):
         if definition.options.timeout_seconds is None:
             return await _call(run)
+        limit = asyncio.timeout(definition.options.timeout_seconds)
         try:
-            async with asyncio.timeout(definition.options.timeout_seconds) as limit:
+            async with limit:
                 return await _call(run)
         except TimeoutError as error:
             if not limit.expired():
@@ -67,11 +68,11 @@ def execute_here(run: RunFuture[Any]) -> Outcome:
         fn = _run_to_its_end
     elif definition.kind is FunctionKind.GENERATOR:
         fn = _exhaust
-    args = run.args if fn is definition.fn else (definition.fn, run.args, run.kwargs)
-    kwargs = run.kwargs if fn is definition.fn else {}
+    args: tuple[Any, ...] = run.args if fn is definition.fn else (definition.fn, run.args, run.kwargs)
+    kwargs: Mapping[str, Any] = run.kwargs if fn is definition.fn else {}
     try:
-        if definition.options.log_prints:
-            with printing_to_log(True, context):
+        if definition.options.log_prints is not None:
+            with printing_to_log(definition.options.log_prints, context):
                 value = context.run(fn, *args, **kwargs)
         else:
             value = context.run(fn, *args, **kwargs)
@@ -142,5 +143,5 @@ async def call_hook(hook: Callable[..., Any], *args: Any) -> Any:
     """Call a user's hook from the loop: a sync one on a thread, so that it cannot stall the loop."""
     if inspect.iscoroutinefunction(hook):
         return await hook(*args)
-    returned = await asyncio.to_thread(hook, *args)
-    return await returned if isinstance(returned, Awaitable) else returned
+    returned: Any = await asyncio.to_thread(hook, *args)
+    return await returned if inspect.isawaitable(returned) else returned

@@ -1,9 +1,12 @@
 """What the calls of tasks and flows do: direct, submitted, mapped; with the keywords that are upwell's own."""
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
+import inspect
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from upwell.core.definition import Definition, FunctionKind
@@ -86,9 +89,7 @@ async def _call_task_async(
     return run.state if return_state else run.result()
 
 
-def submit_task(
-    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None
-) -> Any:
+def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
     """`.submit`: a future, or with `return_state` the final state."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
     ensure_configured()
@@ -127,7 +128,7 @@ def show_progress(title: str, call: Call, total: int | None, taken: Callable[[],
     def done() -> int:
         return taken() if taken is not None else (total or 0) - call.open
 
-    handle = with_progress(title, total, done)
+    handle = with_progress(title, total, done, lambda: call.failed)
     call.on_end = handle.close
     return handle
 
@@ -135,8 +136,9 @@ def show_progress(title: str, call: Call, total: int | None, taken: Callable[[],
 def _resolved(value: Any) -> Any:
     """What is mapped over must be known: a future in its place is waited for."""
     if isinstance(value, TaskFuture):
+        future: TaskFuture[Any] = value
         try:
-            return value.result()
+            return future.result()
         except BlockingWaitError:
             raise BlockingWaitError(
                 "A map over a future needs its result, to know how many runs there are. Await it first: "
@@ -203,21 +205,16 @@ def _flow_answer(run: FlowRun, return_state: bool) -> Any:
 
 def flow_as_task(definition: Definition) -> Definition:
     """What `.submit` and `.map` of a flow run: its direct call, on the loop or on a thread."""
-    fn: Callable[..., Any]
-    if definition.kind.is_async:
 
-        @functools.wraps(definition.fn)
-        async def fn(*args: Any, **kwargs: Any) -> Any:
-            answer: Any = call_flow(definition, args, kwargs)
-            return await answer if isinstance(answer, Coroutine) else [item async for item in answer]
+    async def call_async(*args: Any, **kwargs: Any) -> Any:
+        answer: Any = call_flow(definition, args, kwargs)
+        return await answer if inspect.iscoroutine(answer) else [item async for item in answer]
 
-    else:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        answer: Any = call_flow(definition, args, kwargs)
+        return list(answer) if definition.kind is FunctionKind.GENERATOR else answer
 
-        @functools.wraps(definition.fn)
-        def fn(*args: Any, **kwargs: Any) -> Any:
-            answer = call_flow(definition, args, kwargs)
-            return list(answer) if definition.kind is FunctionKind.GENERATOR else answer
-
+    fn = functools.wraps(definition.fn)(call_async if definition.kind.is_async else call)
     options = Options(task_runner=DEFAULT_RUNNER)
     return Definition(
         fn, definition.name, options, definition.parameters, RetryPolicy(), definition.face, wraps_flow=True

@@ -50,9 +50,7 @@ def engine_for_flow() -> Engine | Callable[[], Engine]:
     engine = scope.engine if scope is not None and scope.has_engine else CURRENT_ENGINE.get()
     loop = _running_loop()
     if loop is None:
-        return (
-            engine if isinstance(engine, Engine) else portal_engine
-        )  # a worker's thread, or a plain caller's
+        return engine if isinstance(engine, Engine) else portal_engine  # a worker's thread, or a plain caller's
     if isinstance(engine, Engine) and engine.loop is loop:
         return engine
     return engine_of(loop)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 from _weakref import getweakrefcount
-from asyncio.tasks import _enter_task, _leave_task  # documented for Task implementations
+from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
@@ -49,10 +49,8 @@ Settle = Callable[[Run, Outcome, float], None]
 class Dispatcher:
     """Runs what is ready on one loop. All methods are called on that loop's thread."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, settle: Settle, refuse: Callable[[Run], None]
-    ) -> None:
-        self._loop = loop
+    def __init__(self, loop: asyncio.AbstractEventLoop, settle: Settle, refuse: Callable[[Run], None]) -> None:
+        self.loop = loop
         self._settle = settle
         self._refuse = refuse
         self._ready: deque[Run] = deque()
@@ -83,14 +81,14 @@ class Dispatcher:
     def help(self, run: Run) -> None:
         """Work the pump in the name of somebody who awaits this run, for as long as the slice lasts."""
         if self._ready and not self._pumping and self._slice_end > clock().time():
-            waiting = asyncio.current_task(self._loop)
+            waiting = asyncio.current_task(self.loop)
             if waiting is None:
                 return
-            _leave_task(self._loop, waiting)
+            _leave_task(self.loop, waiting)
             try:
                 self._work(run)
             finally:
-                _enter_task(self._loop, waiting)
+                _enter_task(self.loop, waiting)
 
     def interrupt(self, run: Run, reason: str) -> bool:
         """Cancel a run that is suspended; False if it is not."""
@@ -115,11 +113,11 @@ class Dispatcher:
         """Have the pump run in the next turn, if the window allows."""
         if len(self._suspended) < self._window:
             self._roused = True
-            self._loop.call_soon(self._pump)
+            self.loop.call_soon(self._pump)
         elif not self._looking:
             self._looking = True
             self._ended = 0
-            self._loop.call_soon(self._look_at_window)
+            self.loop.call_soon(self._look_at_window)
 
     def _look_at_window(self) -> None:
         self._looking = False
@@ -137,7 +135,7 @@ class Dispatcher:
 
     def _work(self, wanted: Run | None) -> None:
         """Make the first step of ready runs until the slice is over, the window is full, or `wanted` has ended."""
-        ready, now_of, loop = self._ready, clock().time, self._loop
+        ready, now_of, loop = self._ready, clock().time, self.loop
         suspended, window, slice_end = self._suspended, self._window, self._slice_end
         now = now_of()
         self._pumping = True
@@ -267,7 +265,7 @@ class _Driver(Coroutine[Any, Any, None]):
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
-        self._loop = dispatcher._loop
+        self._loop = dispatcher.loop
         self._asyncio_future_blocking = False
         self._begun = False  # the Task has made its first step
         self._borrowed = True  # the pump makes a step in the Task's name

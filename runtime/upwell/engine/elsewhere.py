@@ -29,35 +29,26 @@ class RunFacts(Struct, frozen=True):
     log_prints: bool = False
 
 
-class RunElsewhere:
+class RunElsewhere(Struct, eq=False):
     """A run as its own code sees it in a process that does not hold its record.
 
-    fn, args, kwargs: what is being called.
+    ask: gets `Attempt.facts()` from the process that does.
     key: what the runner that made it knows the attempt by.
+    fn, args, kwargs: what is being called.
     """
 
-    __slots__ = ("_ask", "_facts", "args", "fn", "key", "kwargs")
-
-    def __init__(
-        self,
-        ask: Callable[[RunElsewhere], Mapping[str, Any]],
-        key: int,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        self._ask = ask
-        self._facts: RunFacts | None = None
-        self.key = key
-        self.fn = fn
-        self.args = args
-        self.kwargs = kwargs
+    ask: Callable[[RunElsewhere], Mapping[str, Any]]
+    key: int
+    fn: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = {}
+    known: RunFacts | None = None
 
     def facts(self) -> RunFacts:
         """Who the run is; the first call asks the process that holds its record, and blocks meanwhile."""
-        if self._facts is None:
-            self._facts = convert(self._ask(self), RunFacts)
-        return self._facts
+        if self.known is None:
+            self.known = convert(self.ask(self), RunFacts)
+        return self.known
 
     @property
     def task_run_id(self) -> str:

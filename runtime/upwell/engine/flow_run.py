@@ -3,17 +3,19 @@
 The life is told once, in `flow_life`; `steps` says how a thread or a loop carries it out.
 """
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from upwell.core.definition import Definition, FunctionKind
+from upwell.core.definition import Definition
 from upwell.core.errors import FailedRun, FlowRunTimeoutError, UpwellError
 from upwell.core.flow_states import state_from_states, state_from_unseen
 from upwell.core.ids import RANDOM_BITS, uuid7
@@ -169,7 +171,7 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
                 return ending
     except BaseException as error:  # the caller was interrupted between attempts
         outcome = outcome_of(error)
-        outcome.kind = WAS_CANCELLED
+        outcome.kind, outcome.value = WAS_CANCELLED, error
         return (yield from _end_children(run, outcome))
 
 
@@ -215,12 +217,9 @@ class FlowAttempt:
 
     def block(self) -> Outcome:
         run = self._run
-        fn: Any = run.definition.fn
-        if run.definition.kind is FunctionKind.GENERATOR:
-            fn = lambda *args, **kwargs: list(run.definition.fn(*args, **kwargs))  # noqa: E731
         try:
             with inside(run), interrupted_after(run.definition.options.timeout_seconds, self._timeout):
-                return Outcome(RETURNED, fn(*run.args, **run.kwargs))
+                return Outcome(RETURNED, run.definition.fn(*run.args, **run.kwargs))
         except BaseException as error:
             return self.outcome(error)
 
@@ -231,13 +230,9 @@ class FlowAttempt:
             with inside(run):
                 async with limit:
                     returned = run.definition.fn(*run.args, **run.kwargs)
-                    if run.definition.kind is FunctionKind.ASYNC_GENERATOR:
-                        return Outcome(RETURNED, [item async for item in returned])
                     return Outcome(RETURNED, await returned)
         except BaseException as error:
-            return self.outcome(
-                self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error
-            )
+            return self.outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
 
     def _timeout(self) -> FlowRunTimeoutError:
         return FlowRunTimeoutError(
@@ -255,7 +250,7 @@ class FlowAttempt:
 
 
 @contextmanager
-def inside(run: FlowRun) -> Iterator[None]:
+def inside(run: FlowRun) -> Generator[None, None, None]:
     """The code inside is the flow run's: what it starts belongs to its scope, what it prints to its log."""
     scope_token = CURRENT_SCOPE.set(run.scope)
     run_token = CURRENT_RUN.set(None)
@@ -341,8 +336,10 @@ def _ending_of_returned(run: FlowRun, value: Any) -> Ending:
 
 def _states_in(value: Any) -> list[State]:
     """The states that a returned value stands for: of the futures in it, or the states that it lists."""
-    if isinstance(value, list | tuple | set) and value and all(isinstance(item, State) for item in value):
-        return list(value)
+    if isinstance(value, list | tuple | set):
+        items = list(cast("Iterable[Any]", value))
+        if items and all(isinstance(item, State) for item in items):
+            return items
     if FINDER.is_plain((value,), {}):
         return []
     return [dependency.future.state for dependency in FINDER.find(value)]
@@ -401,9 +398,7 @@ def _log_end(run: FlowRun) -> None:
 # --- generators: the flow run is under way for as long as the caller takes from it --------------------------
 
 
-def iterate_flow(
-    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Generator[Any, Any, Any]:
+def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, Any, Any]:
     """A generator flow, called directly: yields what it yields, and ends the run when it is exhausted."""
     run = FlowRun(definition, args, kwargs)
     problem = live_blocking(_prepare(run, None))

@@ -10,7 +10,6 @@ whoever takes a watcher out of the list calls it, so each is called exactly once
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Mapping
@@ -34,6 +33,7 @@ from upwell.core.states import (
     StateType,
 )
 from upwell.engine.clock import Gate, moment
+from upwell.engine.loggers import ENGINE, prints_are_logged
 from upwell.engine.scope import CURRENT_SCOPE, EngineSeam, Scope, Series
 
 R = TypeVar("R")
@@ -96,6 +96,7 @@ class Call(Struct, gc=False, eq=False):
     runner: the task runner that executes the runs; None: the loop.
     has_prelude: its runs have a name to be made, or hooks to be called, before they start.
     open: how many of its runs have been accepted and have not ended.
+    failed: how many of its runs have not completed.
     on_end: called after the last has ended.
     """
 
@@ -116,6 +117,7 @@ class Call(Struct, gc=False, eq=False):
     gates: Any = ()
     runner: Any = None
     has_prelude: bool = False
+    failed: int = 0
     on_end: Any = None
 
     def run_ended(self) -> None:
@@ -191,11 +193,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if self.status is PENDING:
             if self.upstream:
                 waits_for = next((d.future for d in self.upstream if not d.future.is_done()), None)
-                return (
-                    f"Waits for {getattr(waits_for, 'name', waits_for)!r}."
-                    if waits_for
-                    else "About to start."
-                )
+                return f"Waits for {getattr(waits_for, 'name', waits_for)!r}." if waits_for else "About to start."
             return "Ready, and waits for its turn."
         if self.status is SCHEDULED and self.gates_held < len(self.call.gates):
             return str(self.call.gates[self.gates_held].reason())
@@ -254,7 +252,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             try:
                 watcher(self)
             except Exception:
-                _logger.exception("A callback of %r failed", self.name)
+                ENGINE.exception("A callback of %r failed", self.name)
 
     def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
         """Call `fn(future)` once the run has ended; at once if it has. What it raises is logged."""
@@ -279,12 +277,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         gate = Gate()
         watcher: Callable[[Any], object] = gate.open
         self.watch(watcher)
-        waiting = run_that_waits()
-        if waiting is None:
-            gate.wait(timeout)
-        else:
-            with engine.step_aside(waiting, self):
-                gate.wait(timeout)
+        wait_aside(gate, timeout, self)
         self.unwatch(watcher)
 
     def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> R:
@@ -330,20 +323,14 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
 
-    def _suspend_until_done(
-        self, engine: EngineSeam, loop: asyncio.AbstractEventLoop
-    ) -> Generator[Any, None, None]:
+    def _suspend_until_done(self, engine: EngineSeam, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = loop.create_future()
         wake: Callable[[Any], object] = partial(_wake, waiter)
         if loop is not engine.loop:
             wake = partial(_wake_elsewhere, loop, waiter)
         self.watch(wake)
-        waiting = run_that_waits()
         try:
-            if waiting is None:
-                yield from waiter
-            else:
-                yield from engine.step_aside_until(waiting, waiter, self).__await__()
+            yield from until_aside(waiter, self).__await__()
         except BaseException:
             self.unwatch(wake)
             raise
@@ -399,7 +386,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             "flow_run_id": str(flow_run.id) if flow_run else None,
             "flow_run_name": flow_run.name if flow_run else None,
             "flow_name": flow_run.flow_name if flow_run else None,
-            "log_prints": bool(self.call.definition.options.log_prints),
+            "log_prints": prints_are_logged(self.call.definition.options.log_prints, self.call.context),
         }
 
 
@@ -417,8 +404,31 @@ def run_that_waits() -> RunFuture[Any] | None:
     return run
 
 
+def wait_aside(gate: Gate, seconds: float | None = None, target: RunFuture[Any] | None = None) -> bool:
+    """Block this thread before a gate; a run that waits here gives its slots and its thread back meanwhile.
+
+    target: the run that is waited for, if it is one. Answers whether the gate was opened in time.
+
+    Raises:
+        DependencyCycleError: the target waits, in the end, for the run that would wait here.
+    """
+    waiting = run_that_waits()
+    if waiting is None:
+        return gate.wait(seconds)
+    with waiting.call.scope.engine.step_aside(waiting, target):
+        return gate.wait(seconds)
+
+
+async def until_aside(waiter: asyncio.Future[None], target: RunFuture[Any] | None = None) -> None:
+    """The same on the running loop, for a future of that loop."""
+    waiting = run_that_waits()
+    if waiting is None:
+        await waiter
+    else:
+        await waiting.call.scope.engine.step_aside_until(waiting, waiter, target)
+
+
 _WATCHING = threading.Lock()
-_logger = logging.getLogger("upwell")
 
 
 def _wake(waiter: asyncio.Future[None], _: object) -> None:

@@ -23,6 +23,7 @@ class Gate(Protocol):
 
     def enter(self, run: Run, opened: Opened) -> bool:
         """Let the run in now, or keep it until `opened(run)`."""
+        ...
 
     def leave(self, run: Run) -> None:
         """The run has ended, or waits for something else: its place is free."""
@@ -32,6 +33,7 @@ class Gate(Protocol):
 
     def reason(self) -> str:
         """Why a run waits here, for a person."""
+        ...
 
 
 class Lane:

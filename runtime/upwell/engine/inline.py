@@ -1,5 +1,7 @@
 """Direct calls of tasks: run here and now, in the caller's own thread or coroutine, with no hop."""
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import random
@@ -70,9 +72,7 @@ def inline_life(run: Run) -> Life[None]:
                 limit.give_back(ticket)
             if not may_retry(outcome, run.run_count, definition.retry.retries):
                 break
-            if definition.options.retry_condition_fn is not None and not (
-                yield from _wants_retry(run, outcome)
-            ):
+            if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
                 break
             yield from _wait_for_retry(run, outcome)
         yield from _end(run, outcome)
@@ -132,7 +132,7 @@ def _upstream(run: Run) -> Generator[Any, Any, bool]:
     """Wait for the futures among the arguments and put their results in their place; False: one has failed."""
     yield AllEnded([dependency.future for dependency in run.upstream])
     for dependency in run.upstream:
-        future = dependency.future
+        future: Any = dependency.future
         state = future.peek() if isinstance(future, RunFuture) else future.state
         if not state.is_completed() and not dependency.allow_failure:
             name = getattr(future, "name", future)

@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 import multiprocessing
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
 from upwell.engine.clock import clock
-
-_logger = logging.getLogger("upwell")
 
 KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT ended
 
@@ -41,7 +38,7 @@ def clear_raise_in_thread(thread_id: int) -> None:
 
 
 @contextmanager
-def interrupted_after(seconds: float | None, error: Callable[[], BaseException]) -> Iterator[None]:
+def interrupted_after(seconds: float | None, error: Callable[[], BaseException]) -> Generator[None, None, None]:
     """Interrupt the code inside after so many seconds, and raise `error()` in its place."""
     if seconds is None:
         yield
@@ -70,7 +67,7 @@ def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
 
 
 @contextmanager
-def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
+def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Generator[None, None, None]:
     previous = signal.signal(signal.SIGALRM, _on_alarm)
     outer_left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
     if outer_left and outer_left < seconds:
@@ -90,7 +87,7 @@ def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Iterator[No
 
 
 @contextmanager
-def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Iterator[None]:
+def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Generator[None, None, None]:
     thread_id = threading.get_ident()
     lock = threading.Lock()
     over = False
@@ -126,7 +123,7 @@ _presses = 0
 
 
 @contextmanager
-def ctrl_c_twice_kills() -> Iterator[None]:
+def ctrl_c_twice_kills() -> Generator[None, None, None]:
     """Around an outermost flow on the main thread: the first Ctrl-C cancels, a second one ends the process.
 
     The first is passed on to whoever handled it before: Python's KeyboardInterrupt, or the cancellation that

@@ -35,17 +35,11 @@ class NamedLimit:
 
     __slots__ = ("_bucket", "_lock", "_slots", "active", "limit", "name", "slot_decay_per_second")
 
-    def __init__(
-        self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True
-    ) -> None:
+    def __init__(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:  # pyright: ignore[reportUnnecessaryIsInstance]  # from users' settings
-            raise ConfigurationError(
-                f"The limit {name!r} must be a whole number, zero or more, not {limit!r}."
-            )
+            raise ConfigurationError(f"The limit {name!r} must be a whole number, zero or more, not {limit!r}.")
         if not 0.0 <= slot_decay_per_second < float("inf"):
-            raise ConfigurationError(
-                f"The limit {name!r} cannot decay by {slot_decay_per_second!r} slots a second."
-            )
+            raise ConfigurationError(f"The limit {name!r} cannot decay by {slot_decay_per_second!r} slots a second.")
         self.name = name
         self.limit = limit
         self.slot_decay_per_second = slot_decay_per_second
@@ -143,9 +137,7 @@ class Limits:
             return self._around.get(name)
         return found
 
-    def set(
-        self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True
-    ) -> NamedLimit:
+    def set(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> NamedLimit:
         """Create or change a limit."""
         known = self._limits.get(name)
         if known is None:

@@ -58,9 +58,7 @@ class RunLogger(logging.LoggerAdapter[logging.Logger]):
             return
         try:
             _, kwargs = self.process(message, {})
-            record = target.makeRecord(
-                target.name, level, "(elsewhere)", 0, message, (), None, extra=kwargs["extra"]
-            )
+            record = target.makeRecord(target.name, level, "(elsewhere)", 0, message, (), None, extra=kwargs["extra"])
             if timestamp:
                 record.created = timestamp
                 record.msecs = (timestamp - int(timestamp)) * 1000

@@ -7,7 +7,6 @@ outcomes gather in a queue that wakes the loop once, however many there are.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -141,16 +140,7 @@ class Remote:
 
     def emit_log(self, attempt: Any, level: int, message: str, logger: str, timestamp: float) -> None:
         """A log record or a printed line that an attempt made elsewhere."""
-        log = task_run_logger(attempt)
-        if log.isEnabledFor(level):
-            target = logging.getLogger(logger) if logger else log.logger
-            record = target.makeRecord(
-                target.name, level, "(elsewhere)", 0, message, (), None, extra=dict(log.extra or {})
-            )
-            if timestamp:
-                record.created = timestamp
-                record.msecs = (timestamp - int(timestamp)) * 1000
-            target.handle(record)
+        task_run_logger(attempt).forward(level, message, logger, timestamp or clock().time())
 
     # --- on the loop's thread again ----------------------------------------------------------------------
 

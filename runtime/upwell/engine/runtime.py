@@ -5,12 +5,14 @@ It composes the parts: admission (dependencies, gates), the dispatcher (coroutin
 this order: `accept` -> `_admit` -> `_pass_gates` -> `_route` -> settle.
 """
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -34,6 +36,7 @@ from upwell.engine.scope import EngineSeam, Scope
 from upwell.engine.settle import Settlement, finish, run_hook
 from upwell.engine.submit import DEFAULT_RUNNER, FINDER, is_completed, value_of
 from upwell.engine.waits import check_no_cycle, holders_of
+from upwell.settings import current as settings
 
 Run = RunFuture[Any]
 
@@ -50,7 +53,7 @@ class Engine(EngineSeam):
         self.loop = loop
         self.closed = False
         self.limits = Limits(limits, around=PROCESS_LIMITS)
-        self.task_runner = task_runner or DEFAULT_RUNNER
+        self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
         self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
         self.dispatcher = Dispatcher(loop, self.settlement.settle, self.settlement.refuse)
         self.scope = Scope(self, "the runtime")
@@ -62,6 +65,8 @@ class Engine(EngineSeam):
         self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.get_ident()
         self._limit_gates: dict[str, LimitGate] = {}
+        self._busy_scopes: set[Scope] = set()
+        self._closing: asyncio.Task[None] | None = None
         self.keeps: Any = None  # what must live as long as the engine
 
     # --- crossing to the loop's thread -------------------------------------------------------------------
@@ -117,6 +122,8 @@ class Engine(EngineSeam):
         call = runs[0].call
         scope = call.scope
         if not call.open:
+            if not scope.open_calls:
+                self._busy_scopes.add(scope)
             scope.open_calls += 1
         call.open += len(runs)
         scope.total += len(runs)
@@ -133,6 +140,11 @@ class Engine(EngineSeam):
         """A call whose runs come bit by bit: it stays open until `close_call`."""
         call.open += 1
         call.scope.open_calls += 1
+        self._busy_scopes.add(call.scope)
+
+    def scope_is_empty(self, scope: Scope) -> None:
+        """Nothing that was started in this scope is under way any more."""
+        self._busy_scopes.discard(scope)
 
     def close_call(self, call: Call) -> None:
         """No more runs will come."""
@@ -182,9 +194,7 @@ class Engine(EngineSeam):
             if dependency.allow_failure or is_completed(future):
                 continue
             name = getattr(future, "name", None) or repr(future)
-            self.settlement.not_ready(
-                run, name, future.peek() if isinstance(future, RunFuture) else future.state
-            )
+            self.settlement.not_ready(run, name, future.peek() if isinstance(future, RunFuture) else future.state)
             return
         run.upstream = None
         if run.call.unary and type(run.item) is RunFuture:
@@ -297,14 +307,18 @@ class Engine(EngineSeam):
         finish(run, StateType.CANCELLED, None, reason, None, clock().time())
 
     async def close(self, reason: str = "The runtime was closed.") -> None:
-        """Stop what is under way, end the workers; may be called twice."""
-        if self.closed:
-            return
-        self.scope.stop(reason)
-        empty = self.loop.create_future()
-        self.scope.notify_when_empty(partial(_set, empty))
-        await until_done(empty)
-        self.closed = True
+        """Stop what is under way and end the workers, however often this is cancelled; may be called twice."""
+        if self._closing is None:
+            self.closed = True
+            self._closing = self.loop.create_task(self._close(reason))
+        await until_done(self._closing)
+
+    async def _close(self, reason: str) -> None:
+        for scope in [self.scope, *self._busy_scopes]:
+            scope.stop(reason)
+            empty = self.loop.create_future()
+            scope.notify_when_empty(partial(_set, empty))
+            await empty
         while self._spawned:
             await asyncio.wait(list(self._spawned))
         for remote in self._remotes.values():
@@ -319,9 +333,10 @@ class Engine(EngineSeam):
     # --- waiting from inside a run ---------------------------------------------------------------------------
 
     @contextmanager
-    def step_aside(self, run: Run, target: Run) -> Iterator[None]:
+    def step_aside(self, run: Run, target: Run | None) -> Generator[None, None, None]:
         """A worker's thread waits inside a run: its slots and its thread are free for others meanwhile."""
-        check_no_cycle(run, target)
+        if target is not None:
+            check_no_cycle(run, target)
         holders = holders_of(run)
         run.waits_for = target
         for holder in holders:
@@ -341,9 +356,10 @@ class Engine(EngineSeam):
                 if holder.call.runner is not None:
                     holder.call.runner.unblocked(holder)
 
-    async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run) -> None:
+    async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run | None) -> None:
         """The same for a wait on the loop."""
-        check_no_cycle(run, target)
+        if target is not None:
+            check_no_cycle(run, target)
         run.waits_for = target
         holders = [holder for holder in holders_of(run) if holder.gates_held]
         for holder in holders:

@@ -58,6 +58,15 @@ class EngineSeam:
     def perform(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread: now, if this is it; from any thread."""
 
+    def scope_is_empty(self, scope: Scope) -> None:
+        """Nothing that was started in this scope is under way any more."""
+
+    def open_call(self, call: Any) -> None:
+        """A call whose runs come bit by bit: it stays open until `close_call`."""
+
+    def close_call(self, call: Any) -> None:
+        """No more runs of this call will come."""
+
     def help(self, run: Any) -> None:
         """Somebody on the engine's loop is about to wait for this run: do it at once, if it is ready."""
 
@@ -180,7 +189,10 @@ class Scope:
     def call_ended(self) -> None:
         """One submit or map has ended with all its runs."""
         self.open_calls -= 1
-        if not self.open_calls and self.when_empty:
+        if self.open_calls:
+            return
+        self.engine.scope_is_empty(self)
+        if self.when_empty:
             waiting, self.when_empty = self.when_empty, []
             for callback in waiting:
                 callback()

@@ -49,6 +49,7 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     scope.live.discard(run)
     if kind is FAILED or kind is PENDING or kind is StateType.CRASHED:
         scope.failed.append(run)
+        run.call.failed += 1
     elif kind is StateType.CANCELLED:
         scope.note_cancelled(run)
     run.done = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.engine.clock import Gate
-from upwell.engine.future import RunFuture
+from upwell.engine.future import RunFuture, until_aside, wait_aside
 from upwell.engine.scope import Scope
 from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, route_of
 
@@ -23,9 +23,7 @@ class Feed:
     The window holds the runs that were started and not taken, so its length bounds the memory of a stream.
     """
 
-    def __init__(
-        self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool
-    ) -> None:
+    def __init__(self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool) -> None:
         self._scope = scope
         self._engine: Any = scope.engine
         self._ordered = ordered
@@ -84,7 +82,7 @@ class Feed:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         self._watch(lambda: loop.call_soon_threadsafe(_set, waiter))
-        await waiter
+        await until_aside(waiter)
         self._wake = None
 
     def wait_until_some_ended(self) -> None:
@@ -94,7 +92,7 @@ class Feed:
             return
         ended = Gate()
         self._watch(ended.open)
-        ended.wait()
+        wait_aside(ended)
         self._wake = None
 
     def wake_up(self) -> None:

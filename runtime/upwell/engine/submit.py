@@ -4,6 +4,8 @@ Mistakes in the call are raised here, before anything has started. No run is tou
 whole: the caller makes all of them, then hands them over in one go.
 """
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 from contextvars import copy_context
@@ -67,7 +69,7 @@ def _find_route(scope: Scope, definition: Definition) -> Route:
     engine: Any = scope.engine
     wanted = definition.task_runner or scope.task_runner or engine.task_runner
     coroutines = definition.kind.is_async
-    runner: TaskRunner | None = None
+    runner: Any = None
     gates: tuple[Any, ...] = ()
     if not (coroutines and wanted == DEFAULT_RUNNER):  # to know where that goes it need not be loaded
         runner = engine.runner(wanted)
@@ -100,9 +102,7 @@ def new_call(
     around = CURRENT_TAGS.get()
     if around:
         tags = tags | around
-    call = Call(
-        series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs
-    )
+    call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
     if route is not None:
         engine: Any = scope.engine
         if route.gates:

@@ -1,5 +1,7 @@
 """Waits between runs: who holds what while it waits, and whether a wait could ever end."""
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 from typing import Any, Final

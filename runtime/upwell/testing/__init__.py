@@ -2,11 +2,13 @@
 
 from upwell.testing.cancellation import cancel_everywhere
 from upwell.testing.clock import DeadlockError, VirtualClock, run_virtual, virtual_clock
+from upwell.testing.conformance import TaskRunnerConformance
 from upwell.testing.leaks import LeakError, no_leaks
 
 __all__ = [
     "DeadlockError",
     "LeakError",
+    "TaskRunnerConformance",
     "VirtualClock",
     "cancel_everywhere",
     "no_leaks",
