@@ -21,6 +21,7 @@ Rows = Iterable[Sequence[str]]
 
 def show(census: Census) -> None:
     """Print all of it."""
+    print()
     modules = census.modules.values()
     functions = sum(module.functions for module in modules)
     totals = {
@@ -71,7 +72,7 @@ def bars(counts: Iterable[tuple[str, int]]) -> Rows:
 
 
 def failed(census: Census) -> Rows:
-    for name, error in list(census.failed.items())[:MOST]:
+    for name, error in sorted(census.failed.items(), key=lambda item: item[0])[:MOST]:
         text = getattr(error, "msg", None) or str(error)
         line = getattr(error, "lineno", None)
         why = f"{type(error).__name__}: {text.partition(' for ')[0].partition('. ')[0]}"

@@ -31,7 +31,7 @@ class Flow(Generic[P, R]):
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
         self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn: Callable[..., Any] = fn if self._descriptor is None else self._descriptor.__func__
+        self.fn = cast("Callable[P, R]", fn if self._descriptor is None else self._descriptor.__func__)
         if not callable(self.fn):
             raise TypeError(f"@flow takes a function, not {fn!r}; options are named: @flow(retries=3)")
         functools.update_wrapper(cast("Any", self), self.fn)
@@ -149,7 +149,8 @@ class BoundFlow:
         self.name = flow.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.flow(self.instance, *args, **kwargs)
+        answer: Any = self.flow(self.instance, *args, **kwargs)
+        return answer
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """See `Flow.submit`."""

@@ -34,7 +34,7 @@ class Task(Generic[P, R]):
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
         self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn: Callable[..., Any] = fn if self._descriptor is None else self._descriptor.__func__
+        self.fn = cast("Callable[P, R]", fn if self._descriptor is None else self._descriptor.__func__)
         if not callable(self.fn):
             raise TypeError(f"@task takes a function, not {fn!r}; options are named: @task(retries=3)")
         functools.update_wrapper(cast("Any", self), self.fn)
@@ -208,7 +208,8 @@ class BoundTask:
         self.name = task.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.task(self.instance, *args, **kwargs)
+        answer: Any = self.task(self.instance, *args, **kwargs)
+        return answer
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """See `Task.submit`."""
