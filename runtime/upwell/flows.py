@@ -149,8 +149,8 @@ class BoundFlow:
         self.name = flow.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        answer: Any = self.flow(self.instance, *args, **kwargs)
-        return answer
+        call: Callable[..., Any] = self.flow
+        return call(self.instance, *args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """See `Flow.submit`."""

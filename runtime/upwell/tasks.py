@@ -153,7 +153,7 @@ class Task(Generic[P, R]):
     def bound_to(self, instance: object) -> Task[..., Any]:
         """A task like this one whose first argument is given."""
         keywords = cast("TaskKeywords", {"name": self.name, **self._keywords})
-        bound: Callable[..., Any] = functools.partial(self.fn, instance)
+        bound: Callable[..., Any] = functools.partial(cast("Callable[..., Any]", self.fn), instance)
         return Task(bound, **keywords)
 
     # --- hooks ------------------------------------------------------------------------------------------
@@ -208,8 +208,8 @@ class BoundTask:
         self.name = task.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        answer: Any = self.task(self.instance, *args, **kwargs)
-        return answer
+        call: Callable[..., Any] = self.task
+        return call(self.instance, *args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """See `Task.submit`."""
