@@ -19,7 +19,8 @@ CPU_HELP: Final = (
     "count this process's time on a processor, not the time of the day: for a machine that others keep busy; only for "
     "rows that work in one process and never wait"
 )
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+PARTS: Final = {"benchmarks": "table", "benchmarks.rivals": "rivals"}
+"""The parts of the README, by the command whose results stand there."""
 
 
 def main(arguments: list[str]) -> int:
@@ -92,8 +93,10 @@ def _show(report: results.Report, *, into_readme: bool) -> None:
     if not into_readme:
         print(text)
         return
-    before, _, rest = README.read_text().partition(BEGIN)
-    README.write_text(f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}")
+    part = PARTS[report.command.split()[2]]
+    begin, end = f"<!-- {part}: begin -->\n", f"<!-- {part}: end -->"
+    before, _, rest = README.read_text().partition(begin)
+    README.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -64,7 +64,7 @@ def raised(work: Work) -> Callable[[Setting], Any]:
     """The same work with the collector's thresholds raised while it runs."""
 
     @contextmanager
-    def opened(setting: Setting) -> Iterator[Run]:
+    def opened(setting: Setting) -> Generator[Run]:
         def run() -> None:
             before = gc.get_threshold()
             gc.set_threshold(*RAISED)

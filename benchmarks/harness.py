@@ -12,7 +12,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr
 from dataclasses import dataclass
 
@@ -145,7 +145,7 @@ def _compared(row: Row, setting: Setting, raw: list[list[float]], peaks: list[in
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Log lines are formatted and written as ever, but not to the terminal; shown if something goes wrong."""
     said = io.StringIO()
     try:

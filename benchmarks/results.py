@@ -72,10 +72,16 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def report(arguments: Sequence[str], results: list[Result]) -> Report:
-    """What is kept of these results."""
-    command = " ".join(["python", "-m", "benchmarks", *arguments])
-    return Report(datetime.now(UTC).date().isoformat(), command, machine(), results)
+def report(
+    arguments: Sequence[str], results: list[Result], module: str = "benchmarks", packages: Sequence[str] = ()
+) -> Report:
+    """What is kept of these results; `packages` are rivals as pip names them (`dask==1.0`)."""
+    command = " ".join(["python", "-m", module, *arguments])
+    here = machine()
+    for package in packages:
+        name, _, number = package.partition("==")
+        here.versions[name] = number
+    return Report(datetime.now(UTC).date().isoformat(), command, here, results)
 
 
 def save(found: Report, folder: Path) -> Path:

@@ -17,9 +17,7 @@ UNWANTED: Final = ("prometheus_client", "rich", "upwell_runners")
 
 _FROM_FACE = "from upwell import flow, task"
 
-_TIMED = "import time; wall = time.perf_counter(); cpu = time.process_time(); {statement}; " + (
-    "print(time.{clock}() - {start})"
-)
+_TIMED = "import time; start = time.{clock}(); {statement}; print(time.{clock}() - start)"
 
 _COUNT = "import sys; {statement}; print(sum(name.partition('.')[0] in {unwanted} for name in sys.modules))"
 
@@ -79,8 +77,7 @@ def _python(code: str) -> str:
 
 def importing(statement: str, clock: str) -> Callable[[int], Measured]:
     """Seconds that the statement takes in a new interpreter, by its own clock."""
-    start = "cpu" if clock == "process_time" else "wall"
-    code = _TIMED.format(statement=statement, clock=clock, start=start)
+    code = _TIMED.format(statement=statement, clock=clock)
     return lambda _: Measured(_python(code))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ def bare(number: int) -> int:
     return number
 
 
-noop = task(bare, task_runner="threads")
+noop = task(task_runner="threads")(bare)
 
 
 async def upwell_map(size: int) -> list[int]:
@@ -23,7 +23,7 @@ async def upwell_map(size: int) -> list[int]:
 
 
 @contextmanager
-def upwell_map_from_sync(setting: Setting) -> Iterator[Run]:
+def upwell_map_from_sync(setting: Setting) -> Generator[Run]:
     with Runtime():
         yield lambda: noop.map(range(setting.size)).result()
 
@@ -34,7 +34,7 @@ async def run_in_executor(size: int) -> list[int]:
 
 
 @contextmanager
-def executor_submit(setting: Setting) -> Iterator[Run]:
+def executor_submit(setting: Setting) -> Generator[Run]:
     with ThreadPoolExecutor() as pool:
 
         def run() -> list[int]:
@@ -59,7 +59,7 @@ ROWS = [
         size=100_000,
         quick_size=20_000,
         on_loops=True,
-        rounds=5,
+        rounds=3,
     ),
     Row(
         name="threads-sync",

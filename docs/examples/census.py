@@ -102,7 +102,8 @@ async def import_seconds(package: str, folder: Path) -> float:
             child.kill()
             await child.wait()
     if child.returncode:
-        raise ImportError(said.decode().strip().splitlines()[-1])
+        last_words = said.decode().strip() or f"It ended with {child.returncode}."
+        raise ImportError(last_words.splitlines()[-1])
     return float(printed.split()[-1])
 
 

@@ -149,7 +149,7 @@ class BoundFlow:
         self.name = flow.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call: Callable[..., Any] = self.flow
+        call = cast("Callable[..., Any]", self.flow)
         return call(self.instance, *args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
@@ -16,7 +16,9 @@ from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 from upwell.settings import current as settings
-from upwell.streams import TaskStream
+
+if TYPE_CHECKING:
+    from upwell.streams import TaskStream
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -140,6 +142,8 @@ class Task(Generic[P, R]):
         ordered: results come in the order of the inputs; False: as they are ready.
         In sync code `for result in ...` does the same. Leaving the loop early cancels what is under way.
         """
+        from upwell.streams import TaskStream  # only here: it costs a start more than it gives it
+
         options = MapOptions(max_at_once, max_per_second, progress)
         return TaskStream(self._definition, inputs, options, ordered=ordered)
 
@@ -208,7 +212,7 @@ class BoundTask:
         self.name = task.name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call: Callable[..., Any] = self.task
+        call = cast("Callable[..., Any]", self.task)
         return call(self.instance, *args, **kwargs)
 
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:

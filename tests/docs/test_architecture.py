@@ -25,9 +25,7 @@ def modules_on_the_map() -> set[str]:
         elif line.startswith("#"):
             folder = ""
         elif folder:
-            found.update(
-                f"{folder}/{name}" for name in re.findall(r"`([\w/]+\.py)`", line.partition(": ")[0])
-            )
+            found.update(f"{folder}/{name}" for name in re.findall(r"`([\w/]+\.py)`", line.partition(": ")[0]))
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import upwell
-from upwell import exceptions
+from upwell import exceptions, testing
 from upwell.core.options import FlowKeywords, TaskKeywords
 from upwell.settings import Settings, variable_of
 
@@ -30,7 +30,22 @@ def test_every_setting_that_is_explained_exists() -> None:
 
 
 def test_every_error_is_explained() -> None:
-    assert missing_from("errors.md", exceptions.__all__) == []
+    everything = {**vars(exceptions), **vars(testing)}
+    errors = [
+        name for name, it in everything.items() if isinstance(it, type) and issubclass(it, exceptions.UpwellError)
+    ]
+    assert len(errors) > 20
+    assert missing_from("errors.md", errors) == []
+
+
+def test_every_error_that_is_explained_exists() -> None:
+    named = re.findall(r"^\| `(\w+)` \|", (DOCS / "errors.md").read_text(), re.M)
+    assert [name for name in named if not hasattr(exceptions, name) and not hasattr(testing, name)] == []
+
+
+def test_every_tool_for_tests_is_explained() -> None:
+    text = (DOCS / "testing.md").read_text() + (DOCS / "errors.md").read_text()
+    assert [name for name in testing.__all__ if name not in text and name != "VirtualClock"] == []
 
 
 @pytest.mark.parametrize("keywords", [TaskKeywords, FlowKeywords])

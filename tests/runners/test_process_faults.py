@@ -204,7 +204,7 @@ def test_a_crashed_run_is_tried_again_if_it_has_retries(tmp_path: Path) -> None:
         return "done"
 
     async def main() -> str:
-        future = dies_once.submit()
+        future: Any = dies_once.submit()
         result: str = await future
         assert future.run_count == 2
         return result
@@ -320,9 +320,8 @@ def test_an_exception_that_cannot_cross_is_stood_in_for(how: str, kind: str, tex
 
 
 def test_a_function_that_cannot_be_imported_in_the_child_fails_its_run(tmp_path: Path) -> None:
-    (tmp_path / "vanishes.py").write_text("import os\nif os.getpid() != PID: raise OSError('gone')\ndef f(x): return x\n")
-    namespace = tmp_path / "vanishes.py"
-    namespace.write_text(namespace.read_text().replace("PID", str(os.getpid())))
+    source = f"import os\nif os.getpid() != {os.getpid()}: raise OSError('gone')\ndef f(x): return x\n"
+    (tmp_path / "vanishes.py").write_text(source)
     sys.path.insert(0, str(tmp_path))
     try:
         import vanishes  # type: ignore[import-not-found]  # pyright: ignore[reportMissingImports]  # made above

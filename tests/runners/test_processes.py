@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -369,5 +369,3 @@ def test_cancelling_a_queue_of_runs_ends_all_of_them() -> None:
     assert {str(future.state.type.value) for future in futures} == {"CANCELLED"}
     with pytest.raises(CancelledRun):
         futures[0].result()
-
-

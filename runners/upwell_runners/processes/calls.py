@@ -15,7 +15,6 @@ from upwell.engine.prints import printing_to_log
 from upwell_runners.processes.functions import resolve
 from upwell_runners.processes.wire import Form, Function
 
-
 Ask = Callable[[RunElsewhere], Mapping[str, Any]]
 _set_elsewhere = ELSEWHERE.set
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import signal
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -101,15 +100,3 @@ def unsendable_result(value: object, why: Exception) -> SerializationError:
         f"The task returned a {kind.__module__}.{kind.__qualname__} that cannot be brought over from its process: "
         f"{describe(why)}. Return data instead, or run the task with task_runner='threads'."
     )
-
-
-def how_it_died(status: int | None) -> str:
-    """The exit status of a process in words; negative for signals, None where it is not known."""
-    if status is None:
-        return "has gone, and nobody knows how"
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"

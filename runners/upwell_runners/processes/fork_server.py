@@ -11,6 +11,7 @@ import socket
 import sys
 
 from upwell_runners.processes import child
+from upwell_runners.processes.deaths import kill_group
 from upwell_runners.processes.wire import FrameReader, Kind, frame
 
 _PR_SET_PDEATHSIG = 1
@@ -43,7 +44,7 @@ def _fork(control: socket.socket, descriptor: int) -> None:
     _die_with(server)
     try:
         child.serve(descriptor)
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]  # what multiprocessing's children call too
         _flush()
     finally:
         os._exit(0)
@@ -53,15 +54,6 @@ def _end(pid: int) -> int:
     """Kill a child, if it lives, with all it has started; how it ended."""
     kill_group(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def kill_group(pid: int) -> None:
-    """Kill a child that has not been waited for, and the processes that it has started."""
-    for kill in (os.killpg, os.kill):  # the second, for it may have been killed before it had a group
-        try:
-            kill(pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass
 
 
 def _die_with(server: int) -> None:

@@ -8,9 +8,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast
 
-from upwell_runners.processes.fork_server import kill_group
+from upwell_runners.processes.deaths import kill_group
 from upwell_runners.processes.wire import FrameReader, Kind, frame
 
 StartMethod = Literal["spawn", "forkserver"]
@@ -115,7 +115,7 @@ def launcher_for(method: StartMethod) -> Launcher:
 
 def _start_interpreter(role: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
     """A new process, in a group of its own, that runs `boot` on this end of a socket pair."""
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
+    flags: list[str] = cast("Any", subprocess)._args_from_interpreter_flags()  # as multiprocessing does
     with theirs:
         descriptor = theirs.fileno()
         process = subprocess.Popen(

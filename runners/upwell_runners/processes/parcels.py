@@ -8,37 +8,51 @@ read, harms its own run only.
 from __future__ import annotations
 
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
 
 from upwell_runners.processes.shared_memory import MIN_SHARED_BYTES, Borrower, Buffer, Lender
 from upwell_runners.processes.wire import Parcel
+
+if TYPE_CHECKING:
+    _CloudPickler = pickle.Pickler  # what it is, with annotations
+else:
+    _CloudPickler = cloudpickle.Pickler
 
 OUT_OF_BAND_BYTES = 64 * 1024
 """Buffers from this size on travel beside the pickle, so that they are not copied into it."""
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # its base is untyped where it is C
-    """Knows whether it met anything but builtin values, and keeps large bytes as they are, uncopied."""
+class _Sink:
+    """Where a pickler writes to. Not the pickler itself: in a cycle it would keep users' values alive."""
+
+    __slots__ = ("buffers", "pieces", "write")
 
     def __init__(self) -> None:
-        self.chunks: list[Buffer] = []
+        self.pieces: list[Buffer] = []
         self.buffers: list[memoryview] = []
-        self.write = self.chunks.append
-        self.met_objects = False
-        super().__init__(self, protocol=5, buffer_callback=self._keep_inside)
+        self.write = self.pieces.append  # large bytes come as they are, uncopied
 
-    def reducer_override(self, obj: Any) -> Any:
-        self.met_objects = True
-        return super().reducer_override(obj)
-
-    def _keep_inside(self, buffer: pickle.PickleBuffer) -> bool:
+    def keep_inside(self, buffer: pickle.PickleBuffer) -> bool:
+        """Whether a buffer is to be part of the pickle; else it is kept beside it."""
         view = buffer.raw()
         if view.nbytes < OUT_OF_BAND_BYTES:
             return True
         self.buffers.append(view)
         return False
+
+
+class _Pickler(_CloudPickler):
+    """Knows whether it met anything but builtin values."""
+
+    def __init__(self, sink: _Sink) -> None:
+        self.met_objects = False
+        super().__init__(sink, protocol=5, buffer_callback=sink.keep_inside)
+
+    def reducer_override(self, obj: Any) -> Any:
+        self.met_objects = True
+        return super().reducer_override(obj)
 
 
 class Packer:
@@ -49,26 +63,27 @@ class Packer:
 
     def pack_together(self, values: list[Any]) -> Parcel | None:
         """A list of values in one parcel, if all of them are builtin throughout; else None."""
-        pickler = _Pickler()
+        sink = _Sink()
+        pickler = _Pickler(sink)
         try:
             pickler.dump(values)
         except Exception:
             return None
-        return None if pickler.met_objects else self._parcel(pickler)
+        return None if pickler.met_objects else self._parcel(sink)
 
     def pack(self, value: Any, *, check: bool = False) -> Parcel:
         """Any value; raises whatever keeps it from being pickled.
 
         check: read the pickle once, as the other side will; it raises what that raises.
         """
-        pickler = _Pickler()
-        pickler.dump(value)
+        sink = _Sink()
+        _Pickler(sink).dump(value)
         if check:
-            pickle.loads(b"".join(pickler.chunks), buffers=pickler.buffers)
-        return self._parcel(pickler)
+            pickle.loads(b"".join(sink.pieces), buffers=sink.buffers)
+        return self._parcel(sink)
 
-    def _parcel(self, pickler: _Pickler) -> Parcel:
-        pieces, buffers = pickler.chunks, pickler.buffers
+    def _parcel(self, sink: _Sink) -> Parcel:
+        pieces, buffers = sink.pieces, sink.buffers
         if sum(map(len, pieces)) + sum(map(len, buffers)) >= MIN_SHARED_BYTES:
             lent = self._lender.lend(pieces, buffers)
             if lent is not None:

@@ -21,7 +21,7 @@ from upwell.core.lifecycle import HAS_CRASHED, RAISED, Outcome, OutcomeKind, des
 from upwell.core.seams import Attempt, RunnerHost
 from upwell_runners.processes import functions
 from upwell_runners.processes.batches import FunctionUse
-from upwell_runners.processes.faults import how_it_died
+from upwell_runners.processes.deaths import how_it_died
 from upwell_runners.processes.launch import Launcher, StartMethod, launcher_for
 from upwell_runners.processes.wire import Function, Log
 from upwell_runners.processes.worker import Ended, Worker
@@ -306,5 +306,3 @@ def _end(workers: list[Worker], launcher: Launcher) -> None:
         worker.wait_for_end(CLOSE_SECONDS)
         worker.finish()
     launcher.close()
-
-

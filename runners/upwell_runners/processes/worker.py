@@ -383,6 +383,4 @@ def _setup() -> Setup:
     for name, logger in logging.root.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and logger.level != logging.NOTSET:
             levels[name] = logger.level
-    return Setup(
-        [path or os.getcwd() for path in sys.path], list(sys.argv), os.getcwd(), dict(os.environ), levels
-    )
+    return Setup([path or os.getcwd() for path in sys.path], list(sys.argv), os.getcwd(), dict(os.environ), levels)

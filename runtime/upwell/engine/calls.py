@@ -21,7 +21,6 @@ from upwell.engine.future import Call, RunFuture, TaskFuture
 from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
 from upwell.engine.interrupts import ctrl_c_twice_kills
-from upwell.engine.progress import with_progress
 from upwell.engine.scope import Scope
 from upwell.engine.steps import live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, map_over, submit
@@ -124,6 +123,8 @@ def map_task(
 
 def show_progress(title: str, call: Call, total: int | None, taken: Callable[[], int] | None = None) -> Any:
     """A bar that counts the runs of a call which have ended, and closes itself after the last."""
+
+    from upwell.engine.progress import with_progress  # only here: most maps show no bar
 
     def done() -> int:
         return taken() if taken is not None else (total or 0) - call.open

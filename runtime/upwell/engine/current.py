@@ -12,6 +12,7 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -131,12 +132,14 @@ class Portal:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.engine = Engine(self.loop, *self._options)
+        self._executor = ThreadPoolExecutor(thread_name_prefix="upwell-hooks")
+        self.loop.set_default_executor(self._executor)  # ours: the loop's own cannot be ended at interpreter exit
         self.loop.call_soon(self._begun.set)
         try:
             self.loop.run_forever()
         finally:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self._executor.shutdown(wait=False)
             self.loop.close()
 
     def run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:

@@ -42,6 +42,7 @@ WINDOW: Final = 256
 MOST_IDLE: Final = 256
 
 Run = RunFuture[Any]
+_RUNNING: Final[str] = RUNNING.value
 Settle = Callable[[Run, Outcome, float], None]
 """Ends or retries a run after an attempt, at this time."""
 
@@ -152,7 +153,7 @@ class Dispatcher:
                 if call.scope.stop_reason is not None:
                     self._refuse(run)
                     continue
-                run.status = RUNNING
+                run.status = _RUNNING
                 run.run_count += 1
                 run.started = now
                 context: Context = call.context.copy()

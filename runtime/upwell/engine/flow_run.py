@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 
 from upwell.core.definition import Definition
+from upwell.core.dependencies import Dependency
 from upwell.core.errors import FailedRun, FlowRunTimeoutError, UpwellError
 from upwell.core.flow_states import state_from_states, state_from_unseen
 from upwell.core.ids import RANDOM_BITS, uuid7
@@ -52,7 +53,7 @@ from upwell.engine.logs import flow_run_logger
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
-from upwell.engine.submit import FINDER, dependencies_of, value_of
+from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
 
 
 class FlowRun:
@@ -180,12 +181,11 @@ def _prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
     definition = run.definition
     upstream = dependencies_of(run.scope, [run.args, run.kwargs, wait_for])
     if upstream:
-        yield AllEnded([dependency.future for dependency in upstream])
-        for dependency in upstream:
-            state = dependency.future.state
-            if not state.is_completed() and not dependency.allow_failure:
-                name = getattr(dependency.future, "name", dependency.future)
-                message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state}."
+        yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
+        for future in upstream:
+            if type(future) is not Dependency and not is_completed(future):
+                name = getattr(future, "name", future)
+                message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {future.state}."
                 return Ending(Finish(PENDING, NOT_READY, message))
     try:
         args, kwargs = FINDER.resolve((run.args, run.kwargs), value_of)

@@ -1,7 +1,8 @@
 """The future of a run: the handle that users hold, and the live record that the engine moves.
 
 Both are one object, because a million of them must be cheap: a msgspec Struct whose fields are plain values
-is not even tracked by the garbage collector until a container is put into it.
+is not even tracked by the garbage collector until a container is put into it. (An enum member counts as one:
+so `status` is a plain string, equal to the StateType of the same name.)
 
 Threads: the engine changes a run on its loop's thread only. Anyone may read, and `watch` from any thread:
 whoever takes a watcher out of the list calls it, so each is called exactly once.
@@ -90,7 +91,8 @@ class Call(Struct, gc=False, eq=False):
     unary: a run's `item` is its only argument; else it is the tuple of its positional arguments.
     row_names: which keyword arguments differ by run; their values stand at the end of `item`.
     plain: nothing is to be done when a run of it completes: it may take the shortest path to its end.
-    straight: nothing stands before its runs: they are ready for the loop as they come.
+    direct: a run whose upstream has ended is ready for the loop: no gate, no runner stands between.
+    straight: the same, and its runs have no upstream.
     attempt: makes the coroutine of one attempt, for runs on the loop.
     gates: the limits that a run passes, in order, before it starts.
     runner: the task runner that executes the runs; None: the loop.
@@ -112,6 +114,7 @@ class Call(Struct, gc=False, eq=False):
     kwargs: Any = None
     plain: bool = False
     straight: bool = False
+    direct: bool = False
     attempt: Any = None
     row_names: tuple[str, ...] = ()
     gates: Any = ()
@@ -134,7 +137,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     call: Call
     number: int
     item: Any = None
-    status: StateType = PENDING
+    status: str = PENDING.value
     done: bool = False
     looked: bool = False
     run_count: int = 0
@@ -178,24 +181,24 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
     def peek(self) -> State:
         """The state, without counting as someone who looked at the outcome."""
-        seconds = self.ended if self.done else self.due if self.status is SCHEDULED else self.started
+        seconds = self.ended if self.done else self.due if self.status == SCHEDULED else self.started
         return State(
-            type=self.status,
-            name=self.state_name or self.status.value.capitalize(),
+            type=StateType(self.status),
+            name=self.state_name or self.status.capitalize(),
             timestamp=moment(seconds or self.call.created),
             message=self.message or self._reason(),
             data=self.value if self.done else None,
-            scheduled_time=moment(self.due) if self.status is SCHEDULED else None,
+            scheduled_time=moment(self.due) if self.status == SCHEDULED else None,
         )
 
     def _reason(self) -> str | None:
         """Why a run that has not begun has not."""
-        if self.status is PENDING:
+        if self.status == PENDING:
             if self.upstream:
-                waits_for = next((d.future for d in self.upstream if not d.future.is_done()), None)
-                return f"Waits for {getattr(waits_for, 'name', waits_for)!r}." if waits_for else "About to start."
+                waits_for = getattr(self.upstream[-1], "future", self.upstream[-1])
+                return f"Waits for {getattr(waits_for, 'name', waits_for)!r}."
             return "Ready, and waits for its turn."
-        if self.status is SCHEDULED and self.gates_held < len(self.call.gates):
+        if self.status == SCHEDULED and self.gates_held < len(self.call.gates):
             return str(self.call.gates[self.gates_held].reason())
         return None
 
@@ -214,8 +217,11 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         """Whether the run has ended."""
         return self.done
 
-    def watch(self, watcher: Callable[[RunFuture[Any]], object]) -> None:
-        """Call `watcher(run)` once the run has ended: at once if it has, else on the loop's thread."""
+    def watch(self, watcher: Any) -> None:
+        """Call `watcher(run)` once the run has ended: at once if it has, else on the loop's thread.
+
+        A watcher that is itself a run, of the same engine, is a dependant: it is told that its upstream has ended.
+        """
         if not self.done:
             watchers = self.watchers
             if watchers is None:
@@ -250,7 +256,10 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             except IndexError:  # its own thread took it back
                 return
             try:
-                watcher(self)
+                if type(watcher) is RunFuture:
+                    watcher.call.scope.engine.upstream_ended(watcher)
+                else:
+                    watcher(self)
             except Exception:
                 ENGINE.exception("A callback of %r failed", self.name)
 
@@ -293,7 +302,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             self.wait(timeout)
             if not self.done:
                 raise TimeoutError(f"{self.name!r} has not ended within {timeout} seconds; it goes on.")
-        if self.status is COMPLETED:
+        if self.status == COMPLETED:
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         if raise_on_failure:
             raise self.exception()
@@ -304,9 +313,9 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         error = self.value
         if isinstance(error, BaseException):
             return error.with_traceback(self.traceback)
-        if self.status is PENDING and self.state_name == NOT_READY:
+        if self.status == PENDING and self.state_name == NOT_READY:
             return NotReadyRun(f"{self.name!r} never began: {self.message}")
-        if self.status is CANCELLED:
+        if self.status == CANCELLED:
             return CancelledRun(f"{self.name!r} was cancelled: {self.message}")
         return self.peek().exception()
 
@@ -319,7 +328,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                 engine.help(self)
             if not self.done:
                 yield from self._suspend_until_done(engine, loop)
-        if self.status is COMPLETED:
+        if self.status == COMPLETED:
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
 

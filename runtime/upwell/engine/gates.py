@@ -39,26 +39,26 @@ class Gate(Protocol):
 class Lane:
     """At most so many runs at once."""
 
-    __slots__ = ("_name", "_opened", "_slots")
+    __slots__ = ("_name", "_slots", "_waiting")
 
     def __init__(self, capacity: int, name: str) -> None:
         self._slots: Slots[Run] = Slots(capacity)
-        self._opened: Opened | None = None
+        self._waiting: dict[Run, Opened] = {}
         self._name = name
 
     def enter(self, run: Run, opened: Opened) -> bool:
-        self._opened = opened
-        return self._slots.take(run)
+        if self._slots.take(run):
+            return True
+        self._waiting[run] = opened
+        return False
 
     def leave(self, run: Run) -> None:
-        admitted = self._slots.give_back()
-        if admitted:
-            assert self._opened is not None
-            for waiting in admitted:
-                self._opened(waiting)
+        for waiting in self._slots.give_back():
+            self._waiting.pop(waiting)(waiting)
 
     def forget(self, run: Run) -> None:
-        self._slots.forget(run)
+        if self._waiting.pop(run, None) is not None:
+            self._slots.forget(run)
 
     def reason(self) -> str:
         return f"Waits for one of the {self._slots.capacity} places of {self._name}."

@@ -9,8 +9,9 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 from upwell.core.definition import Definition, FunctionKind
+from upwell.core.dependencies import Dependency
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state, may_retry
-from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.core.states import COMPLETED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
 from upwell.engine.clock import clock
 from upwell.engine.current import current_scope
@@ -23,7 +24,7 @@ from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
 from upwell.engine.settle import finish, log_end, retry_message, state_of
 from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, TakeSlots
-from upwell.engine.submit import FINDER, dependencies_of, new_call, value_of
+from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 
 Run = RunFuture[Any]
 
@@ -64,7 +65,7 @@ def inline_life(run: Run) -> Life[None]:
             tickets: list[tuple[NamedLimit, Ticket]] = []
             for limit in limits:
                 tickets.append((limit, (yield TakeSlots(limit))))
-            run.status = RUNNING
+            run.status = RUNNING.value
             run.run_count += 1
             run.started = clock().time()
             outcome: Outcome = yield InlineAttempt(run)
@@ -130,17 +131,17 @@ def _outcome(error: BaseException) -> Outcome:
 
 def _upstream(run: Run) -> Generator[Any, Any, bool]:
     """Wait for the futures among the arguments and put their results in their place; False: one has failed."""
-    yield AllEnded([dependency.future for dependency in run.upstream])
-    for dependency in run.upstream:
-        future: Any = dependency.future
-        state = future.peek() if isinstance(future, RunFuture) else future.state
-        if not state.is_completed() and not dependency.allow_failure:
+    upstream: list[Any] = run.upstream
+    yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
+    for future in upstream:
+        if type(future) is not Dependency and not is_completed(future):
+            state = future.peek() if isinstance(future, RunFuture) else future.state
             name = getattr(future, "name", future)
             message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state}."
-            finish(run, PENDING, None, message, "NotReady", clock().time())
+            finish(run, PENDING, None, message, NOT_READY, clock().time())
             task_run_logger(run).error("Finished in state %s", run.peek())
             return False
-    run.item = FINDER.resolve(run.item, value_of)
+    run.item = resolved(run.item)
     run.upstream = None
     return True
 
@@ -179,10 +180,10 @@ def _wait_for_retry(run: Run, outcome: Outcome) -> Life[None]:
     delay = run.call.definition.retry.delay(run.run_count, random.random())
     retry_message(run, outcome, delay)
     if delay:
-        run.status, run.state_name = SCHEDULED, "AwaitingRetry"
+        run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"
         run.due = clock().time() + delay
         yield Sleep(delay)
-    run.status, run.state_name = PENDING, "Retrying"
+    run.status, run.state_name = PENDING.value, "Retrying"
 
 
 def _end(run: Run, outcome: Outcome) -> Life[None]:
@@ -211,7 +212,7 @@ def _hook(run: Run, hook: Any, state: State) -> Life[None]:
 
 def iterate_inline(run: Run) -> Generator[Any, Any, Any]:
     """A generator task, called directly: yields what it yields, and ends the run when it is exhausted."""
-    run.status, run.run_count, run.started = RUNNING, 1, clock().time()
+    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
     generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
     sent: Any = None
     while True:
@@ -236,7 +237,7 @@ def iterate_inline(run: Run) -> Generator[Any, Any, Any]:
 
 async def iterate_inline_async(run: Run) -> AsyncGenerator[Any, None]:
     """The same for an async generator task."""
-    run.status, run.run_count, run.started = RUNNING, 1, clock().time()
+    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
     generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
     try:
         while True:

@@ -6,9 +6,7 @@ thread an exception is raised at its next bytecode; code inside a C call notices
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import multiprocessing
 import os
 import signal
 import sys
@@ -29,12 +27,19 @@ class Interrupted(BaseException):
 
 def raise_in_thread(thread_id: int, kind: type[BaseException]) -> None:
     """Raise an exception in another thread at its next bytecode."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), ctypes.py_object(kind))
+    _set_async_exception(thread_id, kind)
 
 
 def clear_raise_in_thread(thread_id: int) -> None:
     """Take back an exception that has not been raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), None)
+    _set_async_exception(thread_id, None)
+
+
+def _set_async_exception(thread_id: int, kind: type[BaseException] | None) -> None:
+    import ctypes  # only here: few programs interrupt a thread
+
+    exception = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), exception)
 
 
 @contextmanager
@@ -160,10 +165,14 @@ def ctrl_c_was_pressed() -> bool:
     return _presses > 0
 
 
+BEFORE_KILL: Final[list[Callable[[], None]]] = []
+"""What ends the worker processes of a task runner that has some; runners add themselves."""
+
+
 def kill_now() -> None:
     """End this process and its worker processes, at once."""
-    for child in multiprocessing.active_children():
-        child.kill()
+    for kill in BEFORE_KILL:
+        kill()
     sys.stderr.write("Killed.\n")
     sys.stderr.flush()
     os._exit(KILLED_BY_CTRL_C)

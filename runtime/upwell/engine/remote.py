@@ -103,12 +103,12 @@ class Remote:
 
     def execute(self, attempt: Any) -> Outcome:
         """Run the function here, in this thread, in the run's own context; never raises."""
-        attempt.status = RUNNING
+        attempt.status = RUNNING.value
         return execute_here(attempt)
 
     def started(self, attempt: Any) -> None:
         """The attempt has begun now; starts its clock."""
-        attempt.status = RUNNING
+        attempt.status = RUNNING.value
         if attempt.timeout_seconds is not None:
             self._post(lambda: self._start_timer(attempt))
 

@@ -34,7 +34,7 @@ from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
 from upwell.engine.settle import Settlement, finish, run_hook
-from upwell.engine.submit import DEFAULT_RUNNER, FINDER, is_completed, value_of
+from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
 from upwell.engine.waits import check_no_cycle, holders_of
 from upwell.settings import current as settings
 
@@ -154,61 +154,55 @@ class Engine(EngineSeam):
 
     def _admit(self, run: Run) -> None:
         if run.upstream is not None:
-            self._await_upstream(run, 0)
+            self.upstream_ended(run)
         else:
             self._pass_gates(run)
 
     _again = _admit
 
-    def _await_upstream(self, run: Run, position: int, _: object = None) -> None:
-        """Watch one unfinished upstream at a time: all must end anyway, and most have by the time it is asked."""
+    def upstream_ended(self, run: Run, _: object = None) -> None:
+        """One of the runs that this one waits for has ended, if it waited for any; see to the others.
+
+        Only one is watched at a time, the last: all must end anyway, and by then most have.
+        """
+        upstream: list[Any] = run.upstream
+        while upstream and not run.done:
+            future = upstream[-1]
+            lenient = type(future) is Dependency
+            if lenient:
+                future = future.future
+            if not future.is_done():
+                run.call.scope.live.add(run)
+                if type(future) is RunFuture and future.call.scope.engine is self:
+                    future.watch(run)
+                else:
+                    future.add_done_callback(partial(self._upstream_ended_elsewhere, run))
+                return
+            if not lenient and not is_completed(future):
+                name = getattr(future, "name", None) or repr(future)
+                state = future.peek() if isinstance(future, RunFuture) else future.state
+                self.settlement.not_ready(run, name, state)
+                return
+            upstream.pop()
         if run.done:
             return
-        upstream: list[Dependency[Any]] = run.upstream
-        for i in range(position, len(upstream)):
-            future: Any = upstream[i].future
-            if type(future) is RunFuture:
-                if future.done:
-                    continue
-                again = partial(self._await_upstream, run, i)
-                if future.call.scope.engine is self:
-                    future.watch(again)
-                else:
-                    future.watch(partial(self._soon, again))
-            elif future.is_done():
-                continue
-            else:
-                again = partial(self._await_upstream, run, i)
-                future.add_done_callback(partial(self._soon, again))
-            run.call.scope.live.add(run)
-            return
         run.call.scope.live.discard(run)
-        self._take_upstream(run, upstream)
-
-    def _soon(self, callback: Callable[[], None], _: object) -> None:
-        self.call_soon(callback)
-
-    def _take_upstream(self, run: Run, upstream: list[Dependency[Any]]) -> None:
-        for dependency in upstream:
-            future = dependency.future
-            if dependency.allow_failure or is_completed(future):
-                continue
-            name = getattr(future, "name", None) or repr(future)
-            self.settlement.not_ready(run, name, future.peek() if isinstance(future, RunFuture) else future.state)
-            return
         run.upstream = None
-        if run.call.unary and type(run.item) is RunFuture:
-            run.item = run.item.value  # what the line below does, for the commonest case
-        elif run.item is not None:
-            run.item = FINDER.resolve(run.item, value_of)
-        self._pass_gates(run)
+        run.item = resolved(run.item)
+        if run.call.direct:
+            self.dispatcher.push(run)
+        else:
+            self._pass_gates(run)
+
+    def _upstream_ended_elsewhere(self, run: Run, _: object) -> None:
+        self.call_soon(partial(self.upstream_ended, run))
 
     def _pass_gates(self, run: Run) -> None:
         gates = run.call.gates
         while run.gates_held < len(gates):
             if not gates[run.gates_held].enter(run, self._gate_opened):
                 run.call.scope.live.add(run)
-                run.status, run.state_name = SCHEDULED, "AwaitingConcurrencySlot"
+                run.status, run.state_name = SCHEDULED.value, "AwaitingConcurrencySlot"
                 run.message = None
                 return
             run.gates_held += 1
@@ -220,7 +214,7 @@ class Engine(EngineSeam):
         if run.done:
             self._leave_gates(run)
             return
-        run.status, run.state_name = PENDING, None
+        run.status, run.state_name = PENDING.value, None
         self._pass_gates(run)
 
     def _leave_gates(self, run: Run) -> None:
@@ -293,7 +287,7 @@ class Engine(EngineSeam):
         """Cancel one run, wherever it is."""
         if run.done:
             return
-        if run.status is RUNNING:
+        if run.status == RUNNING:
             run.message = reason
             if self.dispatcher.interrupt(run, reason):
                 return
@@ -349,7 +343,7 @@ class Engine(EngineSeam):
         finally:
             run.waits_for = None
             for holder in reversed(holders):
-                if holder.call.gates and holder.status is RUNNING:
+                if holder.call.gates and holder.status == RUNNING:
                     entered = Gate()
                     self.call_soon(partial(self._come_back, holder, entered.open))
                     entered.wait()

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from upwell.core.definition import Definition
 from upwell.core.ids import RANDOM_BITS
-from upwell.core.states import RUNNING, StateType
+from upwell.core.states import RUNNING
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -34,7 +34,7 @@ class OpenRun(Protocol):
     done: bool
     looked: bool
 
-    status: StateType
+    status: str
 
     @property
     def name(self) -> str: ...
@@ -66,6 +66,9 @@ class EngineSeam:
 
     def close_call(self, call: Any) -> None:
         """No more runs of this call will come."""
+
+    def upstream_ended(self, run: Any) -> None:
+        """One of the runs that this one waits for has ended."""
 
     def help(self, run: Any) -> None:
         """Somebody on the engine's loop is about to wait for this run: do it at once, if it is ready."""
@@ -202,7 +205,7 @@ class Scope:
         if self.stop_reason is None:
             self.stop_reason = reason
         for run in list(self.live):
-            if also_running or run.status is not RUNNING:
+            if also_running or run.status != RUNNING:
                 self.engine.stop_run(run, reason)
 
     def note_cancelled(self, run: OpenRun) -> None:

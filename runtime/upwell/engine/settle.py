@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, SCHEDULED, State, StateType
@@ -17,13 +18,15 @@ from upwell.engine.records import record_of
 
 Run = RunFuture[Any]
 
+_COMPLETED: Final[str] = COMPLETED.value
+
 
 def complete(run: Run, value: Any, now: float) -> None:
     """A run with nothing to be done around it has returned: the shortest way to its end."""
     run.item = None
     run.value = value
     run.ended = now
-    run.status = COMPLETED
+    run.status = _COMPLETED
     run.done = True
     if run.watchers:
         run.notify()
@@ -42,7 +45,7 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     run.message = message
     run.state_name = name
     run.ended = now
-    run.status = kind
+    run.status = kind.value
     if isinstance(value, BaseException) and kind is not COMPLETED:
         run.traceback = value.__traceback__
     scope = run.call.scope
@@ -135,7 +138,7 @@ class Settlement:
         retry_message(run, outcome, delay)
         run.value = None
         if delay:
-            run.status = SCHEDULED
+            run.status = SCHEDULED.value
             run.state_name = "AwaitingRetry"
             run.due = now + delay
             run.call.scope.live.add(run)
@@ -149,7 +152,7 @@ class Settlement:
         self._start_again(run)
 
     def _start_again(self, run: Run) -> None:
-        run.status = PENDING
+        run.status = PENDING.value
         run.state_name = "Retrying"
         self._again(run)
 
@@ -198,7 +201,8 @@ def log_end(run: Run, outcome: Outcome, state: State) -> None:
         log.error("Task run failed with exception: %r", outcome.value, exc_info=outcome.value)
     elif outcome.kind.name == "TIMED_OUT":
         log.error("%s", outcome.value)
-    log.error("Finished in state %s", state)
+    with_its_flow = state.type is StateType.CANCELLED and run.call.scope.stop_reason is not None
+    log.log(logging.DEBUG if with_its_flow else logging.ERROR, "Finished in state %s", state)
 
 
 async def run_hook(hook: Callable[..., Any], face: Any, record: Any, state: State, log: Any) -> None:

@@ -32,13 +32,27 @@ DEFAULT_RUNNER: Final = "concurrent"
 def value_of(future: Any, allow_failure: bool) -> Any:
     """What a dependant gets in place of a future that has ended."""
     if isinstance(future, RunFuture):
-        return future.value if future.status is COMPLETED else future.exception()
+        return future.value if future.status == COMPLETED else future.exception()
     return future.result(raise_on_failure=False) if allow_failure else future.result()
 
 
 def is_completed(future: Any) -> bool:
     """Whether a future that has ended has a result."""
-    return future.status is COMPLETED if isinstance(future, RunFuture) else future.state.is_completed()
+    return future.status == COMPLETED if isinstance(future, RunFuture) else future.state.is_completed()
+
+
+def resolved(value: Any) -> Any:
+    """The value with results in the place of futures, all of which have ended."""
+    kind = type(value)
+    if kind is RunFuture:
+        return value_of(value, False)
+    if isinstance(value, list) and set(map(type, value)) == _ONLY_RUNS:
+        return [value_of(future, False) for future in value]
+    return FINDER.resolve(value, value_of)
+
+
+_ONLY_RUNS: Final = {RunFuture}
+"""What the types in a list are that came from a map: the commonest arguments that hold futures."""
 
 
 class Route(Struct, frozen=True):
@@ -114,7 +128,7 @@ def new_call(
         call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
         call.plain = route.plain and not gates
         call.has_prelude = route.has_prelude
-        call.straight = not gates and route.runner is None and not route.has_prelude
+        call.direct = call.straight = not gates and route.runner is None and not route.has_prelude
     return call
 
 
@@ -132,10 +146,7 @@ def submit(
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
     run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
-    if unary and wait_for is None and type(item) is RunFuture:
-        run.upstream = (_dependency_on(scope, item),)  # what the lines below do, for the commonest case
-        call.straight = False
-    elif wait_for is not None or not FINDER.is_plain(args, kwargs):
+    if wait_for is not None or not FINDER.is_plain(args, kwargs):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)
@@ -183,22 +194,26 @@ def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for
     call.straight = False
 
 
-def dependencies_of(scope: Scope, value: Any) -> list[Dependency[Any]]:
-    """The futures in a value that a run must wait for; being waited for counts as being looked at.
+def dependencies_of(scope: Scope, value: Any) -> list[Any]:
+    """What a run must wait for: the futures in a value; those whose failure is allowed, as a Dependency.
+
+    Being waited for counts as being looked at.
 
     Raises:
         ForeignFutureError: one of them is unfinished and of another runtime.
     """
-    found = FINDER.find(value)
-    for dependency in found:
-        if isinstance(dependency.future, RunFuture):
-            _check_dependency(scope, dependency.future)
-    return found
-
-
-def _dependency_on(scope: Scope, future: RunFuture[Any]) -> Dependency[Any]:
-    _check_dependency(scope, future)
-    return Dependency(future, False)
+    if type(value) is RunFuture:
+        futures: list[Any] = [value]
+    elif isinstance(value, list) and set(map(type, value)) == _ONLY_RUNS:
+        futures = list(value)
+    else:
+        found = FINDER.find(value)
+        futures = [dependency if dependency.allow_failure else dependency.future for dependency in found]
+    for future in futures:
+        run = future.future if type(future) is Dependency else future
+        if isinstance(run, RunFuture):
+            _check_dependency(scope, run)
+    return futures
 
 
 def _check_dependency(scope: Scope, future: RunFuture[Any]) -> None:

@@ -11,9 +11,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, Final
 
+from upwell.engine.clock import SystemClock
 from upwell.engine.current import close_portal
 from upwell.engine.limits import PROCESS_LIMITS
 from upwell.testing.waiting import describe_task, pending_tasks
@@ -23,6 +25,10 @@ PATIENCE_SECONDS: Final = 2.0
 
 _ALWAYS_THERE: Final = ("/dev/null", "/dev/urandom", "/proc/")
 """Files that the interpreter and the operating system's libraries open on their own behalf."""
+
+
+_ALARM_AT_REST: Final = (getattr(signal, "SIGALRM", None), signal.SIG_DFL)
+"""pytest-timeout puts its own handler away as soon as a test has failed."""
 
 
 class LeakError(AssertionError):
@@ -40,6 +46,7 @@ def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
     Raises:
         LeakError: says what was left; not if the code itself raised.
     """
+    _open_what_stays()
     before = _Look()
     yield
     if before.left_behind():
@@ -50,6 +57,12 @@ def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
             time.sleep(0.01)
         if found:
             raise LeakError("Left behind:\n" + "\n".join(f"- {line}" for line in found))
+
+
+@cache
+def _open_what_stays() -> None:
+    """The first event loop of a process may open files that the process keeps (uvloop's do): have that behind us."""
+    SystemClock().new_loop().close()
 
 
 class _Look:
@@ -74,7 +87,7 @@ class _Look:
         found += [
             f"signal {signal.Signals(number).name} is handled by {handler!r}, before by {self.handlers.get(number)!r}"
             for number, handler in now.handlers.items()
-            if handler != self.handlers.get(number)
+            if handler != self.handlers.get(number) and (number, handler) != _ALARM_AT_REST
         ]
         found += [
             f"limit {name!r} has {taken} slot(s) taken, before {self.slots.get(name, 0)}"

@@ -1,0 +1,17 @@
+"""Upwell: a map of a sync task on threads, on a warm runtime."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from upwell import Runtime, task
+
+
+@task(task_runner="threads")
+def noop(number: int) -> int:
+    return number
+
+
+@contextmanager
+def opened() -> Generator[Callable[[int], list[int]]]:
+    with Runtime() as runtime:
+        yield lambda size: runtime.map(noop, range(size)).result()
