@@ -13,6 +13,7 @@ import select
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, Self
 
 from benchmarks import results
@@ -27,13 +28,18 @@ class Contender:
 
     def __init__(self, name: str, python: Path) -> None:
         self._name = name
+        self._said = TemporaryFile()  # noqa: SIM115  # `close` closes it
         self._process = subprocess.Popen(
             [str(python), "-P", str(FOLDER / "serve.py"), f"with_{name}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._said,
         )
-        self._answer()
+        try:
+            self._answer()
+        except RuntimeError:
+            self.close()
+            raise
 
     def seconds(self, size: int) -> float:
         """Of one run of so many tasks.
@@ -42,8 +48,11 @@ class Contender:
             RuntimeError: it failed, or took too long.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(b"%d\n" % size)
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(b"%d\n" % size)
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has ended: reading its answer says so
         return float(self._answer())
 
     def _answer(self) -> bytes:
@@ -52,20 +61,34 @@ class Contender:
         answer = self._process.stdout.readline() if ready else b""
         if not answer:
             self._process.kill()
-            raise RuntimeError(f"{self._name} {'ended' if ready else f'was silent for {ANSWER_SECONDS} seconds'}")
+            self._process.wait()
+            self._said.seek(0)
+            last = self._said.read().decode(errors="replace").strip().rpartition("\n")[2]
+            what = "ended" if ready else f"was silent for {ANSWER_SECONDS} seconds"
+            raise RuntimeError(f"{self._name} {what}; the last that it said: {last or 'nothing'}")
         return answer
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process: politely, then not."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._process.stdout.close()
+        self._said.close()
 
 
 def compare(name: str, rounds: int) -> Result:

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 _HOME = TemporaryDirectory(ignore_cleanup_errors=True)
 os.environ["PREFECT_HOME"] = _HOME.name
 os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] = "120"
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
 from prefect import flow, task  # noqa: E402  # it reads the environment when it is imported

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from upwell.core.lifecycle import Outcome, OutcomeKind
 from upwell.core.seams import Attempt, RunnerHost, TaskRunner
 from upwell.engine.registry import runner_class
 
@@ -24,4 +25,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["Attempt", "RunnerHost", "TaskRunner"]
+__all__ = ["Attempt", "Outcome", "OutcomeKind", "RunnerHost", "TaskRunner"]

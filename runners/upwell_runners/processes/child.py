@@ -70,7 +70,7 @@ class Child:
         self._borrower = Borrower(_nothing)
         self._lender = Lender(self._announce, lambda key: self._send(frame(Kind.WITHDRAWN, key)))
         self._packer = Packer(self._lender)
-        self._given_back: list[int] = []
+        self._given_back: deque[int] = deque()
         self._callees: dict[int, Callee] = {}
         self._progress: Any = [0]
         self._rows: deque[Any] = deque()
@@ -123,7 +123,7 @@ class Child:
             elif kind == Kind.WITHDRAWN:
                 self._borrower.remove(body)
             elif kind == Kind.FREED:
-                self._given_back += body
+                self._given_back.extend(body)
             elif kind == Kind.FACTS:
                 self._answers[body.serial] = body
             elif kind == Kind.FUNCTION:
@@ -244,8 +244,8 @@ class Child:
     def _send_report(self) -> None:
         """Send what has ended; by the main thread or the watch."""
         with self._reporting:
-            given_back, self._given_back = self._given_back, []
-            self._lender.given_back(given_back)
+            while self._given_back:
+                self._lender.given_back([self._given_back.popleft()])
             outcomes = self._report.pack(self._packer)
             if outcomes is None:
                 return

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 RANDOM_BITS: Final = 74
 _MASK: Final = (1 << RANDOM_BITS) - 1
@@ -16,6 +18,8 @@ def uuid7(seconds: float, random: int) -> UUID:
     seconds: since the epoch; its milliseconds become the first 48 bits.
     random: fills the 74 bits that are left; runs of one series count it up, so their ids sort in order.
     """
+    from uuid import UUID  # only here: it loads `platform`, and most programs never ask for an id
+
     random &= _MASK
     milliseconds = int(seconds * 1000) & ((1 << 48) - 1)
     return UUID(

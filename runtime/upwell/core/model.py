@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from upwell.core.states import State
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class TaskRun(Struct, frozen=True, kw_only=True, eq=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import gc
 import os
 import threading
 import weakref
@@ -20,6 +21,7 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate, clock
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE, Scope
+from upwell.settings import current as settings
 
 CURRENT_ENGINE: ContextVar[Engine | None] = ContextVar("upwell_engine", default=None)
 """The runtime that was opened around this code."""
@@ -132,6 +134,9 @@ class Portal:
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.engine = Engine(self.loop, *self._options)
+        thresholds = gc.get_threshold()
+        if settings().gc_threshold:
+            gc.set_threshold(settings().gc_threshold, *thresholds[1:])
         self._executor = ThreadPoolExecutor(thread_name_prefix="upwell-hooks")
         self.loop.set_default_executor(self._executor)  # ours: the loop's own cannot be ended at interpreter exit
         self.loop.call_soon(self._begun.set)
@@ -140,6 +145,7 @@ class Portal:
         finally:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self._executor.shutdown(wait=False)
+            gc.set_threshold(*thresholds)
             self.loop.close()
 
     def run(self, work: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:

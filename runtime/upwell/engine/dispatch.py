@@ -40,6 +40,8 @@ from upwell.engine.settle import complete
 SLICE_SECONDS: Final = 0.002
 WINDOW: Final = 256
 MOST_IDLE: Final = 256
+TASK_NAME: Final = "upwell"
+"""Of every driver's Task; one that has another has been renamed by a run."""
 
 Run = RunFuture[Any]
 _RUNNING: Final[str] = RUNNING.value
@@ -65,7 +67,8 @@ class Dispatcher:
         self._ended = 0  # suspended runs that have ended since the window was last looked at
         self._looking = False  # a look at the window is scheduled
         self.context = Context()  # of all drivers: what they do in it is nothing
-        self.idle_references = 0  # to the Task of a driver that nobody has kept; 0: not known yet
+        self._served: list[_Driver] = []  # have served a run that suspended, and may have been kept
+        self._sample: _Driver | None = None  # never serves: shows what a Task looks like that nobody has kept
 
     def push(self, run: Run) -> None:
         """This run is ready."""
@@ -180,6 +183,8 @@ class Dispatcher:
                     or getrefcount(task) > kept
                     or getweakrefcount(task) > kept_weakly
                     or task.cancelling()
+                    or task._callbacks  # type: ignore[attr-defined]
+                    or task.get_name() is not TASK_NAME
                 ):
                     _leave_task(loop, task)
                     driver.retire()
@@ -202,19 +207,56 @@ class Dispatcher:
         """An idle driver that nobody has kept, or a new one; it is borrowed until given back or retired."""
         while self._idle:
             driver = self._idle.pop()
-            if driver.take():
+            if self.is_clean(driver):
+                driver.borrow()
                 return driver
             driver.retire()
+        if self._sample is None:
+            self._sample = self._new_driver()
+            self._sample.give_back()
+            self._idle.clear()
+        return self._new_driver()
+
+    def _new_driver(self) -> _Driver:
         driver = _Driver(self)
         self._drivers.add(driver)
         return driver
 
+    def is_clean(self, driver: _Driver) -> bool:
+        """Whether an idle driver's Task is as if it had never served: nobody keeps it, or has touched it."""
+        task, sample = driver.task, self._sample
+        if driver.is_woken or not driver.used:
+            return not driver.is_woken
+        return (
+            sample is not None
+            and sample.is_parked
+            and getrefcount(task) <= getrefcount(sample.task) + 1  # the local name here
+            and getweakrefcount(task) <= getweakrefcount(sample.task)
+            and not task.cancelling()
+            and not task._callbacks  # type: ignore[attr-defined]
+            and task.get_name() is TASK_NAME
+        )
+
     def put_idle(self, driver: _Driver) -> bool:
         """Keep an idle driver for later; False if there are enough."""
+        if driver is self._sample:
+            return True
         if len(self._idle) >= MOST_IDLE:
             return False
         self._idle.append(driver)
         return True
+
+    def has_served(self, driver: _Driver) -> None:
+        """A driver's run has ended: soon, outside of its own step, see whether somebody has kept its Task."""
+        self._served.append(driver)
+        if len(self._served) == 1:
+            self.loop.call_soon(self._look_at_served)
+
+    def _look_at_served(self) -> None:
+        served, self._served = self._served, []
+        for driver in served:
+            if not self.is_clean(driver) or not self.put_idle(driver):
+                driver.retire()
 
     def forget(self, driver: _Driver) -> None:
         """A driver's Task ends."""
@@ -256,12 +298,13 @@ class _Driver(Coroutine[Any, Any, None]):
         "_loop",
         "_retired",
         "_run",
-        "_used",
         "_waits_on",
         "_wakeup",
         "_wakeup_context",
         "is_kept",
+        "is_woken",
         "task",
+        "used",
     )
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -270,28 +313,28 @@ class _Driver(Coroutine[Any, Any, None]):
         self._asyncio_future_blocking = False
         self._begun = False  # the Task has made its first step
         self._borrowed = True  # the pump makes a step in the Task's name
-        self._used = False
+        self.used = False
         self._retired = False
-        self.is_kept = False
+        self.is_kept = False  # by a run that it has adopted
+        self.is_woken = False  # its Task is scheduled, to end
         self._run: Run | None = None
         self._attempt: Any = None
         self._context: Any = None
         self._waits_on: Any = None
         self._wakeup: Any = None
         self._wakeup_context: Any = None
-        self.task: asyncio.Task[None] = asyncio.Task(self, loop=self._loop, context=dispatcher.context)
+        self.task: asyncio.Task[None] = asyncio.Task(self, loop=self._loop, name=TASK_NAME, context=dispatcher.context)
 
     # --- what the pump does with it ---------------------------------------------------------------------
 
-    def take(self) -> bool:
-        """Borrow it for the pump; False if somebody has kept its Task since it served."""
+    def borrow(self) -> None:
+        """The pump makes steps in its Task's name from now on."""
         self._borrowed = True
-        references = getrefcount(self.task)
-        if not self._used:
-            self._dispatcher.idle_references = references
-            return True
-        known = self._dispatcher.idle_references
-        return references <= known and getweakrefcount(self.task) == 1 and not self.task.cancelling()
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether its Task waits for work."""
+        return self._wakeup is not None
 
     def give_back(self) -> None:
         """The pump is done with it."""
@@ -305,7 +348,12 @@ class _Driver(Coroutine[Any, Any, None]):
         if self._run is None and not self._retired:
             self._retired = True
             if self._begun:
-                self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+                self._wake()
+
+    def _wake(self) -> None:
+        if not self.is_woken:
+            self.is_woken = True
+            self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
 
     def returned(self, value: Any) -> Outcome:
         """What a Task of its own would make of a coroutine that returned: cancelled, if a cancel was still due."""
@@ -316,7 +364,7 @@ class _Driver(Coroutine[Any, Any, None]):
     def adopt(self, run: Run, attempt: Any, context: Context, waits_on: Any) -> None:
         """Take over a run whose first step was made in this driver's name, and which has suspended."""
         self._run, self._attempt, self._context = run, attempt, context
-        self._used, self._borrowed = True, False
+        self.used, self._borrowed = True, False
         self._dispatcher.has_suspended(run, self)
         reason = run.call.scope.stop_reason
         if reason is not None:
@@ -327,14 +375,22 @@ class _Driver(Coroutine[Any, Any, None]):
         if waits_on is None:
             self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
             return
-        if getattr(waits_on, "_asyncio_future_blocking", None) and waits_on.get_loop() is self._loop:
+        if self._can_wait_for(waits_on):
             waits_on._asyncio_future_blocking = False
             waits_on.add_done_callback(self._wakeup, context=self._wakeup_context)
             if self.task._must_cancel:  # type: ignore[attr-defined]
-                waits_on.cancel()
+                waits_on.cancel(msg=self.task._cancel_message)  # type: ignore[attr-defined]
         else:  # something that no Task can wait for: let the Task say so
             self._begun = False
             self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+
+    def _can_wait_for(self, waits_on: Any) -> bool:
+        """Whether it is a future, of this loop, that is about to be waited for."""
+        return (
+            getattr(waits_on, "_asyncio_future_blocking", None) is True
+            and waits_on is not self.task
+            and waits_on.get_loop() is self._loop
+        )
 
     # --- what the Task does with it (a coroutine) ---------------------------------------------------------
 
@@ -349,10 +405,13 @@ class _Driver(Coroutine[Any, Any, None]):
 
     def throw(self, error: Any, *_: Any) -> Any:
         """One step of the Task, with an exception of what it waited for, or a cancellation."""
-        self._begun = True
+        begun, self._begun = self._begun, True
         if self._run is None:
             self._dispatcher.forget(self)
             raise error
+        waits_on, self._waits_on = self._waits_on, None
+        if not begun and self._can_wait_for(waits_on) and waits_on.cancel(msg=self.task._cancel_message):  # type: ignore[attr-defined]
+            return waits_on  # cancelled before its own first step: what the run waits for is, as asyncio does it
         return self._step(self._attempt.throw, error)
 
     def close(self) -> None:
@@ -387,8 +446,10 @@ class _Driver(Coroutine[Any, Any, None]):
         self._dispatcher.has_ended(run, outcome)
         _reraise_interrupts(outcome.value)
         self.is_kept = False
-        if self.task.cancelling() or not self._dispatcher.put_idle(self):
+        if self.task.cancelling():
             self._retired = True
+        else:
+            self._dispatcher.has_served(self)
         return self._park()
 
     def _park(self) -> Any:
@@ -415,7 +476,7 @@ class _Driver(Coroutine[Any, Any, None]):
         if self._waits_on is not None:
             return bool(self._waits_on.cancel(msg))
         if not self._borrowed and self._run is None:
-            self._loop.call_soon(self._wakeup, self, context=self._wakeup_context)
+            self._wake()
         return False
 
 

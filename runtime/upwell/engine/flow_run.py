@@ -12,8 +12,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
@@ -54,6 +53,9 @@ from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 
 class FlowRun:
@@ -405,7 +407,7 @@ def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str
     if problem is not None:
         live_blocking(_conclude(run, problem))
         raise run.exception()
-    _begin_iterating(run)
+    live_blocking(_begin_iterating(run))
     generator = definition.fn(*run.args, **run.kwargs)
     sent: Any = None
     while True:
@@ -436,7 +438,7 @@ async def iterate_flow_async(
     if problem is not None:
         await live_async(_conclude(run, problem))
         raise run.exception()
-    _begin_iterating(run)
+    await live_async(_begin_iterating(run))
     generator = definition.fn(*run.args, **run.kwargs)
     try:
         while True:
@@ -457,9 +459,10 @@ async def iterate_flow_async(
     await live_async(_end_iterating(run, Outcome(RETURNED)))
 
 
-def _begin_iterating(run: FlowRun) -> None:
+def _begin_iterating(run: FlowRun) -> Life[None]:
     run.run_count = 1
     run.move(State(type=RUNNING))
+    yield from _hooks(run, run.state)
 
 
 def _end_iterating(run: FlowRun, outcome: Outcome) -> Life[None]:

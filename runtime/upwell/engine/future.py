@@ -16,8 +16,7 @@ from asyncio import get_running_loop
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from functools import partial
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -36,6 +35,9 @@ from upwell.core.states import (
 from upwell.engine.clock import Gate, moment
 from upwell.engine.loggers import ENGINE, prints_are_logged
 from upwell.engine.scope import CURRENT_SCOPE, EngineSeam, Scope, Series
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -266,7 +268,10 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
         """Call `fn(future)` once the run has ended; at once if it has. What it raises is logged."""
         self.looked = True
-        self.watch(fn)
+        if self.done:
+            _call_back(fn, self)
+        else:
+            self.watch(partial(_call_back_soon, fn))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the run has ended, for at most `timeout` seconds; returns in either case.
@@ -401,6 +406,22 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
 CURRENT_RUN: ContextVar[RunFuture[Any] | None] = ContextVar("upwell_run", default=None)
 """The task run (or submitted flow run) whose code this is."""
+
+
+def _call_back_soon(fn: Callable[[TaskFuture[Any]], object], run: RunFuture[Any]) -> None:
+    """Call a user's callback outside of whatever step ended the run."""
+    loop = asyncio._get_running_loop()
+    if loop is None:
+        _call_back(fn, run)
+    else:
+        loop.call_soon(_call_back, fn, run)
+
+
+def _call_back(fn: Callable[[TaskFuture[Any]], object], run: RunFuture[Any]) -> None:
+    try:
+        fn(run)
+    except Exception:
+        ENGINE.exception("A callback of %r failed", run.name)
 
 
 def run_that_waits() -> RunFuture[Any] | None:

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from typing import Any
 
-from upwell.core.definition import Definition, FunctionKind
+from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state, may_retry
 from upwell.core.states import COMPLETED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
@@ -23,7 +24,7 @@ from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
 from upwell.engine.settle import finish, log_end, retry_message, state_of
-from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, TakeSlots
+from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, TakeSlots, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 
 Run = RunFuture[Any]
@@ -212,61 +213,64 @@ def _hook(run: Run, hook: Any, state: State) -> Life[None]:
 
 def iterate_inline(run: Run) -> Generator[Any, Any, Any]:
     """A generator task, called directly: yields what it yields, and ends the run when it is exhausted."""
-    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
+    live_blocking(_begin_iterating(run))
     generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
     sent: Any = None
     while True:
-        token = CURRENT_RUN.set(run)
         try:
-            item = generator.send(sent)
+            with inside(run):
+                item = generator.send(sent)
         except StopIteration as stop:
-            finish(run, COMPLETED, stop.value, None, None, clock().time())
+            live_blocking(_end(run, Outcome(RETURNED, stop.value)))
             return stop.value
         except BaseException as error:
-            end_badly(run, _outcome(error))
+            live_blocking(_end(run, _outcome(error)))
             raise
-        finally:
-            CURRENT_RUN.reset(token)
         try:
             sent = yield item
         except GeneratorExit:
-            generator.close()
-            finish(run, COMPLETED, None, "The caller stopped taking from it.", None, clock().time())
+            with inside(run):
+                generator.close()
+            live_blocking(_end(run, Outcome(RETURNED)))
             raise
 
 
 async def iterate_inline_async(run: Run) -> AsyncGenerator[Any, None]:
     """The same for an async generator task."""
-    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
+    await live_async(_begin_iterating(run))
     generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
     try:
         while True:
-            token = CURRENT_RUN.set(run)
             try:
-                item = await anext(generator)
+                with inside(run):
+                    item = await anext(generator)
             except StopAsyncIteration:
-                finish(run, COMPLETED, None, None, None, clock().time())
-                return
-            finally:
-                CURRENT_RUN.reset(token)
+                break
             yield item
     except GeneratorExit:
-        await generator.aclose()
-        finish(run, COMPLETED, None, "The caller stopped taking from it.", None, clock().time())
+        with inside(run):
+            await generator.aclose()
+        await live_async(_end(run, Outcome(RETURNED)))
         raise
     except BaseException as error:
-        end_badly(run, _outcome(error))
+        await live_async(_end(run, _outcome(error)))
         raise
+    await live_async(_end(run, Outcome(RETURNED)))
 
 
-def end_badly(run: Run, outcome: Outcome) -> None:
-    """Final state and log line of a generator that raised."""
-    end = final_state(outcome, "Task run")
-    now = clock().time()
-    log_end(run, outcome, state_of(end, outcome.value, now))
-    finish(run, end.type, outcome.value, end.message, end.name, now)
+@contextmanager
+def inside(run: Run) -> Generator[None, None, None]:
+    """The code inside is the run's own."""
+    token = CURRENT_RUN.set(run)
+    try:
+        with printing_to_log(run.call.definition.options.log_prints):
+            yield
+    finally:
+        CURRENT_RUN.reset(token)
 
 
-def is_stream(definition: Definition) -> bool:
-    """Whether a direct call gives a generator instead of a value."""
-    return definition.kind in (FunctionKind.GENERATOR, FunctionKind.ASYNC_GENERATOR)
+def _begin_iterating(run: Run) -> Life[None]:
+    if run.upstream is not None and not (yield from _upstream(run)):
+        raise run.exception()
+    yield from _begin(run)
+    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -125,6 +126,10 @@ def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Generato
 # --- Ctrl-C -----------------------------------------------------------------------------------------------
 
 _presses = 0
+_pressed_at = 0.0
+
+ONE_PRESS_SECONDS: Final = 0.05
+"""Signals closer than this are one press of a key: some tools signal a process and its group as well."""
 
 
 @contextmanager
@@ -145,8 +150,11 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
     _presses = 0
 
     def on_ctrl_c(number: int, frame: FrameType | None) -> None:
-        global _presses
-        _presses += 1
+        global _presses, _pressed_at
+        now = time.monotonic()
+        if _presses and now - _pressed_at < ONE_PRESS_SECONDS:
+            return
+        _presses, _pressed_at = _presses + 1, now
         if _presses > 1:
             kill_now()
         sys.stderr.write("\nCtrl-C: cancelling what runs. Press Ctrl-C again to kill.\n")

@@ -146,7 +146,7 @@ def submit(
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
     run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
-    if wait_for is not None or not FINDER.is_plain(args, kwargs):
+    if type(item) is RunFuture or wait_for is not None or not FINDER.is_plain(args, kwargs):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)

@@ -84,6 +84,7 @@ class VirtualClock:
         self._interrupts: dict[int, list[tuple[float, type[BaseException]]]] = {}
         self._moves = 0
         self._deadlock = ""
+        self._outermost: asyncio.Task[Any] | None = None
         self._crowded = (0, 0.0)
 
     # --- what users call --------------------------------------------------------------------------------
@@ -94,8 +95,20 @@ class VirtualClock:
         Raises:
             DeadlockError: everything waits, and no timer is left.
         """
+
+        async def outermost() -> T:
+            self._outermost = asyncio.current_task()
+            return await main
+
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
-            return runner.run(main)
+            try:
+                return runner.run(outermost())
+            except asyncio.CancelledError:
+                if self._deadlock:
+                    raise DeadlockError(self._deadlock) from None
+                raise
+            finally:
+                self._outermost = None
 
     def time(self) -> float:
         """Seconds since the epoch, as the code under test sees them."""
@@ -219,8 +232,16 @@ class VirtualClock:
                     if other.deadline is not None and other.deadline <= self.elapsed:
                         other.wake()
             elif waiting.thread_id == self._opener and not self._watches_files():
-                self._deadlock = self._deadlock or self._who_waits()  # what follows from the first is not news
-                raise DeadlockError(self._deadlock)
+                self._give_up(waiting)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        """Nothing will ever move again: cancel what `run` runs, or raise where this thread waits."""
+        self._deadlock = self._deadlock or self._who_waits()  # what follows from the first is not news
+        task, self._outermost = self._outermost, None
+        if task is None or waiting.loop is not task.get_loop():
+            raise DeadlockError(self._deadlock)
+        waiting.called = True
+        task.get_loop().call_soon(task.cancel)
 
     # --- who waits ----------------------------------------------------------------------------------------
 

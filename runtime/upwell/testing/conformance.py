@@ -106,18 +106,22 @@ class TaskRunnerConformance:
             assert double.submit(1).result() == 2, "the runner works on after a timeout"
 
     def test_what_runs_is_cancelled_with_its_flow(self) -> None:
-        with self._runtime(), _soon():
-            for slow in (work_long, async_work_long):
-                started: list[Any] = []
+        @flow(timeout_seconds=SHORT_SECONDS)
+        async def impatient(slow: Any, started: list[Any]) -> None:
+            started.extend(slow.submit() for _ in range(3))
+            await started[0]
 
-                @flow(timeout_seconds=SHORT_SECONDS)
-                def impatient(slow: Any = slow, started: list[Any] = started) -> None:
-                    started.extend(slow.submit() for _ in range(3))
-                    started[0].wait()
+        async def main() -> None:
+            async with Runtime(task_runner=self.make_runner()):
+                for slow in (work_long, async_work_long):
+                    started: list[Any] = []
+                    state: Any = await impatient(slow, started, return_state=True)  # type: ignore[call-arg]  # pyright: ignore
+                    assert state.name == "TimedOut"
+                    assert [future.state.type for future in started] == [CANCELLED] * 3
+                assert await double.submit(1) == 2, "the runner works on after a cancellation"
 
-                assert impatient(return_state=True).name == "TimedOut"
-                assert [future.state.type for future in started] == [CANCELLED] * 3
-            assert double.submit(1).result() == 2, "the runner works on after a cancellation"
+        with _soon():
+            asyncio.run(main())
 
     def test_an_exit_of_the_code_crashes_its_run_and_nothing_else(self) -> None:
         with self._runtime():

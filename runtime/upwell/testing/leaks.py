@@ -110,7 +110,10 @@ def _children() -> set[int]:
                 found.update(map(int, listed.read().split()))
         except OSError:  # the thread has ended, or the kernel does not tell
             continue
-    return found - {_kept(resource_tracker, "_resource_tracker", "_pid"), _kept(forkserver, "_forkserver", "_forkserver_pid")}
+    return found - {
+        _kept(resource_tracker, "_resource_tracker", "_pid"),
+        _kept(forkserver, "_forkserver", "_forkserver_pid"),
+    }
 
 
 def _open_files() -> set[tuple[int, str]]:

@@ -78,7 +78,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             return func(*args)
 
         in_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
-        future = super().run_in_executor(executor, errand) if in_threads else super().run_in_executor(executor, func, *args)
+        future = (
+            super().run_in_executor(executor, errand) if in_threads else super().run_in_executor(executor, func, *args)
+        )
         future.add_done_callback(lambda _: announced.cancel())
         return future
 
