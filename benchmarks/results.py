@@ -27,7 +27,7 @@ _COLUMNS: Final = (
     ("beside", 38, "<"),
     ("its", 9, ">"),
     ("ratio", 7, ">"),
-    ("quartiles", 13, "<"),
+    ("quartiles", 19, "<"),
     ("peak MiB", 12, ">"),
     ("target", 8, ">"),
     ("met", 4, "<"),
@@ -148,7 +148,9 @@ def _joined(cells: Sequence[str]) -> str:
 
 
 def _number(number: float) -> str:
-    """Three digits that matter."""
+    """Three digits that matter; of what is very small, one or two."""
+    if 0 < abs(number) < 0.001:
+        return f"{number:.6f}"
     return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 

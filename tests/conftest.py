@@ -1,4 +1,4 @@
-"""What holds for every test: it leaves nothing behind."""
+"""What holds for every test: it leaves nothing behind. And how long the random ones go on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,18 @@ from collections.abc import Iterator
 import pytest
 
 from upwell.engine.current import close_portal
-from upwell.testing import no_leaks
+from upwell.testing import TaskRunnerConformance, no_leaks
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("upwell")
+    group.addoption("--graphs", type=int, default=100, help="random graphs for each task runner")
+    group.addoption("--first-seed", type=int, default=0, help="the seed of the first random graph")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    TaskRunnerConformance.graphs = config.getoption("--graphs")
+    TaskRunnerConformance.first_seed = config.getoption("--first-seed")
 
 
 @pytest.fixture(autouse=True)

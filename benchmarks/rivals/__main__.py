@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
         print(results.line(found[-1]), flush=True)
     packages = [package for rival in RIVALS.values() for package in rival.packages]
     report = results.report(arguments, found, module="benchmarks.rivals", packages=packages)
-    path = results.save(report, results.LOCAL if options.names else results.FOLDER / "rivals")
+    path = results.save(report, (results.LOCAL if options.names else results.FOLDER) / "rivals")
     print(f"\nKept in {path.relative_to(FOLDER.parents[1])}")
     return 0
 

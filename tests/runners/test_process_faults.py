@@ -214,7 +214,11 @@ def test_a_crashed_run_is_tried_again_if_it_has_retries(tmp_path: Path) -> None:
 
 async def _ended(future: Any) -> None:
     ended = asyncio.Event()
-    future.add_done_callback(lambda _: ended.set())
+
+    def on_done(_: object) -> None:
+        ended.set()
+
+    future.add_done_callback(on_done)
     await ended.wait()
 
 

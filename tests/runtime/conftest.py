@@ -1,10 +1,12 @@
-"""The event loops that asynchronous promises are tested on."""
+"""What tests share: the loops that asynchronous promises are tested on, and a call that is known to end."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
-from typing import Any
+from contextvars import copy_context
+from typing import Any, Final
 
 import pytest
 
@@ -12,6 +14,36 @@ try:
     import uvloop
 except ImportError:  # not on this platform
     uvloop = None  # type: ignore[assignment]  # said by `is None`
+
+PATIENCE_SECONDS: Final = 10.0
+"""What has not ended by then never will."""
+
+
+def _ends(fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call this in a thread beside the test, and fail instead of hanging if it never ends."""
+    answer: list[Any] = []
+    context = copy_context()
+
+    def call() -> None:
+        try:
+            answer.append((True, context.run(fn, *args, **kwargs)))
+        except BaseException as error:
+            answer.append((False, error))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+    assert answer, f"{fn} has not ended within {PATIENCE_SECONDS} seconds"
+    well, value = answer[0]
+    if not well:
+        raise value
+    return value
+
+
+@pytest.fixture
+def ends() -> Callable[..., Any]:
+    """Calls a function, and fails if it never ends."""
+    return _ends
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import _thread
 import asyncio
 import gc
 import sys
 import time
 import warnings
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from _thread import _count  # pyright: ignore[reportPrivateUsage]  # nothing else counts them all
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, nullcontext
 from itertools import count as counting
 from typing import Any, Final
@@ -66,7 +66,7 @@ def cancel_everywhere(
 
 
 @contextmanager
-def _quick_collections() -> Iterator[None]:
+def _quick_collections() -> Generator[None]:
     """What was there before need not be looked at after each run."""
     gc.collect()
     gc.freeze()
@@ -94,7 +94,7 @@ class _Trial:
         Raises:
             LeakError: it left something, or did not end as it should.
         """
-        threads = _thread._count()
+        threads = threads_alive()
         slots = {limit.name: limit.taken for limit in PROCESS_LIMITS}
         with self._noting_warnings():
             loop = new_loop()
@@ -155,13 +155,13 @@ class _Trial:
 
     def _check_threads(self, before: int) -> None:
         until = time.monotonic() + PATIENCE_SECONDS
-        while _thread._count() > before and time.monotonic() < until:
+        while threads_alive() > before and time.monotonic() < until:
             time.sleep(0.001)
-        if _thread._count() > before:
-            self._problems.append(f"{_thread._count() - before} thread(s) more than before")
+        if threads_alive() > before:
+            self._problems.append(f"{threads_alive() - before} thread(s) more than before")
 
     @contextmanager
-    def _noting_warnings(self) -> Iterator[None]:
+    def _noting_warnings(self) -> Generator[None]:
         """Warnings, and what Python could not raise, are problems."""
 
         def note(unraisable: Any) -> None:
@@ -176,6 +176,11 @@ class _Trial:
         finally:
             sys.unraisablehook = hook
         self._problems += [f"warned: {warning.message} ({warning.filename}:{warning.lineno})" for warning in caught]
+
+
+def threads_alive() -> int:
+    """How many threads there are, those included that the threading module does not know."""
+    return _count()
 
 
 class _Stepper:

@@ -12,7 +12,7 @@ import asyncio
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -127,7 +127,7 @@ class VirtualClock:
         return self._block(lock, None if seconds is None else self.elapsed + max(seconds, 0.0))
 
     @contextmanager
-    def interrupting(self, seconds: float, kind: type[BaseException]) -> Iterator[None]:
+    def interrupting(self, seconds: float, kind: type[BaseException]) -> Generator[None]:
         """Raise this in the first wait inside that lasts longer than so many virtual seconds from now."""
         due = self._interrupts.setdefault(threading.get_ident(), [])
         entry = (self.elapsed + seconds, kind)
@@ -209,7 +209,7 @@ class VirtualClock:
                     return False
 
     @contextmanager
-    def _entered(self, waiting: _Waiting) -> Iterator[None]:
+    def _entered(self, waiting: _Waiting) -> Generator[None]:
         with self._changing:
             self._moves += 1
             self._waiting[waiting.thread_id] = waiting
@@ -296,7 +296,7 @@ class VirtualClock:
 
 
 @contextmanager
-def virtual_clock(start: float | None = None) -> Iterator[VirtualClock]:
+def virtual_clock(start: float | None = None) -> Generator[VirtualClock]:
     """Inside, time jumps whenever everything waits: `with virtual_clock() as clock: clock.run(main())`.
 
     Sync flows called inside just work, and so does `asyncio.run`. `clock.elapsed` says how many virtual seconds
@@ -315,9 +315,9 @@ def virtual_clock(start: float | None = None) -> Iterator[VirtualClock]:
         )
     close_portal()
     clock = VirtualClock(start)
-    policy = asyncio.get_event_loop_policy()
+    policy = asyncio.get_event_loop_policy()  # pyright: ignore[reportDeprecated]  # from 3.14 on
     previous = use_clock(clock)
-    asyncio.set_event_loop_policy(VirtualPolicy(clock.new_loop))
+    asyncio.set_event_loop_policy(VirtualPolicy(clock.new_loop))  # pyright: ignore[reportDeprecated]  # from 3.14 on
     clock.join()
     try:
         yield clock
@@ -326,7 +326,7 @@ def virtual_clock(start: float | None = None) -> Iterator[VirtualClock]:
             close_portal()
         finally:
             clock.leave()
-            asyncio.set_event_loop_policy(policy)
+            asyncio.set_event_loop_policy(policy)  # pyright: ignore[reportDeprecated]  # from 3.14 on
             use_clock(previous)
 
 

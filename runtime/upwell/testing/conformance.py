@@ -15,15 +15,15 @@ import logging
 import time
 import traceback
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from upwell.core.annotations import unmapped
 from upwell.core.errors import TaskRunTimeoutError
 from upwell.core.lifecycle import Outcome
-from upwell.core.seams import TaskRunner
+from upwell.core.seams import RunnerHost, TaskRunner
 from upwell.core.states import CANCELLED, CRASHED
 from upwell.flows import flow
 from upwell.logging import get_run_logger
@@ -62,7 +62,7 @@ class TaskRunnerConformance:
     def test_an_exception_keeps_its_type_its_message_and_the_users_line(self) -> None:
         with self._runtime():
             for failing in (fail, async_fail):
-                error = failing.submit("odd").result(raise_on_failure=False)
+                error: Any = failing.submit("odd").result(raise_on_failure=False)
                 assert type(error) is OddError
                 assert error.args == ("odd",)
                 assert "raise OddError(word)" in "".join(traceback.format_exception(error))
@@ -85,8 +85,9 @@ class TaskRunnerConformance:
 
     def test_a_generator_gives_a_list(self) -> None:
         with self._runtime():
-            assert count_up.submit(3).result() == [0, 1, 2]
-            assert async_count_up.submit(3).result() == [0, 1, 2]
+            for counting in (count_up, async_count_up):
+                listed: Any = counting.submit(3).result()
+                assert listed == [0, 1, 2]
 
     # --- attempts -----------------------------------------------------------------------------------------
 
@@ -95,7 +96,8 @@ class TaskRunnerConformance:
             for failing in (succeed_at, async_succeed_at):
                 assert failing.with_options(retries=2).submit(3).result() == 3
                 given_up = failing.with_options(retries=1).submit(3)
-                assert type(given_up.result(raise_on_failure=False)) is OddError
+                error: Any = given_up.result(raise_on_failure=False)
+                assert type(error) is OddError
 
     def test_a_timeout_interrupts_the_code(self) -> None:
         with self._runtime(), _soon():
@@ -115,7 +117,7 @@ class TaskRunnerConformance:
             async with Runtime(task_runner=self.make_runner()):
                 for slow in (work_long, async_work_long):
                     started: list[Any] = []
-                    state: Any = await impatient(slow, started, return_state=True)  # type: ignore[call-arg]  # pyright: ignore
+                    state: Any = await impatient(slow, started, return_state=True)
                     assert state.name == "TimedOut"
                     assert [future.state.type for future in started] == [CANCELLED] * 3
                 assert await double.submit(1) == 2, "the runner works on after a cancellation"
@@ -222,13 +224,13 @@ class TaskRunnerConformance:
                     assert end == wanted, f"seed {seed}, {node}: ended as {end}, should be {wanted}"
 
     @contextmanager
-    def _runtime(self) -> Iterator[Runtime]:
+    def _runtime(self) -> Generator[Runtime]:
         with Runtime(task_runner=self.make_runner()) as runtime:
             yield runtime
 
 
 @contextmanager
-def _soon() -> Iterator[None]:
+def _soon() -> Generator[None]:
     """What happens inside must take far less than what it interrupts would have."""
     began = time.monotonic()
     yield
@@ -243,11 +245,11 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _records() -> Iterator[list[logging.LogRecord]]:
+def _records() -> Generator[list[logging.LogRecord]]:
     """What the loggers of task runs are given inside."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler()
-    handler.emit = records.append  # type: ignore[method-assign]  # all that a handler does
+    handler.emit = records.append  # type: ignore[assignment, method-assign]  # all it does
     logger = logging.getLogger("upwell.task_runs")
     level = logger.level
     logger.addHandler(handler)
@@ -270,7 +272,7 @@ class _Witness:
         self.max_at_once = runner.max_at_once
 
     def open(self, host: Any) -> None:
-        self._runner.open(_WitnessedHost(host, self.reported))
+        self._runner.open(cast("RunnerHost", _WitnessedHost(host, self.reported)))
 
     def start(self, attempts: Sequence[Any]) -> None:
         self.given += [attempt.name for attempt in attempts]

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing import forkserver, resource_tracker
@@ -36,7 +36,7 @@ class LeakError(AssertionError):
 
 
 @contextmanager
-def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
+def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Generator[None]:
     """Fail if the code inside leaves behind what was not there before.
 
     That is: unfinished asyncio tasks, non-daemon threads, child processes, open files and sockets (on Linux),

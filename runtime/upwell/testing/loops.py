@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextvars import Context
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 Select = Callable[[float], list[tuple[selectors.SelectorKey, int]]]
 
@@ -65,15 +69,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self._clock.leave()
 
-    def call_soon_threadsafe(self, *args: Any, **kwargs: Any) -> Any:
+    def call_soon_threadsafe(
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.Handle:
         parent = super().call_soon_threadsafe
-        return self._clock.woken(self, lambda: parent(*args, **kwargs))
+        handle: asyncio.Handle = self._clock.woken(self, lambda: parent(callback, *args, context=context))
+        return handle
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         announced: asyncio.Future[Any] = self.create_future()
         key = self._clock.run_errand(announced)
 
-        def errand() -> Any:
+        def errand() -> T:
             self._clock.errand_begun(key)
             return func(*args)
 
@@ -85,6 +92,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return future
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the executor's threads; the timeout, of Python 3.12 and later, is not needed: time stands still."""
         announced: asyncio.Future[Any] = self.create_future()
         self._clock.run_errand(announced)
         try:
@@ -93,7 +101,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             announced.cancel()
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]  # one class or another, by platform
+class _Selector(selectors.DefaultSelector):
     """Watches files as the default does, and leaves the waiting to the clock."""
 
     def __init__(self, loop: VirtualLoop, clock: LoopClock) -> None:

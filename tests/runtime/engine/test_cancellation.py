@@ -167,6 +167,19 @@ async def a_run_that_waits_for_another() -> None:
     await waits.submit()
 
 
+@task(tags=["few"])
+async def holds_a_place_and_waits() -> None:
+    await tagged.submit()
+    await rest.submit(1)
+
+
+@flow
+async def runs_that_give_their_place_to_others() -> None:
+    futures = [holds_a_place_and_waits.submit() for _ in range(3)]
+    for future in futures:
+        await future
+
+
 SCENARIOS: list[Callable[[], Any]] = [
     map_of_coroutines,
     bounded_map,
@@ -183,6 +196,7 @@ SCENARIOS: list[Callable[[], Any]] = [
     flow_with_hooks,
     waiting_for_several,
     a_run_that_waits_for_another,
+    runs_that_give_their_place_to_others,
 ]
 
 

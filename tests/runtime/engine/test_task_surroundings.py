@@ -467,7 +467,10 @@ def test_a_run_can_create_tasks_of_its_own_that_outlast_a_suspension(world: Any)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
-def test_eager_tasks_created_in_a_run_leave_the_current_task_as_it_was(world: Any) -> None:
+def test_eager_tasks_created_in_a_run_leave_the_current_task_as_it_was(world: Any, loop_name: str) -> None:
+    if loop_name == "uvloop":
+        pytest.skip("uvloop hands arguments to task factories that the eager one of some Pythons does not take")
+
     async def child(suspended: bool) -> Any:
         if suspended:
             await asyncio.sleep(0)
@@ -528,7 +531,7 @@ def test_an_abandoned_async_generator_is_closed_by_the_loop(world: Any) -> None:
         for suspended in (False, True):
             assert await world.start(abandon, suspended) == 1
         gc.collect()
-        await world.turns()
+        await world.turns(20)
         assert sorted(closed) == ["closed", "dropped", "dropped"]
 
     world.run(main)
@@ -572,7 +575,7 @@ def _nothing_on_a_thread(_: int) -> None:
 def test_other_tasks_of_the_loop_get_their_turns_among_many_ready_runs(
     runs_only: Any, work: Callable[[int], Any], awaited: str
 ) -> None:
-    runs = 100_000
+    runs = 100_000 if work is _nothing else 20_000
     ended: list[int] = []
 
     async def tick() -> None:

@@ -113,7 +113,7 @@ def test_timeouts_come_at_their_time() -> None:
         task_state = endless.submit()
         with pytest.raises(TimeoutError):
             await task_state
-        flow_state: Any = await waits_longer(return_state=True)  # type: ignore[call-arg]  # pyright: ignore
+        flow_state: Any = await waits_longer(return_state=True)
         return [task_state.state.name, flow_state.name]
 
     with virtual_clock() as clock:
@@ -127,7 +127,7 @@ def test_the_timeout_of_a_sync_flow_interrupts_its_waits() -> None:
         return rest.submit(7200).result()
 
     with virtual_clock() as clock:
-        state: Any = impatient(return_state=True)  # type: ignore[call-arg]  # pyright: ignore
+        state: Any = impatient(return_state=True)
         assert state.name == "TimedOut"
         assert clock.elapsed == 3600
 

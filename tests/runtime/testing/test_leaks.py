@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import pytest
 
@@ -19,7 +19,7 @@ from upwell.testing import LeakError, no_leaks
 
 
 @contextlib.contextmanager
-def leak(words: str) -> Iterator[None]:
+def leak(words: str) -> Generator[None]:
     with pytest.raises(LeakError, match=words), no_leaks(patience_seconds=0.05):
         yield
 
@@ -88,7 +88,7 @@ def test_an_open_file_is_a_leak() -> None:
 def test_a_changed_signal_handler_is_a_leak() -> None:
     before = signal.getsignal(signal.SIGUSR1)
     with leak("signal SIGUSR1 is handled by"):
-        signal.signal(signal.SIGUSR1, lambda *_: None)
+        signal.signal(signal.SIGUSR1, lambda number, frame: None)
     signal.signal(signal.SIGUSR1, before)
 
 

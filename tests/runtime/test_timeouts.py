@@ -1,0 +1,458 @@
+"""Timeouts: they interrupt, wherever the code runs; a timeout of the user's own code stays the user's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from upwell import flow, task
+from upwell.core.errors import ConfigurationError, FlowRunTimeoutError, RunTimeoutError, TaskRunTimeoutError
+from upwell.testing import run_virtual, virtual_clock
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+SOON = 0.02
+"""Seconds: the timeout of code that really blocks, which no clock but the machine's can interrupt."""
+
+
+def spin() -> None:
+    """Block for long, one bytecode at a time."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        pass
+
+
+def assert_timed_out(state: Any, seconds: float, kind: str = "Task") -> None:
+    assert state.name == "TimedOut"
+    assert state.is_failed()
+    assert state.message == f"{kind} run exceeded timeout of {seconds} second(s)"
+    error = state.result(raise_on_failure=False)
+    assert isinstance(error, TaskRunTimeoutError if kind == "Task" else FlowRunTimeoutError)
+    assert isinstance(error, TimeoutError)
+    assert isinstance(error, RunTimeoutError)
+
+
+# --- coroutines -------------------------------------------------------------------------------------------------------
+
+
+@task(timeout_seconds=10)
+async def sleeps(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "in time"
+
+
+@pytest.mark.parametrize("way", ["call", "submit", "map"])
+def test_a_coroutine_is_cancelled_when_its_time_is_up(way: str) -> None:
+    async def start(seconds: float) -> Any:
+        if way == "call":
+            return await sleeps(seconds, return_state=True)
+        if way == "submit":
+            return await sleeps.submit(seconds, return_state=True)  # type: ignore[misc]  # a state to be awaited
+        return (await sleeps.map([seconds], return_state=True))[0]
+
+    with virtual_clock() as clock:
+        assert_timed_out(clock.run(start(60)), 10.0)
+        assert clock.elapsed == pytest.approx(10, abs=0.01)
+        assert clock.run(start(9)).result() == "in time"
+
+
+def test_a_stream_raises_the_timeout() -> None:
+    async def main() -> None:
+        with pytest.raises(TaskRunTimeoutError):
+            async for _ in sleeps.stream([60]):
+                pass
+
+    run_virtual(main())
+
+
+def test_the_code_sees_its_cancellation_and_may_clean_up() -> None:
+    seen: list[str] = []
+
+    @task(timeout_seconds=1)
+    async def tidy() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+        finally:
+            seen.append("finally")
+
+    async def main() -> None:
+        with pytest.raises(TaskRunTimeoutError):
+            await tidy.submit()
+
+    run_virtual(main())
+    assert seen == ["cancelled", "finally"]
+
+
+def test_a_timeout_is_of_one_attempt_and_is_tried_again() -> None:
+    attempts: list[int] = []
+
+    @task(timeout_seconds=1, retries=2, retry_delay_seconds=10)
+    async def slow_at_first() -> int:
+        attempts.append(1)
+        await asyncio.sleep(60 if len(attempts) < 3 else 0.5)
+        return len(attempts)
+
+    async def main() -> tuple[int, int]:
+        submitted: int = await slow_at_first.submit()
+        attempts.clear()
+        return submitted, await slow_at_first()
+
+    with virtual_clock() as clock:
+        assert clock.run(main()) == (3, 3)
+        assert clock.elapsed == pytest.approx(2 * (1 + 10 + 1 + 10 + 0.5), abs=0.01)
+
+
+@pytest.mark.parametrize("way", ["call", "submit"])
+def test_a_timeout_error_of_the_users_own_stays_the_users(way: str) -> None:
+    @task(timeout_seconds=60)
+    async def own() -> None:
+        async with asyncio.timeout(1):
+            await asyncio.sleep(30)
+
+    @task(timeout_seconds=60)
+    async def raised() -> None:
+        raise TimeoutError("mine")
+
+    @task(timeout_seconds=60)
+    def raised_sync() -> None:
+        raise TimeoutError("mine")
+
+    @flow(timeout_seconds=60)
+    async def raised_in_flow() -> None:
+        raise TimeoutError("mine")
+
+    async def main() -> None:
+        for it in (own, raised, raised_sync):
+            state: Any = it.submit(return_state=True) if way == "submit" else it(return_state=True)
+            if asyncio.iscoroutine(state):
+                state = await state
+            assert state.name == "Failed"
+            assert type(state.result(raise_on_failure=False)) is TimeoutError
+        state = await raised_in_flow(return_state=True)
+        assert state.name == "Failed"
+        assert type(state.result(raise_on_failure=False)) is TimeoutError
+
+    run_virtual(main())
+
+
+def test_waiting_for_an_upstream_a_place_or_a_retry_takes_no_time_of_the_run() -> None:
+    @task
+    async def first() -> int:
+        await asyncio.sleep(60)
+        return 1
+
+    @task(timeout_seconds=1)
+    async def quick(x: Any) -> Any:
+        await asyncio.sleep(0.6)
+        return x
+
+    @flow
+    async def around() -> Any:
+        return await quick.submit(first.submit()), await quick.map([1, 2, 3], max_at_once=1)
+
+    assert run_virtual(around()) == (1, [1, 2, 3])
+
+
+def test_a_run_that_ends_at_the_same_time_as_its_timeout_has_one_end(run: Run) -> None:
+    @task(timeout_seconds=0.002)
+    async def close_call(seconds: float) -> str:
+        await asyncio.sleep(seconds)
+        return "in time"
+
+    async def main() -> None:
+        states: Any = await close_call.map([0.0015, 0.002, 0.0025] * 5, return_state=True)  # type: ignore[misc]
+        assert {state.name for state in states} <= {"Completed", "TimedOut"}
+
+    run(main())
+
+
+# --- sync code ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(0)  # pytest-timeout would take the alarm
+def test_a_direct_call_is_interrupted_in_the_main_thread() -> None:
+    @task(timeout_seconds=SOON)
+    def spins() -> None:
+        spin()
+
+    @task(timeout_seconds=SOON)
+    def blocks() -> None:
+        time.sleep(5)
+
+    begun = time.monotonic()
+    assert_timed_out(spins(return_state=True), SOON)
+    assert_timed_out(blocks(return_state=True), SOON)
+    with pytest.raises(TaskRunTimeoutError):
+        spins()
+    assert time.monotonic() - begun < 2
+
+
+def test_a_direct_call_is_interrupted_in_another_thread() -> None:
+    @task(timeout_seconds=SOON)
+    def spins() -> None:
+        spin()
+
+    states: list[Any] = []
+    thread = threading.Thread(target=lambda: states.append(spins(return_state=True)))
+    thread.start()
+    thread.join(5)
+    assert_timed_out(states[0], SOON)
+
+
+@pytest.mark.parametrize("runner", ["concurrent", "threads", "sequential"])
+def test_a_submitted_sync_task_is_interrupted_in_its_thread(runner: str) -> None:
+    reached: list[str] = []
+
+    @task(timeout_seconds=SOON)
+    def spins() -> None:
+        try:
+            spin()
+        finally:
+            reached.append("finally")
+        reached.append("after")
+
+    @task
+    def fine() -> str:
+        return "fine"
+
+    @flow(task_runner=runner)
+    def around() -> None:
+        state: Any = spins.submit(return_state=True)
+        assert_timed_out(state, SOON)
+        assert fine.submit().result() == "fine"
+
+    around()
+    assert reached == ["finally"]
+
+
+@pytest.mark.parametrize("runner", ["threads"])
+def test_a_coroutine_in_a_workers_thread_is_cancelled(runner: str) -> None:
+    seen: list[str] = []
+
+    @task(timeout_seconds=SOON)
+    async def sleeps_there() -> None:
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    @flow(task_runner=runner)
+    def around() -> None:
+        state: Any = sleeps_there.submit(return_state=True)
+        assert_timed_out(state, SOON)
+
+    around()
+    assert seen == ["cancelled"]
+
+
+def test_a_thread_that_does_not_react_is_abandoned_said_so_and_replaced(caplog: pytest.LogCaptureFixture) -> None:
+    from upwell.task_runners import ThreadPoolTaskRunner
+
+    gate = threading.Lock()
+    gate.acquire()
+
+    @task(timeout_seconds=SOON)
+    def stuck() -> None:
+        gate.acquire()
+
+    @task
+    def fine(x: int) -> int:
+        return x
+
+    @flow(task_runner=ThreadPoolTaskRunner(1))
+    def around() -> list[int]:
+        state: Any = stuck.submit(return_state=True)
+        assert_timed_out(state, SOON)
+        return fine.map(range(3)).result()
+
+    try:
+        assert around() == [0, 1, 2]
+    finally:
+        gate.release()
+    assert any("abandoned" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+
+
+def test_a_timeout_that_is_not_reached_leaves_no_trace(run: Run) -> None:
+    @task(timeout_seconds=30)
+    def quick(x: int) -> int:
+        return x
+
+    @task(timeout_seconds=30)
+    async def quick_later(x: int) -> int:
+        return x
+
+    @flow(timeout_seconds=30)
+    async def around() -> Any:
+        return quick(1), await quick_later(2), await quick.map(range(20)), await quick_later.map(range(20))
+
+    assert run(around()) == (1, 2, list(range(20)), list(range(20)))
+    assert quick(4) == 4
+
+
+# --- flows --------------------------------------------------------------------------------------------------------
+
+
+def test_an_async_flow_is_cancelled_with_what_it_started() -> None:
+    futures: list[Any] = []
+
+    @task
+    async def long() -> None:
+        await asyncio.sleep(1000)
+
+    @flow(timeout_seconds=10)
+    async def slow() -> None:
+        futures.append(long.submit())
+        await asyncio.sleep(60)
+
+    with virtual_clock() as clock:
+        assert_timed_out(clock.run(slow(return_state=True)), 10.0, "Flow")
+        assert clock.elapsed == pytest.approx(10, abs=0.01)
+        assert futures[0].state.is_cancelled()
+        assert "exceeded timeout" in futures[0].state.message
+        with pytest.raises(FlowRunTimeoutError):
+            clock.run(slow())
+
+
+@pytest.mark.timeout(0)  # pytest-timeout would take the alarm
+def test_a_sync_flow_is_interrupted_with_what_it_started() -> None:
+    futures: list[Any] = []
+
+    @task
+    async def long() -> None:
+        await asyncio.sleep(1000)
+
+    @flow(timeout_seconds=SOON)
+    def spins() -> None:
+        futures.append(long.submit())
+        spin()
+
+    @flow(timeout_seconds=SOON)
+    def waits() -> None:
+        futures.append(long.submit())
+        futures[-1].result()
+
+    for slow in (spins, waits):
+        assert_timed_out(slow(return_state=True), SOON, "Flow")
+    assert [future.state.name for future in futures] == ["Cancelled", "Cancelled"]
+
+
+def test_a_waiting_sync_flow_is_interrupted_by_a_virtual_clock_too() -> None:
+    @task
+    async def long() -> None:
+        await asyncio.sleep(1000)
+
+    @flow(timeout_seconds=60)
+    def waits() -> None:
+        long.submit().result()
+
+    with virtual_clock() as clock:
+        assert_timed_out(waits(return_state=True), 60.0, "Flow")
+        assert clock.elapsed == pytest.approx(60, abs=0.1)
+
+
+def test_a_sync_flow_in_another_thread_is_interrupted_while_it_runs_and_while_it_waits() -> None:
+    @task
+    async def long() -> None:
+        await asyncio.sleep(1)
+
+    @flow(timeout_seconds=SOON)
+    def spins() -> None:
+        spin()
+
+    @flow(timeout_seconds=SOON)
+    def waits() -> None:
+        long.submit().result()
+
+    for slow in (spins, waits):
+        states: list[Any] = []
+        thread = threading.Thread(target=lambda slow=slow: states.append(slow(return_state=True)))  # type: ignore[misc]
+        begun = time.monotonic()
+        thread.start()
+        thread.join(5)
+        assert time.monotonic() - begun < 0.9
+        assert_timed_out(states[0], SOON, "Flow")
+
+
+def test_two_timeouts_in_another_thread_each_end_their_own() -> None:
+    @task(timeout_seconds=5)
+    def inner() -> None:
+        spin()
+
+    @flow(timeout_seconds=SOON)
+    def outer() -> None:
+        inner()
+
+    states: list[Any] = []
+    thread = threading.Thread(target=lambda: states.append(outer(return_state=True)))
+    thread.start()
+    thread.join(8)
+    assert_timed_out(states[0], SOON, "Flow")
+
+
+def test_a_submitted_flow_has_its_timeout() -> None:
+    @flow(timeout_seconds=10)
+    async def slow() -> None:
+        await asyncio.sleep(60)
+
+    @flow
+    async def outer() -> Any:
+        state: Any = await slow.submit(return_state=True)  # type: ignore[misc]  # a state to be awaited
+        return [state]
+
+    with virtual_clock() as clock:
+        state = clock.run(outer(return_state=True))
+        assert clock.elapsed == pytest.approx(10, abs=0.01)
+    assert not state.is_completed()
+
+
+@pytest.mark.timeout(0)  # pytest-timeout would take the alarm
+def test_a_timeout_around_a_timeout_ends_first_if_it_is_shorter() -> None:
+    @task(timeout_seconds=5)
+    def inner() -> None:
+        spin()
+
+    @flow(timeout_seconds=SOON)
+    def outer() -> None:
+        inner()
+
+    begun = time.monotonic()
+    assert_timed_out(outer(return_state=True), SOON, "Flow")
+    assert time.monotonic() - begun < 2
+
+    @task(timeout_seconds=SOON)
+    def short() -> None:
+        spin()
+
+    @flow(timeout_seconds=5)
+    def long_around() -> str:
+        return short(return_state=True).name
+
+    assert long_around() == "TimedOut"
+
+
+# --- what is refused and what is logged ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(0, ConfigurationError), (-1, ConfigurationError), ("1", TypeError)])
+def test_a_timeout_that_makes_no_sense_is_refused_at_decoration(seconds: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="timeout_seconds"):
+        task(timeout_seconds=seconds)(spin)
+    with pytest.raises(error, match="timeout_seconds"):
+        flow(timeout_seconds=seconds)(spin)
+
+
+def test_a_timeout_is_logged_at_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        await sleeps.submit(60, return_state=True)  # type: ignore[misc]  # a state to be awaited
+
+    run_virtual(main())
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "Task run exceeded timeout of 10.0 second(s)" in errors
