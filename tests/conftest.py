@@ -17,8 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    TaskRunnerConformance.graphs = config.getoption("--graphs")
-    TaskRunnerConformance.first_seed = config.getoption("--first-seed")
+    TaskRunnerConformance.graphs = config.option.graphs
+    TaskRunnerConformance.first_seed = config.option.first_seed
 
 
 @pytest.fixture(autouse=True)

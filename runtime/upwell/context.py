@@ -28,9 +28,9 @@ class FlowRunContext(Struct, frozen=True):
     def get() -> FlowRunContext | None:
         """The context here; None outside of flow runs."""
         scope = CURRENT_SCOPE.get()
-        if scope is None or scope.flow_run is None:
+        if scope is None or not isinstance(scope.flow_run, FlowRun):
             return None
-        run: FlowRun = scope.flow_run
+        run = scope.flow_run
         return FlowRunContext(run.definition.face, run, run.parameters)
 
 

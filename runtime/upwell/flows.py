@@ -136,6 +136,10 @@ class Flow(Generic[P, R]):
             return BoundFlow(self, owner if owner is not None else type(instance))
         return self if instance is None else BoundFlow(self, instance)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its function and options: the copy is made again where it is needed, in another process."""
+        return (functools.partial(Flow, **self._keywords), (self._descriptor or self.fn,))
+
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
 

@@ -120,7 +120,8 @@ class _FlowRunHere:
     @property
     def _run(self) -> FlowRun | None:
         scope = CURRENT_SCOPE.get()
-        return cast("FlowRun | None", scope.flow_run) if scope is not None else None
+        run = scope.flow_run if scope is not None else None
+        return run if isinstance(run, FlowRun) else None
 
     @property
     def id(self) -> UUID | None:

@@ -17,7 +17,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, cast
 
 from upwell.core import packing
-from upwell.core.packing import DeserializationError, SerializationError
+from upwell.core.errors import SerializationError
+from upwell.core.packing import DeserializationError
 
 __all__ = [
     "CompressedJSONSerializer",

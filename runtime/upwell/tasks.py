@@ -199,6 +199,10 @@ class Task(Generic[P, R]):
             return BoundTask(self, owner if owner is not None else type(instance))
         return self if instance is None else BoundTask(self, instance)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """By its function and options: the copy is made again where it is needed, in another process."""
+        return (functools.partial(Task, **self._keywords), (self._descriptor or self.fn,))
+
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
 

@@ -15,7 +15,7 @@ try:
 except ImportError:  # not on this platform
     uvloop = None  # type: ignore[assignment]  # said by `is None`
 
-PATIENCE_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 2.0
 """What has not ended by then never will."""
 
 

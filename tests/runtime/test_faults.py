@@ -99,9 +99,9 @@ def place(request: pytest.FixtureRequest) -> Any:
     return PLACES[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def fresh_portal() -> Iterator[None]:
-    """For what can damage the loop beside sync code."""
+    """What one test does to the loop beside sync code, the next one shall not see."""
     yield
     close_portal()
 
@@ -109,7 +109,6 @@ def fresh_portal() -> Iterator[None]:
 # --- BaseExceptions ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("fresh_portal")
 @pytest.mark.parametrize("kind", BASE_EXCEPTIONS)
 def test_a_base_exception_in_a_task_ends_it_and_hurts_nobody_else(ends: Ends, place: Any, kind: Any) -> None:
     state = ends(place(), kind("boom"))
@@ -120,7 +119,6 @@ def test_a_base_exception_in_a_task_ends_it_and_hurts_nobody_else(ends: Ends, pl
     assert ends(_submitted(count.fn), 1).data == 2
 
 
-@pytest.mark.usefixtures("fresh_portal")
 @pytest.mark.parametrize("kind", BASE_EXCEPTIONS)
 def test_a_base_exception_in_a_flow_ends_it_and_rises(ends: Ends, kind: Any) -> None:
     error = kind("boom")
@@ -446,7 +444,6 @@ def test_user_code_that_closes_the_running_loop_fails_with_its_own_error(ends: E
     assert ends(_submitted(acount.fn), 1).data == 2
 
 
-@pytest.mark.usefixtures("fresh_portal")
 def test_user_code_that_stops_the_loop_beside_sync_code_does_not_stop_the_flow(ends: Ends) -> None:
     async def stop() -> None:
         asyncio.get_running_loop().stop()

@@ -173,7 +173,7 @@ class ProcessPoolTaskRunner:
         group = _group_of(attempt)
         if self._last_use is not None and self._last_use[0] is group:
             return self._last_use[1]
-        log_prints = bool(attempt.facts().get("log_prints"))
+        log_prints = attempt.logs_prints
         key = (attempt.fn, attempt.timeout_seconds is not None, log_prints)
         use = self._uses.get(key)
         if use is None:
@@ -294,8 +294,8 @@ class ProcessPoolTaskRunner:
 
 
 def _group_of(attempt: Attempt) -> object:
-    """The same for attempts that share their function and options: runs of one map share their call."""
-    return getattr(attempt, "call", attempt)
+    """The same for attempts that share their function and options."""
+    return attempt.group
 
 
 def _end(workers: list[Worker], launcher: Launcher) -> None:

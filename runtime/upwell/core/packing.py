@@ -20,6 +20,7 @@ from typing import Any, cast
 
 import msgspec
 
+from upwell.core.errors import SerializationError
 from upwell.core.packing_classes import CLASS_KINDS, class_kind
 from upwell.core.packing_kinds import (
     BIG_INT,
@@ -45,10 +46,6 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _all_scalars = _SCALARS.issuperset
 _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class SerializationError(Exception):
-    """A value cannot be written; the message names the part that cannot, and what to do."""
 
 
 class DeserializationError(SerializationError):

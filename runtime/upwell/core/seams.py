@@ -38,6 +38,16 @@ class Attempt(Protocol):
         """How long the attempt may take."""
         ...
 
+    @property
+    def group(self) -> object:
+        """The same object for attempts that share their function and options, such as those of one map."""
+        ...
+
+    @property
+    def logs_prints(self) -> bool:
+        """Whether what it prints belongs to its log."""
+        ...
+
     def new_context(self) -> Context:
         """A context of this attempt's own, inherited from the submitter's."""
         ...

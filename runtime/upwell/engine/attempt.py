@@ -85,10 +85,15 @@ def execute_here(run: RunFuture[Any]) -> Outcome:
 
 def outcome_of(error: BaseException) -> Outcome:
     """What an exception that left a user's function means. Drops the engine's own frames from its traceback."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("upwell.engine."):
+    trace = users = error.__traceback__
+    while trace is not None:
+        module = trace.tb_frame.f_globals.get("__name__", "")
         trace = trace.tb_next
-    error.__traceback__ = trace
+        if module.startswith("upwell.engine."):
+            users = trace
+        elif not module.startswith("asyncio."):
+            break
+    error.__traceback__ = users
     if isinstance(error, TaskRunTimeoutError):
         return Outcome(TIMED_OUT, error)
     if isinstance(error, asyncio.CancelledError):

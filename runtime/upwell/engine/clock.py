@@ -6,9 +6,15 @@ import asyncio
 import datetime as dt
 import threading
 import time as system
-from typing import Any
+from typing import Any, Final
 
 from upwell.core.seams import Clock, Lock
+
+INTERRUPTIBLE = threading.local()
+"""`depth` above zero: this thread's code may be interrupted by another thread, so it must not block for long."""
+
+SLICE_SECONDS: Final = 0.05
+"""How long such a thread blocks before it lets itself be interrupted."""
 
 
 class SystemClock:
@@ -19,7 +25,15 @@ class SystemClock:
 
     def wait(self, lock: Lock, seconds: float | None = None) -> bool:
         """Block this thread until it has the lock, for at most so many seconds; whether it has."""
-        return lock.acquire(timeout=-1 if seconds is None else max(seconds, 0))
+        if not getattr(INTERRUPTIBLE, "depth", 0):
+            return lock.acquire(timeout=-1 if seconds is None else max(seconds, 0))
+        end = None if seconds is None else system.monotonic() + seconds
+        while True:  # an exception raised in this thread is seen between two bytecodes only
+            left = SLICE_SECONDS if end is None else min(SLICE_SECONDS, end - system.monotonic())
+            if lock.acquire(timeout=max(left, 0)):
+                return True
+            if end is not None and system.monotonic() >= end:
+                return False
 
     def interrupting(self, seconds: float, kind: type[BaseException]) -> None:
         """Machine time interrupts code by a signal or a watchdog, not through this clock."""

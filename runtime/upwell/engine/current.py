@@ -66,7 +66,14 @@ def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
 
 def _scope_outside() -> Scope:
     loop = _running_loop()
-    return engine_of(loop).scope if loop is not None else OUTSIDE
+    return engine_of(loop).scope if loop is not None else portal_engine().scope
+
+
+def scope_of_direct_call() -> Scope:
+    """The same for a direct call, which needs no engine of its own: outside of everything it opens none."""
+    if CURRENT_SCOPE.get() is None and CURRENT_ENGINE.get() is None and _running_loop() is None:
+        return OUTSIDE
+    return current_scope()
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -135,8 +142,9 @@ class Portal:
         asyncio.set_event_loop(self.loop)
         self.engine = Engine(self.loop, *self._options)
         thresholds = gc.get_threshold()
-        if settings().gc_threshold:
-            gc.set_threshold(settings().gc_threshold, *thresholds[1:])
+        raised = settings().gc_threshold
+        if raised:
+            gc.set_threshold(raised, *thresholds[1:])
         self._executor = ThreadPoolExecutor(thread_name_prefix="upwell-hooks")
         self.loop.set_default_executor(self._executor)  # ours: the loop's own cannot be ended at interpreter exit
         self.loop.call_soon(self._begun.set)
@@ -199,12 +207,5 @@ def close_portal() -> None:
         closing.close()
 
 
-class _Outside(Scope):
-    """The scope of what is started without a flow, a runtime or a loop: the current portal's."""
-
-    @property
-    def engine(self) -> Any:  # type: ignore[override]  # asked anew each time: portals come and go
-        return portal_engine()
-
-
-OUTSIDE: Final = _Outside(portal_engine, "the process")
+OUTSIDE: Final = Scope(portal_engine, "the process")
+"""The scope of direct calls outside of flows, runtimes and loops."""

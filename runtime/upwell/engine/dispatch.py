@@ -183,7 +183,7 @@ class Dispatcher:
                     or getrefcount(task) > kept
                     or getweakrefcount(task) > kept_weakly
                     or task.cancelling()
-                    or task._callbacks  # type: ignore[attr-defined]
+                    or task._callbacks
                     or task.get_name() is not TASK_NAME
                 ):
                     _leave_task(loop, task)
@@ -233,7 +233,7 @@ class Dispatcher:
             and getrefcount(task) <= getrefcount(sample.task) + 1  # the local name here
             and getweakrefcount(task) <= getweakrefcount(sample.task)
             and not task.cancelling()
-            and not task._callbacks  # type: ignore[attr-defined]
+            and not task._callbacks
             and task.get_name() is TASK_NAME
         )
 

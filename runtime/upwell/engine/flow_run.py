@@ -126,6 +126,14 @@ class FlowRun:
         return f"<FlowRun {self.name!r} of {self.flow_name!r} {self.state}>"
 
 
+class EndedFlowRun(NamedTuple):
+    """What runs remember of the flow run that they belonged to. No more: they must not keep its result alive."""
+
+    id: UUID
+    name: str
+    flow_name: str
+
+
 class Ending(NamedTuple):
     """How a flow run ends: its final state, its value or exception, and what interrupted the caller, if anything."""
 
@@ -156,7 +164,7 @@ def _conclude(run: FlowRun, ending: Ending) -> Life[None]:
     yield from _hooks(run, state)
     run.move(state)
     _log_end(run)
-    run.scope.close()
+    run.scope.close(EndedFlowRun(run.id, run.name, run.flow_name))
 
 
 def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
@@ -181,7 +189,7 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
 def _prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
     """Wait for the futures among the arguments, bind and validate, and give the run its name."""
     definition = run.definition
-    upstream = dependencies_of(run.scope, [run.args, run.kwargs, wait_for])
+    upstream = dependencies_of(None, [run.args, run.kwargs, wait_for])
     if upstream:
         yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
         for future in upstream:
@@ -318,7 +326,7 @@ def why_interrupted(error: BaseException | None) -> str:
 
 def _ending_of_returned(run: FlowRun, value: Any) -> Ending:
     """The end of a flow run whose function returned."""
-    if isinstance(value, State):
+    if isinstance(value, State) and value.is_final():
         return Ending(Finish(value.type, value.name, value.message), value.data)
     states = _states_in(value)
     if states:
@@ -338,6 +346,8 @@ def _ending_of_returned(run: FlowRun, value: Any) -> Ending:
 
 def _states_in(value: Any) -> list[State]:
     """The states that a returned value stands for: of the futures in it, or the states that it lists."""
+    if isinstance(value, State):
+        return [value]
     if isinstance(value, list | tuple | set):
         items = list(cast("Iterable[Any]", value))
         if items and all(isinstance(item, State) for item in items):

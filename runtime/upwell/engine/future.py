@@ -93,7 +93,7 @@ class Call(Struct, gc=False, eq=False):
     unary: a run's `item` is its only argument; else it is the tuple of its positional arguments.
     row_names: which keyword arguments differ by run; their values stand at the end of `item`.
     plain: nothing is to be done when a run of it completes: it may take the shortest path to its end.
-    direct: a run whose upstream has ended is ready for the loop: no gate, no runner stands between.
+    direct: a run whose upstream has ended is ready: no gate and no prelude stands between.
     straight: the same, and its runs have no upstream.
     attempt: makes the coroutine of one attempt, for runs on the loop.
     gates: the limits that a run passes, in order, before it starts.
@@ -123,11 +123,19 @@ class Call(Struct, gc=False, eq=False):
     runner: Any = None
     has_prelude: bool = False
     failed: int = 0
+    parent_id: Any = None
     on_end: Any = None
+
+    def let_go(self) -> None:
+        """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""
+        self.context = self.kwargs = None
+        if self.parent is not None:
+            self.parent_id = self.parent.task_run_id
+            self.parent = None
 
     def run_ended(self) -> None:
         """The last run of this call has ended: let go of what they shared."""
-        self.context = self.kwargs = None
+        self.let_go()
         if self.on_end is not None:
             self.on_end()
         self.scope.call_ended()
@@ -389,6 +397,14 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         context.run(CURRENT_RUN.set, self)
         return context
 
+    @property
+    def group(self) -> object:
+        return self.call
+
+    @property
+    def logs_prints(self) -> bool:
+        return prints_are_logged(self.call.definition.options.log_prints, self.call.context)
+
     def facts(self) -> dict[str, Any]:
         flow_run = self.call.scope.flow_run
         return {
@@ -400,7 +416,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             "flow_run_id": str(flow_run.id) if flow_run else None,
             "flow_run_name": flow_run.name if flow_run else None,
             "flow_name": flow_run.flow_name if flow_run else None,
-            "log_prints": prints_are_logged(self.call.definition.options.log_prints, self.call.context),
+            "log_prints": self.logs_prints,
         }
 
 

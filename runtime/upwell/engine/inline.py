@@ -15,7 +15,7 @@ from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state,
 from upwell.core.states import COMPLETED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
 from upwell.engine.clock import clock
-from upwell.engine.current import current_scope
+from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.interrupts import interrupted_after
 from upwell.engine.limits import PROCESS_LIMITS, NamedLimit, Ticket
@@ -38,7 +38,7 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     """
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
-    scope = current_scope()
+    scope = scope_of_direct_call()
     call = new_call(
         scope.series_of(definition), None, unary=False
     )  # never opened: its caller waits for it, so its scope need not
@@ -50,7 +50,7 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     run: Run = RunFuture(call, next(call.series.numbers), item, inline=True, looked=True)
     plain = FINDER.is_plain(args, kwargs)
     if not plain or wait_for is not None:
-        run.upstream = [*dependencies_of(scope, item), *dependencies_of(scope, wait_for)]
+        run.upstream = [*dependencies_of(None, item), *dependencies_of(None, wait_for)]
     return run
 
 
@@ -162,7 +162,10 @@ def _limits(run: Run) -> list[NamedLimit]:
     scope = run.call.scope
     known = getattr(scope.engine, "limits", PROCESS_LIMITS) if scope.has_engine else PROCESS_LIMITS
     found = (known.get(f"tag:{tag}") for tag in sorted(tags)) if known else ()
-    return [limit for limit in found if limit is not None]
+    limits = [limit for limit in found if limit is not None]
+    for limit in limits:
+        limit.check_that_it_lets_anybody_through()
+    return limits
 
 
 def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:

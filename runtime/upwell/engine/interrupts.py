@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from upwell.engine.clock import clock
+from upwell.engine.clock import INTERRUPTIBLE, clock
 
 KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT ended
 
@@ -95,28 +95,30 @@ def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Generator[N
 @contextmanager
 def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Generator[None, None, None]:
     thread_id = threading.get_ident()
+    kind: type[BaseException] = type("Interrupted", (Interrupted,), {})  # its own: timeouts may be nested
     lock = threading.Lock()
-    over = False
-    fired = False
+    over = fired = False
 
     def fire() -> None:
         nonlocal fired
         with lock:
             if not over:
                 fired = True
-                raise_in_thread(thread_id, Interrupted)
+                raise_in_thread(thread_id, kind)
 
     watchdog = threading.Timer(seconds, fire)
     watchdog.daemon = True
     watchdog.start()
+    INTERRUPTIBLE.depth = getattr(INTERRUPTIBLE, "depth", 0) + 1
     try:
         try:
             yield
         finally:
+            INTERRUPTIBLE.depth -= 1
             with lock:
                 over = True
             watchdog.cancel()
-    except Interrupted:
+    except kind:
         raise error() from None
     if fired:  # it came too late to hit anything inside: take it back, and say what is true
         clear_raise_in_thread(thread_id)
@@ -165,7 +167,13 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is on_ctrl_c:
-            signal.signal(signal.SIGINT, previous)
+            signal.signal(signal.SIGINT, signal.default_int_handler if _is_over(previous) else previous)
+
+
+def _is_over(handler: Any) -> bool:
+    """Whether this is the handler of an `asyncio.run` that has ended."""
+    main_task = handler.keywords.get("main_task") if isinstance(handler, functools.partial) else None  # pyright: ignore
+    return main_task is not None and main_task.done()
 
 
 def ctrl_c_was_pressed() -> bool:

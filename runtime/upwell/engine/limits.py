@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from upwell.core.errors import ConfigurationError
+from upwell.core.errors import ConcurrencySlotAcquisitionError, ConfigurationError
 from upwell.core.limits import LeakyBucket, Slots
 from upwell.engine.clock import clock
 
@@ -71,6 +71,13 @@ class NamedLimit:
                 return self._bucket.reserve(ticket.slots, clock().time())
             ticket.granted = self._slots.take(ticket, ticket.slots)
             return 0.0 if ticket.granted else None
+
+    def check_that_it_lets_anybody_through(self) -> None:
+        """Raises ConcurrencySlotAcquisitionError if the limit is zero: nobody would ever be let through."""
+        if self.active and not self.limit:
+            raise ConcurrencySlotAcquisitionError(
+                f"The limit {self.name!r} is 0, so nothing that it bounds may run; raise it with set_limit."
+            )
 
     def give_back(self, ticket: Ticket) -> None:
         """The slots are not used any more. Slots that decay come back with time alone."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
 
 from upwell.core.errors import CancelledRun, InternalError
@@ -23,6 +23,9 @@ from upwell.engine.logs import task_run_logger
 from upwell.engine.settle import complete
 
 Run = RunFuture[Any]
+
+SLICE_SECONDS: Final = 0.002
+LOOK_AT_CLOCK_EVERY: Final = 64
 
 OPEN: WeakSet[Remote] = WeakSet()
 """All that are in use in this process."""
@@ -47,9 +50,9 @@ class Remote:
         self._refuse = refuse
         self._post = post
         self._later = later
-        self._waiting: deque[Run] = deque()
+        self._waiting: list[Run] = []
         self._flush_due = False
-        self._under_way: dict[Run, int] = {}
+        self._under_way: set[Run] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}
         self._reports: deque[tuple[Run, Outcome]] = deque()
         self._report_due = False
@@ -61,25 +64,36 @@ class Remote:
     def push(self, run: Run) -> None:
         """This run is ready."""
         self._waiting.append(run)
+        self._flush_soon()
+
+    def push_many(self, runs: Sequence[Run]) -> None:
+        """These runs are ready."""
+        self._waiting.extend(runs)
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
         if not self._flush_due:
             self._flush_due = True
             self._later(self._flush)
 
     def _flush(self) -> None:
         self._flush_due = False
+        waiting, self._waiting = self._waiting, []
         batch: list[Run] = []
-        while self._waiting:
-            run = self._waiting.popleft()
+        call = None
+        for run in waiting:
             if run.done:
                 continue
-            scope = run.call.scope
-            if scope.stop_reason is not None:
+            if run.call is not call:
+                call = run.call
+                stopped, live = call.scope.stop_reason is not None, call.scope.live
+            if stopped:
                 self._refuse(run)
                 continue
             run.run_count += 1
-            self._under_way[run] = run.run_count
-            scope.live.add(run)
+            live.add(run)
             batch.append(run)
+        self._under_way.update(batch)
         if batch:
             try:
                 self.runner.start(batch)
@@ -146,15 +160,17 @@ class Remote:
 
     def _take_reports(self) -> None:
         self._report_due = False
-        reports = self._reports
-        under_way = self._under_way
+        reports, under_way, timers = self._reports, self._under_way, self._timers
         now = clock().time()
+        slice_end = now + SLICE_SECONDS
+        settled = 0
         while reports:
             run, outcome = reports.popleft()
-            if under_way.pop(run, None) is None:
+            try:
+                under_way.remove(run)
+            except KeyError:
                 continue  # a second report of an attempt that was given up
-            timer = self._timers.pop(run, None)
-            if timer is not None:
+            if timers and (timer := timers.pop(run, None)) is not None:
                 timer.cancel()
             call = run.call
             call.scope.live.discard(run)
@@ -164,6 +180,12 @@ class Remote:
                 complete(run, outcome.value, outcome.ended or now)
             else:
                 self._settle(run, outcome, outcome.ended or now)
+            settled += 1
+            if not settled % LOOK_AT_CLOCK_EVERY and clock().time() >= slice_end:
+                break
+        if reports and not self._report_due:  # the loop gets its turn, however many have ended
+            self._report_due = True
+            self._post(self._take_reports)
 
     def _start_timer(self, run: Run) -> None:
         seconds = run.timeout_seconds

@@ -131,7 +131,10 @@ class Engine(EngineSeam):
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
         elif call.straight:
-            self.dispatcher.extend(runs)
+            if call.runner is None:
+                self.dispatcher.extend(runs)
+            else:
+                self.remote(call.runner).push_many(runs)
         else:
             for run in runs:
                 self._admit(run)
@@ -189,7 +192,7 @@ class Engine(EngineSeam):
         run.call.scope.live.discard(run)
         run.upstream = None
         run.item = resolved(run.item)
-        if run.call.direct:
+        if run.call.direct and run.call.runner is None:
             self.dispatcher.push(run)
         else:
             self._pass_gates(run)
@@ -278,6 +281,7 @@ class Engine(EngineSeam):
             name = f"tag:{tag}"
             limit = self.limits.get(name)
             if limit is not None:
+                limit.check_that_it_lets_anybody_through()
                 gates.append(self._limit_gates.setdefault(name, LimitGate(limit)))
         return gates
 
@@ -296,9 +300,7 @@ class Engine(EngineSeam):
         self.settlement.cancel_retry(run)
         if run.gates_held < len(run.call.gates):
             run.call.gates[run.gates_held].forget(run)
-        if run.gates_held:
-            self._leave_gates(run)
-        finish(run, StateType.CANCELLED, None, reason, None, clock().time())
+        self.settlement.cancel(run, reason)
 
     async def close(self, reason: str = "The runtime was closed.") -> None:
         """Stop what is under way and end the workers, however often this is cancelled; may be called twice."""

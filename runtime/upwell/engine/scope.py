@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 
+MOST_SERIES: Final = 10_000
+"""How many tasks a scope numbers; beyond that the oldest begin again at 0."""
+
 MOST_NAMES: Final = 5
 """How many runs a message names before it only counts them."""
 
@@ -178,6 +181,8 @@ class Scope:
         """The series that numbers this task's runs here."""
         series = self.series.get(definition)
         if series is None:
+            if len(self.series) >= MOST_SERIES:  # a service that makes tasks without end
+                self.series.pop(next(iter(self.series)), None)
             fresh = Series(definition, self, random.getrandbits(RANDOM_BITS), counting())
             series = self.series.setdefault(definition, fresh)
         return series
@@ -224,9 +229,11 @@ class Scope:
         """The runs that ended badly and whose outcome nobody asked for, in the order they ended."""
         return [run for run in self.failed if not run.looked]
 
-    def close(self) -> None:
-        """Let go of everything; what is submitted later is refused."""
+    def close(self, flow_run: Any = None) -> None:
+        """Let go of everything; what is submitted later is refused. flow_run: what to remember of it."""
         self.ended = True
+        self.flow_run = flow_run
+        self.parent = self.holder = None
         self.series = {}
         self.failed = []
         self.live = set()

@@ -26,6 +26,8 @@ def complete(run: Run, value: Any, now: float) -> None:
     run.item = None
     run.value = value
     run.ended = now
+    if run.run_count > 1:
+        run.state_name = run.message = None  # those of the attempt that failed
     run.status = _COMPLETED
     run.done = True
     if run.watchers:
@@ -51,7 +53,8 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     scope = run.call.scope
     scope.live.discard(run)
     if kind is FAILED or kind is PENDING or kind is StateType.CRASHED:
-        scope.failed.append(run)
+        if scope.flow_run is not None:  # nobody asks a runtime's own scope, which lives long
+            scope.failed.append(run)
         run.call.failed += 1
     elif kind is StateType.CANCELLED:
         scope.note_cancelled(run)
@@ -61,6 +64,8 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     run.call.open -= 1
     if not run.call.open:
         run.call.run_ended()
+    elif run.inline:
+        run.call.let_go()
 
 
 class Settlement:
@@ -106,10 +111,15 @@ class Settlement:
 
     def refuse(self, run: Run) -> None:
         """A run that has not begun and will not: its flow run is being stopped."""
+        self.cancel(run, run.call.scope.stop_reason or "Its runtime was closed.")
+
+    def cancel(self, run: Run, reason: str) -> None:
+        """Cancel a run whose code does not run now."""
         if run.gates_held:
             self._leave_gates(run)
-        reason = run.call.scope.stop_reason or "Its runtime was closed."
-        finish(run, StateType.CANCELLED, None, reason, None, clock().time())
+        if not run.done:
+            run.call.scope.live.discard(run)
+            self._conclude(run, Outcome(WAS_CANCELLED, None, reason), clock().time())
 
     def not_ready(self, run: Run, upstream_name: str, upstream_state: State) -> None:
         """A run whose upstream did not complete never begins."""

@@ -128,7 +128,7 @@ def new_call(
         call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
         call.plain = route.plain and not gates
         call.has_prelude = route.has_prelude
-        call.direct = call.straight = not gates and route.runner is None and not route.has_prelude
+        call.direct = call.straight = not gates and not route.has_prelude
     return call
 
 
@@ -194,9 +194,10 @@ def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for
     call.straight = False
 
 
-def dependencies_of(scope: Scope, value: Any) -> list[Any]:
+def dependencies_of(scope: Scope | None, value: Any) -> list[Any]:
     """What a run must wait for: the futures in a value; those whose failure is allowed, as a Dependency.
 
+    scope: where the waiting run is; None: its caller waits, and may wait for runs of any runtime.
     Being waited for counts as being looked at.
 
     Raises:
@@ -216,9 +217,9 @@ def dependencies_of(scope: Scope, value: Any) -> list[Any]:
     return futures
 
 
-def _check_dependency(scope: Scope, future: RunFuture[Any]) -> None:
+def _check_dependency(scope: Scope | None, future: RunFuture[Any]) -> None:
     future.looked = True
-    if not future.done and future.call.scope.engine is not scope.engine:
+    if scope is not None and not future.done and future.call.scope.engine is not scope.engine:
         raise ForeignFutureError(
             f"{future.name!r} belongs to another runtime and has not ended, so no run here can wait for it. "
             "Wait for its result first and pass that."
