@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ try:
 except ImportError:  # not on this platform
     uvloop = None  # type: ignore[assignment]  # said by `is None`
 
-PATIENCE_SECONDS: Final = 2.0
+PATIENCE_SECONDS: Final = 10.0
 """What has not ended by then never will."""
 
 
@@ -59,3 +60,11 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(main)
 
     return run_on_uvloop
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nothing is logged: thousands of failures would take longer to print than to happen."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from upwell import Runtime, flow, tags, task
-from upwell.concurrency import get_limit, remove_limit, set_limit
 from upwell.concurrency import asyncio as async_limits
+from upwell.concurrency import get_limit, remove_limit, set_limit
 from upwell.concurrency import sync as sync_limits
 from upwell.core.errors import (
     AcquireConcurrencySlotTimeoutError,
@@ -210,7 +210,9 @@ def test_a_wait_for_a_slot_may_time_out_and_takes_nothing() -> None:
 
     async def main() -> None:
         async with async_limits.concurrency("db"):
-            with pytest.raises(AcquireConcurrencySlotTimeoutError, match="'db' did not become free within 5 s") as caught:
+            with pytest.raises(
+                AcquireConcurrencySlotTimeoutError, match="'db' did not become free within 5 s"
+            ) as caught:
                 async with async_limits.concurrency(["api", "db"], timeout_seconds=5):
                     raise AssertionError("not let in")
             assert isinstance(caught.value, TimeoutError)
@@ -240,8 +242,9 @@ def test_an_unknown_limit_costs_nothing_unless_strict(run: Run) -> None:
     with sync_limits.concurrency("unknown"):
         pass
     sync_limits.rate_limit("unknown")
-    with pytest.raises(ConcurrencySlotAcquisitionError, match="no limit 'unknown'"), sync_limits.concurrency(
-        "unknown", strict=True
+    with (
+        pytest.raises(ConcurrencySlotAcquisitionError, match="no limit 'unknown'"),
+        sync_limits.concurrency("unknown", strict=True),
     ):
         pass
 
@@ -449,7 +452,7 @@ def test_a_run_that_waits_for_a_slot_says_for_which() -> None:
     assert run_virtual(around()) == ("AwaitingConcurrencySlot", "Waits for a slot of the limit 'tag:narrow'.")
 
 
-def test_a_tag_limit_of_zero_refuses_runs_with_the_tag() -> None:
+def test_a_tag_limit_of_zero_refuses_runs_with_the_tag(ends: Callable[..., Any]) -> None:
     set_limit("tag:narrow", 0)
 
     @task(tags=["narrow"])
@@ -464,7 +467,7 @@ def test_a_tag_limit_of_zero_refuses_runs_with_the_tag() -> None:
             never()
         return "refused"
 
-    assert around() == "refused"
+    assert ends(around) == "refused"
 
 
 def test_slots_of_cancelled_and_failed_runs_come_back() -> None:
@@ -489,7 +492,7 @@ def test_slots_of_cancelled_and_failed_runs_come_back() -> None:
 
 
 @pytest.mark.parametrize("runner", ["concurrent", "threads", "sequential"])
-def test_nested_waits_under_a_limit_of_one_do_not_deadlock(runner: str, run: Run) -> None:
+def test_nested_waits_under_a_limit_of_one_do_not_deadlock(runner: str, run: Run, ends: Callable[..., Any]) -> None:
     set_limit("tag:narrow", 1)
 
     @task(tags=["narrow"])
@@ -504,10 +507,26 @@ def test_nested_waits_under_a_limit_of_one_do_not_deadlock(runner: str, run: Run
     async def around() -> Any:
         return await nest.submit(5), await nest_later.submit(5), await nest_later.map([3, 3])
 
-    assert run(around()) == (5, 5, [3, 3])
+    assert ends(lambda: run(around())) == (5, 5, [3, 3])
 
 
-def test_nested_direct_calls_under_a_limit_of_one_do_not_deadlock(run: Run) -> None:
+def test_async_nested_waits_on_worker_threads_do_not_deadlock(ends: Callable[..., Any]) -> None:
+    from upwell.task_runners import ThreadPoolTaskRunner
+
+    @task
+    async def nest(n: int) -> int:
+        return 0 if n == 0 else sum(await nest.map([n - 1] * 2)) + 1
+
+    @flow(task_runner=ThreadPoolTaskRunner(1))
+    def around() -> int:
+        return nest.submit(3).result()
+
+    assert ends(around) == 2**3 - 1
+
+
+@pytest.mark.parametrize("outer", ["call", "submit"])
+@pytest.mark.parametrize("inner", ["call", "submit"])
+def test_nested_calls_under_a_limit_of_one_do_not_deadlock(outer: str, inner: str) -> None:
     set_limit("tag:narrow", 1)
 
     @task(tags=["narrow"])
@@ -516,13 +535,13 @@ def test_nested_direct_calls_under_a_limit_of_one_do_not_deadlock(run: Run) -> N
 
     @task(tags=["narrow"])
     async def parent(x: int) -> int:
-        return await leaf.submit(x)
+        return await (leaf(x) if inner == "call" else leaf.submit(x))
 
     @flow
     async def around() -> Any:
-        return await parent(3)
+        return await (parent(3) if outer == "call" else parent.submit(3))
 
-    assert run(asyncio.wait_for(around(), 3)) == 3
+    assert run_virtual(around()) == 3
 
 
 @pytest.mark.parametrize("workers", [1, 2])

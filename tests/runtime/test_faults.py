@@ -160,7 +160,7 @@ def _exits(*_: Any) -> Any:
     raise SystemExit(3)
 
 
-@pytest.mark.parametrize("hook", [_fails, _fails_async, _exits])
+@pytest.mark.parametrize("hook", [_fails, _fails_async])
 @pytest.mark.parametrize("name", ["on_running", "on_failure"])
 def test_a_hook_that_raises_changes_nothing(ends: Ends, place: Any, name: str, hook: Any) -> None:
     called: list[int] = []
@@ -176,7 +176,22 @@ def test_a_completion_hook_that_raises_changes_nothing(ends: Ends, hook: Any) ->
         assert ends(made, 1).data == 2
 
 
-@pytest.mark.parametrize("condition", [_fails, _fails_async, _exits])
+@pytest.mark.parametrize("fn", [_raise, _araise, _araise_later])
+@pytest.mark.parametrize("option", ["on_running", "on_failure", "retry_condition_fn"])
+def test_a_hook_that_exits_hangs_nothing_of_what_was_submitted(ends: Ends, option: str, fn: Any) -> None:
+    options: Any = {option: _exits if option == "retry_condition_fn" else [_exits], "retries": 1}
+    assert repr(ends(_submitted(fn, **options), KeyError("boom")).data) == "KeyError('boom')"
+    assert ends(_submitted(acount.fn), 1).data == 2
+
+
+@pytest.mark.parametrize("option", ["on_running", "on_failure", "retry_condition_fn"])
+def test_a_hook_that_exits_rises_from_a_direct_call(ends: Ends, option: str) -> None:
+    options: Any = {option: _exits if option == "retry_condition_fn" else [_exits], "retries": 1}
+    with pytest.raises(SystemExit):
+        ends(_called(_raise, **options), KeyError("boom"))
+
+
+@pytest.mark.parametrize("condition", [_fails, _fails_async])
 def test_a_retry_condition_that_raises_means_no_retry(ends: Ends, place: Any, condition: Any) -> None:
     state = ends(place(retries=3, retry_condition_fn=condition), KeyError("boom"))
     assert repr(state.data) == "KeyError('boom')"
@@ -192,7 +207,7 @@ def test_a_name_template_that_fails_leaves_the_default_name(ends: Ends, template
         def named(x: int) -> int:
             return x
 
-        future = named.submit(1)
+        future: Any = named.submit(1)
         assert future.result() == 1
         assert named(1) == 1
         names.append(future.name)
@@ -260,7 +275,10 @@ async def _suspend() -> None:
 
 
 class _Broken(logging.Handler):
+    records = 0
+
     def emit(self, record: logging.LogRecord) -> None:
+        self.records += 1
         raise RuntimeError("the disk is full")
 
 
@@ -270,6 +288,7 @@ def broken_log() -> Iterator[None]:
     logger.addHandler(handler)
     yield
     logger.removeHandler(handler)
+    assert handler.records
 
 
 @pytest.mark.usefixtures("broken_log")
@@ -310,7 +329,7 @@ class Hostile:
         raise RuntimeError("do not ask me")
 
     __eq__ = __ne__ = __lt__ = __bool__ = __len__ = __iter__ = __str__ = __repr__ = __contains__ = _refuse
-    __hash__ = __getattr__ = __format__ = _refuse  # type: ignore[assignment]  # pyright: ignore
+    __hash__ = __getattr__ = __format__ = _refuse
 
 
 def test_an_exception_that_cannot_be_shown_ends_its_run_all_the_same(ends: Ends, place: Any) -> None:
@@ -386,8 +405,7 @@ def test_a_generator_called_directly_gives_what_it_has_and_then_raises(ends: End
     def run() -> Any:
         taken: list[int] = []
         with pytest.raises(KeyError, match="midway"):
-            for number in numbers():
-                taken.append(number)
+            taken.extend(numbers())
         return taken
 
     assert ends(run) == [1]
@@ -534,7 +552,7 @@ def test_a_dependant_of_a_failure_is_not_ready_and_names_it(ends: Ends) -> None:
     @flow
     def run() -> Any:
         failed = task(_raise).submit(KeyError("boom"))
-        with pytest.raises(NotReadyRun, match="_raise-0"):
-            count.submit(failed).result()  # type: ignore[arg-type]
+        with pytest.raises(NotReadyRun, match="raise-0"):
+            count.submit(failed).result()
 
     ends(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -69,8 +70,11 @@ WRONG_FOR_BOTH: list[tuple[str, Any]] = [
     ("timeout_seconds", float("nan")),
     ("timeout_seconds", True),
     ("log_prints", "yes"),
-    *((hook, wrong) for hook in ("on_completion", "on_failure", "on_running", "on_cancellation", "on_crashed")
-      for wrong in (5, nothing, [5], "text")),
+    *(
+        (hook, wrong)
+        for hook in ("on_completion", "on_failure", "on_running", "on_cancellation", "on_crashed")
+        for wrong in (5, nothing, [5], "text")
+    ),
     ("no_such_option", 1),
 ]
 WRONG_FOR_TASKS: list[tuple[str, Any]] = [
@@ -97,7 +101,7 @@ def test_a_wrong_option_of_a_task_is_refused_at_decoration_and_named(option: str
     options: Any = {option: value}
     with pytest.raises((TypeError, ValueError)) as caught:
         task(**options)(nothing)
-    assert option.partition("_")[0] in str(caught.value).replace("run name", "task flow")
+    assert option in str(caught.value) or ("name" in option and "name" in str(caught.value))
 
 
 @pytest.mark.parametrize(("option", "value"), [*WRONG_FOR_BOTH, *WRONG_FOR_FLOWS])
@@ -105,7 +109,7 @@ def test_a_wrong_option_of_a_flow_is_refused_at_decoration_and_named(option: str
     options: Any = {option: value}
     with pytest.raises((TypeError, ValueError)) as caught:
         flow(**options)(nothing)
-    assert option.partition("_")[0] in str(caught.value).replace("run name", "task flow")
+    assert option in str(caught.value) or ("name" in option and "name" in str(caught.value))
 
 
 @pytest.mark.parametrize(("option", "value"), WRONG_FOR_BOTH)
@@ -139,7 +143,7 @@ def test_only_functions_can_be_decorated(decorator: Any, what: Any) -> None:
 def test_an_unknown_runner_is_named_with_those_that_are_known() -> None:
     @flow
     def run() -> None:
-        task(nothing, task_runner="thraeds").submit(1)
+        task(task_runner="thraeds")(nothing).submit(1)
 
     with pytest.raises(UnknownTaskRunnerError) as caught:
         run()
@@ -392,9 +396,7 @@ def test_submitting_in_a_flow_that_has_ended_is_refused(ends: Ends, how: str) ->
 
     @flow
     def run() -> threading.Thread:
-        import contextvars
-
-        thread = threading.Thread(target=contextvars.copy_context().run, args=(late,))
+        thread = threading.Thread(target=copy_context().run, args=(late,))
         thread.start()
         return thread
 
@@ -419,6 +421,6 @@ def test_submitting_in_an_async_flow_that_has_ended_is_refused(ends: Ends) -> No
         go = asyncio.Event()
         [background] = await run(go)
         go.set()
-        return await background
+        return str(await background)
 
-    assert "has ended" in ends(asyncio.run, main())
+    assert "has ended" in str(ends(asyncio.run, main()))

@@ -174,7 +174,7 @@ def test_a_named_run_is_named_in_its_log_and_by_its_dependants(caplog: pytest.Lo
 
     (message,) = around()
     assert "'bad-3'" in message
-    assert {r.__dict__["run_name"] for r in caplog.records if "boom" in r.getMessage()} == {"bad-3"}
+    assert {r.__dict__["run_name"] for r in caplog.records if "failed with" in r.getMessage()} == {"bad-3"}
 
 
 @pytest.mark.parametrize("template", ["{y}", "{x", "{x.__class__}", "{}"])

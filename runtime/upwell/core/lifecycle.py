@@ -86,6 +86,14 @@ def may_retry(outcome: Outcome, attempts: int, retries: int) -> bool:
     return attempts <= retries and outcome.kind in RETRIABLE and isinstance(outcome.value, Exception)
 
 
+def safe_repr(error: object) -> str:
+    """The repr of an exception, even where its own `__repr__` raises."""
+    try:
+        return repr(error)
+    except Exception:
+        return f"<{type(error).__name__}: its __repr__ raises>"
+
+
 def describe(error: BaseException) -> str:
     """An exception in one line: `ValueError: boom`, safe even where its own `__str__` raises."""
     try:

@@ -22,7 +22,7 @@ from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
 from upwell.engine.interrupts import ctrl_c_twice_kills
 from upwell.engine.scope import Scope
-from upwell.engine.steps import live_async, live_blocking
+from upwell.engine.steps import AllEnded, live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, map_over, submit
 from upwell.settings import current as settings
 
@@ -152,13 +152,7 @@ def _final_states(runs: list[RunFuture[Any]], pick: Callable[[list[State]], Any]
     """The final states: in sync code by waiting, on the loop's own thread as something to await."""
 
     async def ended() -> Any:
-        for run in runs:
-            if not run.done:
-                try:
-                    await run
-                except Exception:
-                    if not run.done:
-                        raise
+        await AllEnded(runs).wait()
         return pick([run.state for run in runs])
 
     if runs and runs[0].call.scope.engine.on_loop_thread():

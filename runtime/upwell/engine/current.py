@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate, clock
+from upwell.engine.loggers import ENGINE
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.settings import current as settings
@@ -133,6 +134,7 @@ class Portal:
         self.pid = os.getpid()
         self.loop = clock().new_loop()
         self._begun = threading.Event()
+        self._closing = False
         self._options = (task_runner, limits)
         self._thread = threading.Thread(target=self._serve, name="upwell-loop", daemon=True)
         self._thread.start()
@@ -149,7 +151,11 @@ class Portal:
         self.loop.set_default_executor(self._executor)  # ours: the loop's own cannot be ended at interpreter exit
         self.loop.call_soon(self._begun.set)
         try:
-            self.loop.run_forever()
+            while not self._closing:  # a stop that is not ours, or an error out of the loop, ends nobody's flow
+                try:
+                    self.loop.run_forever()
+                except BaseException as error:
+                    ENGINE.error("An error came out of the portal's loop, which goes on", exc_info=error)
         finally:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self._executor.shutdown(wait=False)
@@ -173,6 +179,7 @@ class Portal:
             self.run(self.engine.close(), CLOSE_SECONDS)
         except TimeoutError:
             pass
+        self._closing = True
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(CLOSE_SECONDS)
 

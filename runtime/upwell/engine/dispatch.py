@@ -22,6 +22,7 @@ Three rules keep this true:
 from __future__ import annotations
 
 import asyncio
+import threading
 from _weakref import getweakrefcount
 from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
 from collections import deque
@@ -482,5 +483,5 @@ class _Driver(Coroutine[Any, Any, None]):
 
 def _reraise_interrupts(error: object) -> None:
     """Ctrl-C goes on its way through the loop, once the run that it hit is settled."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
         raise error

@@ -28,6 +28,7 @@ from upwell.core.lifecycle import (
     Outcome,
     describe,
     final_state,
+    safe_repr,
 )
 from upwell.core.names import render_name, run_name
 from upwell.core.states import (
@@ -403,7 +404,7 @@ def _log_end(run: FlowRun) -> None:
     state = run.state
     level = logging.INFO if state.is_completed() else logging.ERROR
     if state.is_failed() and isinstance(state.data, BaseException):
-        run.log.error("Encountered exception during execution: %r", state.data, exc_info=state.data)
+        run.log.error("Encountered exception during execution: %s", safe_repr(state.data), exc_info=state.data)
     run.log.log(level, "Finished in state %s", state)
 
 
@@ -426,6 +427,8 @@ def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str
                 item = generator.send(sent)
         except StopIteration as stop:
             live_blocking(_end_iterating(run, Outcome(RETURNED, stop.value)))
+            if not run.state.is_completed():
+                raise run.exception() from None
             return stop.value
         except BaseException as error:
             live_blocking(_end_iterating(run, FlowAttempt(run).outcome(error)))
@@ -467,6 +470,8 @@ async def iterate_flow_async(
         await live_async(_end_iterating(run, FlowAttempt(run).outcome(error)))
         raise
     await live_async(_end_iterating(run, Outcome(RETURNED)))
+    if not run.state.is_completed():
+        raise run.exception()
 
 
 def _begin_iterating(run: FlowRun) -> Life[None]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from asyncio import get_running_loop
+from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from functools import partial
@@ -164,6 +165,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     own_name: str | None = None
     inline: bool = False
     waits_for: Any = None
+    tickets: Any = ()
 
     # --- who it is ------------------------------------------------------------------------------------
 
@@ -270,8 +272,8 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                     watcher.call.scope.engine.upstream_ended(watcher)
                 else:
                     watcher(self)
-            except Exception:
-                ENGINE.exception("A callback of %r failed", self.name)
+            except BaseException as error:
+                ENGINE.error("A callback of %r failed", self.name, exc_info=error)
 
     def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
         """Call `fn(future)` once the run has ended; at once if it has. What it raises is logged."""
@@ -279,7 +281,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if self.done:
             _call_back(fn, self)
         else:
-            self.watch(partial(_call_back_soon, fn))
+            self.watch(partial(_call_back, fn))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the run has ended, for at most `timeout` seconds; returns in either case.
@@ -424,20 +426,19 @@ CURRENT_RUN: ContextVar[RunFuture[Any] | None] = ContextVar("upwell_run", defaul
 """The task run (or submitted flow run) whose code this is."""
 
 
-def _call_back_soon(fn: Callable[[TaskFuture[Any]], object], run: RunFuture[Any]) -> None:
-    """Call a user's callback outside of whatever step ended the run."""
-    loop = asyncio._get_running_loop()
-    if loop is None:
-        _call_back(fn, run)
-    else:
-        loop.call_soon(_call_back, fn, run)
-
-
 def _call_back(fn: Callable[[TaskFuture[Any]], object], run: RunFuture[Any]) -> None:
+    """Call a user's callback, in no Task's name: the one whose step ended the run is none of its business."""
+    loop = asyncio._get_running_loop()
+    task = None if loop is None else asyncio.current_task(loop)
+    if loop is not None and task is not None:
+        _leave_task(loop, task)
     try:
         fn(run)
-    except Exception:
-        ENGINE.exception("A callback of %r failed", run.name)
+    except BaseException as error:
+        ENGINE.error("A callback of %r failed", run.name, exc_info=error)
+    finally:
+        if loop is not None and task is not None:
+            _enter_task(loop, task)
 
 
 def run_that_waits() -> RunFuture[Any] | None:

@@ -101,17 +101,17 @@ class Pace:
 class LimitGate:
     """A named limit, shared with whoever else uses it, in any thread of this process."""
 
-    __slots__ = ("_limit", "_tickets")
+    __slots__ = ("_tickets", "limit")
 
     def __init__(self, limit: NamedLimit) -> None:
-        self._limit = limit
+        self.limit = limit
         self._tickets: dict[Run, Ticket] = {}
 
     def enter(self, run: Run, opened: Opened) -> bool:
         loop = asyncio.get_running_loop()
-        ticket = self._limit.ticket(lambda: loop.call_soon_threadsafe(self._granted, run, opened))
+        ticket = self.limit.ticket(lambda: loop.call_soon_threadsafe(self._granted, run, opened))
         self._tickets[run] = ticket
-        seconds = self._limit.take(ticket)
+        seconds = self.limit.take(ticket)
         if seconds is None:
             return False
         if seconds <= 0:
@@ -126,14 +126,14 @@ class LimitGate:
     def leave(self, run: Run) -> None:
         ticket = self._tickets.pop(run, None)
         if ticket is not None:
-            self._limit.give_back(ticket)
+            self.limit.give_back(ticket)
 
     def forget(self, run: Run) -> None:
         ticket = self._tickets.pop(run, None)
         if ticket is not None:
             if ticket.timer is not None:
                 ticket.timer.cancel()
-            self._limit.abandon(ticket)
+            self.limit.abandon(ticket)
 
     def reason(self) -> str:
-        return f"Waits for a slot of the limit {self._limit.name!r}."
+        return f"Waits for a slot of the limit {self.limit.name!r}."

@@ -18,14 +18,15 @@ from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.interrupts import interrupted_after
-from upwell.engine.limits import PROCESS_LIMITS, NamedLimit, Ticket
+from upwell.engine.limits import PROCESS_LIMITS, NamedLimit
 from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
 from upwell.engine.settle import finish, log_end, retry_message, state_of
-from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, TakeSlots, live_async, live_blocking
+from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
+from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
 
 Run = RunFuture[Any]
 
@@ -63,15 +64,12 @@ def inline_life(run: Run) -> Life[None]:
         yield from _begin(run)
         limits = _limits(run)
         while True:
-            tickets: list[tuple[NamedLimit, Ticket]] = []
-            for limit in limits:
-                tickets.append((limit, (yield TakeSlots(limit))))
+            run.tickets = yield from take_tickets(limits)
             run.status = RUNNING.value
             run.run_count += 1
             run.started = clock().time()
             outcome: Outcome = yield InlineAttempt(run)
-            for limit, ticket in reversed(tickets):
-                limit.give_back(ticket)
+            give_back_tickets(run)
             if not may_retry(outcome, run.run_count, definition.retry.retries):
                 break
             if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
@@ -156,6 +154,11 @@ def _begin(run: Run) -> Life[None]:
 
 
 def _limits(run: Run) -> list[NamedLimit]:
+    """The limits of the run's tags, but for those that the runs which call it hold: it runs in their place.
+
+    Raises:
+        ConcurrencySlotAcquisitionError: one of them is zero.
+    """
     tags = run.call.tags
     if not tags:
         return []
@@ -165,7 +168,8 @@ def _limits(run: Run) -> list[NamedLimit]:
     limits = [limit for limit in found if limit is not None]
     for limit in limits:
         limit.check_that_it_lets_anybody_through()
-    return limits
+    around = limits_held_by(holders_of(run.call.parent)) if limits and run.call.parent is not None else ()
+    return [limit for limit in limits if limit not in around]
 
 
 def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:

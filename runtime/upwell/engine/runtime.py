@@ -26,7 +26,7 @@ from upwell.engine.dispatch import Dispatcher
 from upwell.engine.finish import until_done
 from upwell.engine.future import Call, RunFuture
 from upwell.engine.gates import Lane, LimitGate
-from upwell.engine.limits import PROCESS_LIMITS, Limits
+from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit
 from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
@@ -34,8 +34,9 @@ from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
 from upwell.engine.settle import Settlement, finish, run_hook
+from upwell.engine.steps import live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
-from upwell.engine.waits import check_no_cycle, holders_of
+from upwell.engine.waits import check_no_cycle, give_back_tickets, holders_of, take_tickets
 from upwell.settings import current as settings
 
 Run = RunFuture[Any]
@@ -333,41 +334,55 @@ class Engine(EngineSeam):
         """A worker's thread waits inside a run: its slots and its thread are free for others meanwhile."""
         if target is not None:
             check_no_cycle(run, target)
-        holders = holders_of(run)
         run.waits_for = target
-        for holder in holders:
-            if holder.gates_held:
-                self.call_soon(partial(self._leave_gates, holder))
-            if holder.call.runner is not None:
-                holder.call.runner.blocked(holder)
+        aside = self._leave_places(run)
         try:
             yield
         finally:
             run.waits_for = None
-            for holder in reversed(holders):
+            for holder, limits in aside:
                 if holder.call.gates and holder.status == RUNNING:
                     entered = Gate()
                     self.call_soon(partial(self._come_back, holder, entered.open))
                     entered.wait()
+                holder.tickets = live_blocking(take_tickets(limits))
                 if holder.call.runner is not None:
                     holder.call.runner.unblocked(holder)
 
     async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run | None) -> None:
-        """The same for a wait on the loop."""
+        """The same for a wait on the running loop: this one, or that of a worker's thread."""
         if target is not None:
             check_no_cycle(run, target)
         run.waits_for = target
-        holders = [holder for holder in holders_of(run) if holder.gates_held]
-        for holder in holders:
-            self._leave_gates(holder)
+        aside = self._leave_places(run)
         try:
             await waiter
         finally:
             run.waits_for = None
-            for holder in reversed(holders):
-                back = self.loop.create_future()
-                self._come_back(holder, partial(_set, back))
-                await until_done(back)
+            for holder, limits in aside:
+                if holder.call.gates and holder.status == RUNNING:
+                    await self._until_back(holder)
+                holder.tickets = await live_async(take_tickets(limits))
+                if holder.call.runner is not None and not self.on_loop_thread():
+                    holder.call.runner.unblocked(holder)
+
+    def _leave_places(self, run: Run) -> list[tuple[Run, list[NamedLimit]]]:
+        """Free the slots and the worker of a run that waits, and of those that called it; outermost first."""
+        aside: list[tuple[Run, list[NamedLimit]]] = []
+        for holder in reversed(holders_of(run)):
+            if holder.gates_held:
+                self.perform(partial(self._leave_gates, holder))
+            if holder.call.runner is not None and not self.on_loop_thread():
+                holder.call.runner.blocked(holder)
+            aside.append((holder, give_back_tickets(holder)))
+        return aside
+
+    async def _until_back(self, holder: Run) -> None:
+        loop = asyncio.get_running_loop()
+        back: asyncio.Future[None] = loop.create_future()
+        wake = partial(_set, back) if loop is self.loop else partial(loop.call_soon_threadsafe, _set, back)
+        self.perform(partial(self._come_back, holder, wake))
+        await until_done(back)
 
     def _come_back(self, run: Run, entered: Callable[[], object]) -> None:
         """Take a run's slots again after it stepped aside."""

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
+from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import clock, moment
@@ -135,8 +135,8 @@ class Settlement:
         state = state_of(final_state(outcome, "Task run"), outcome.value, now)
         try:
             wanted = await call_hook(condition, definition.face, record_of(run), state)
-        except Exception:
-            task_run_logger(run).exception("The retry condition raised, so the run is not retried")
+        except BaseException as error:
+            task_run_logger(run).error("The retry condition raised, so the run is not retried", exc_info=error)
             wanted = False
         if wanted and run.call.scope.stop_reason is None:
             self._retry_later(run, outcome, now)
@@ -193,13 +193,13 @@ def retry_message(run: Run, outcome: Outcome, delay: float) -> None:
     retries = run.call.definition.retry.retries
     when = f"{delay:g} second(s) from now" if delay else "immediately"
     task_run_logger(run).info(
-        "Task run failed with exception: %r - Retry %s/%s will start %s",
-        outcome.value,
+        "Task run failed with exception: %s - Retry %s/%s will start %s",
+        safe_repr(outcome.value),
         run.run_count,
         retries,
         when,
     )
-    run.message = f"Attempt {run.run_count} of {retries + 1} failed: {outcome.value!r}"
+    run.message = f"Attempt {run.run_count} of {retries + 1} failed: {safe_repr(outcome.value)}"
 
 
 def log_end(run: Run, outcome: Outcome, state: State) -> None:
@@ -208,7 +208,7 @@ def log_end(run: Run, outcome: Outcome, state: State) -> None:
         return
     log = task_run_logger(run)
     if state.type is FAILED and outcome.kind.name == "RAISED":
-        log.error("Task run failed with exception: %r", outcome.value, exc_info=outcome.value)
+        log.error("Task run failed with exception: %s", safe_repr(outcome.value), exc_info=outcome.value)
     elif outcome.kind.name == "TIMED_OUT":
         log.error("%s", outcome.value)
     with_its_flow = state.type is StateType.CANCELLED and run.call.scope.stop_reason is not None
@@ -220,8 +220,8 @@ async def run_hook(hook: Callable[..., Any], face: Any, record: Any, state: Stat
     name = getattr(hook, "__name__", repr(hook))
     try:
         await call_hook(hook, face, record, state)
-    except Exception:
-        log.exception("The hook %r failed", name)
+    except BaseException as error:
+        log.error("The hook %r failed", name, exc_info=error)
 
 
 def state_of(end: Finish, value: Any, now: float) -> State:

@@ -233,6 +233,6 @@ def hand_over(scope: Scope, runs: list[RunFuture[Any]]) -> None:
         RuntimeClosedError: the scope's runtime is closed.
     """
     engine: Any = scope.engine
-    if engine.closed:
+    if engine.closed or engine.loop.is_closed():
         raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
     engine.accept(runs)

@@ -8,8 +8,12 @@ from typing import Any, Final
 
 from upwell.core.errors import DependencyCycleError
 from upwell.engine.future import RunFuture
+from upwell.engine.gates import LimitGate
+from upwell.engine.limits import NamedLimit, Ticket
+from upwell.engine.steps import Life, TakeSlots
 
 Run = RunFuture[Any]
+Tickets = tuple[tuple[NamedLimit, Ticket], ...]
 
 MOST_STEPS: Final = 1_000
 """How far a chain of waits is followed; a longer one is taken to be sound."""
@@ -22,6 +26,35 @@ def holders_of(run: Run) -> list[Run]:
         run = run.call.parent
         holders.append(run)
     return holders
+
+
+def limits_held_by(holders: list[Run]) -> list[NamedLimit]:
+    """The named limits of which these runs hold slots now."""
+    held = [limit for holder in holders for limit, _ in holder.tickets]
+    for holder in holders:
+        held += [gate.limit for gate in holder.call.gates[: holder.gates_held] if isinstance(gate, LimitGate)]
+    return held
+
+
+def take_tickets(limits: list[NamedLimit]) -> Life[Tickets]:
+    """Take a slot of each limit, for a direct call."""
+    tickets: list[tuple[NamedLimit, Ticket]] = []
+    try:
+        for limit in limits:
+            tickets.append((limit, (yield TakeSlots(limit))))
+    except BaseException:
+        for limit, ticket in reversed(tickets):
+            limit.give_back(ticket)
+        raise
+    return tuple(tickets)
+
+
+def give_back_tickets(run: Run) -> list[NamedLimit]:
+    """Give back the slots of a direct call; returns the limits that they were of."""
+    tickets, run.tickets = run.tickets, ()
+    for limit, ticket in reversed(tickets):
+        limit.give_back(ticket)
+    return [limit for limit, _ in tickets]
 
 
 def check_no_cycle(run: Run, target: Any) -> None:

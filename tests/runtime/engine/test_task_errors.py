@@ -355,9 +355,7 @@ def test_a_failed_run_whose_future_is_dropped_leaves_no_warning(
     assert not recwarn.list
 
 
-def test_runs_that_never_begin_leave_no_coroutine_unawaited(
-    runs_only: Any, recwarn: pytest.WarningsRecorder
-) -> None:
+def test_runs_that_never_begin_leave_no_coroutine_unawaited(runs_only: Any, recwarn: pytest.WarningsRecorder) -> None:
     async def main() -> None:
         task(_fail).map([True] * 1000)
         ready = task(_fail).submit(True)

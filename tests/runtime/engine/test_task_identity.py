@@ -230,9 +230,7 @@ def test_a_kept_task_that_is_cancelled_and_let_go_disturbs_nobody(world: Any) ->
 
 
 @pytest.mark.parametrize("suspensions", [0, 2])
-def test_who_cancels_itself_is_cancelled_at_the_next_suspension_with_its_message(
-    world: Any, suspensions: int
-) -> None:
+def test_who_cancels_itself_is_cancelled_at_the_next_suspension_with_its_message(world: Any, suspensions: int) -> None:
     async def cancel_myself() -> tuple[Any, ...]:
         await _suspend(suspensions)
         assert _own().cancel("enough")

@@ -1,0 +1,578 @@
+"""`@flow`: calls, submits and maps of flows, flows in flows, validated parameters, generators, methods, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from upwell import Flow, flow, runtime, task
+from upwell.core.errors import FailedRun, NotReadyRun, ParameterBindError, ParameterTypeError
+from upwell.flows import BoundFlow
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@task
+def double(x: int) -> int:
+    return 2 * x
+
+
+@task
+async def double_later(x: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * x
+
+
+@flow
+def quadruple(x: int) -> int:
+    """Four times."""
+    return double.submit(double.submit(x)).result()
+
+
+@flow
+async def quadruple_later(x: int) -> int:
+    return await double_later.submit(double_later.submit(x))
+
+
+# --- calls --------------------------------------------------------------------------------------------------------
+
+
+def test_a_flow_returns_its_functions_value(run: Run) -> None:
+    assert quadruple(3) == 12
+    assert run(quadruple_later(3)) == 12
+    assert quadruple.fn(3) == 12
+
+
+def test_a_sync_flow_runs_in_the_callers_thread() -> None:
+    assert flow(threading.get_ident)() == threading.get_ident()
+
+
+def test_a_sync_flow_without_submits_needs_no_loop_beside_it() -> None:
+    from upwell.engine.current import close_portal
+
+    close_portal()
+    before = threading.active_count()
+
+    @flow
+    def plain(x: int) -> int:
+        return double(x)
+
+    assert plain(2) == 4
+    assert threading.active_count() == before
+
+
+def test_return_state_gives_the_final_state(run: Run) -> None:
+    state = quadruple(3, return_state=True)
+    assert state.is_completed()
+    assert state.result() == 12
+    assert run(quadruple_later(3, return_state=True)).result() == 12
+
+
+def test_a_flow_waits_for_what_it_is_told_to_and_for_its_arguments(run: Run) -> None:
+    order: list[str] = []
+
+    @task
+    async def before(fails: bool = False) -> int:
+        await asyncio.sleep(0.001)
+        order.append("before")
+        if fails:
+            raise ValueError("boom")
+        return 1
+
+    @flow
+    def after(x: int = 0) -> int:
+        order.append("after")
+        return x
+
+    @flow
+    async def after_later(x: int = 0) -> int:
+        order.append("after")
+        return x
+
+    @flow
+    def sync_flow() -> None:
+        assert after(wait_for=[before.submit()]) == 0
+        assert after(before.submit()) == 1  # type: ignore[arg-type]  # a future in the place of its result
+        assert after.submit(before.submit()).result() == 1
+
+    @flow
+    async def async_flow() -> None:
+        assert await after_later(wait_for=[before.submit()]) == 0
+        assert await after_later(before.submit()) == 1  # type: ignore[arg-type]  # likewise
+        assert await after_later.submit(before.submit()) == 1
+        state = await after_later(before.submit(True), return_state=True)
+        assert state.is_not_ready()
+        assert "before-" in (state.message or "")
+        with pytest.raises(NotReadyRun):
+            await after_later(wait_for=[before.submit(True)])
+
+    sync_flow()
+    assert order == ["before", "after"] * 3
+    order.clear()
+    run(async_flow())
+    assert order == ["before", "after"] * 3 + ["before"] * 2
+
+
+# --- submit and map -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("it", [quadruple, quadruple_later], ids=["sync", "async"])
+def test_flows_are_submitted_and_mapped(it: Flow[[int], Any], run: Run) -> None:
+    assert it.submit(3).result() == 12
+    assert it.map([1, 2, 3]).result() == [4, 8, 12]
+
+    @flow
+    def sync_flow() -> Any:
+        return it.submit(1).result(), it.map([1, 2]).result()
+
+    @flow
+    async def async_flow() -> Any:
+        return await it.submit(1), await it.map([1, 2])
+
+    assert sync_flow() == (4, [4, 8])
+    assert run(async_flow()) == (4, [4, 8])
+
+
+def test_submitted_flows_run_at_the_same_time(run: Run) -> None:
+    @flow
+    async def meet(barrier: asyncio.Barrier) -> None:
+        async with asyncio.timeout(5):
+            await barrier.wait()
+
+    @flow
+    def meet_in_threads(barrier: threading.Barrier) -> None:
+        barrier.wait(5)
+
+    async def main() -> None:
+        barrier = asyncio.Barrier(3)
+        await meet.with_options(validate_parameters=False).map([barrier] * 3)
+        threads = threading.Barrier(3)
+        await meet_in_threads.with_options(validate_parameters=False).map([threads] * 3)
+
+    run(main())
+
+
+def test_a_submitted_flows_future_holds_up_and_feeds_its_dependants(run: Run) -> None:
+    @flow
+    def bad() -> int:
+        raise ValueError("boom")
+
+    @flow
+    async def around() -> Any:
+        good: Any = quadruple.submit(1)
+        result = await double.submit(good)
+        with pytest.raises(NotReadyRun, match="bad-0"):
+            await double.submit(bad.submit())  # type: ignore[arg-type]
+        return result
+
+    assert run(around()) == 8
+
+
+def test_a_submitted_flow_that_fails_raises_its_own_exception(run: Run) -> None:
+    @flow
+    async def bad() -> None:
+        raise KeyError("mine")
+
+    async def main() -> None:
+        future = bad.submit()
+        with pytest.raises(KeyError, match="mine"):
+            await future
+        assert future.state.is_failed()
+
+    run(main())
+
+
+# --- flows in flows -----------------------------------------------------------------------------------------------
+
+
+def test_every_kind_of_flow_calls_every_other(run: Run) -> None:
+    @flow
+    def sync_in_sync(x: int) -> int:
+        return quadruple(x)
+
+    @flow
+    def async_in_sync(x: int) -> int:
+        return asyncio.run(quadruple_later(x)) + quadruple_later.submit(x).result()
+
+    @flow
+    async def sync_in_async(x: int) -> int:
+        return quadruple(x) + await quadruple.submit(x)
+
+    @flow
+    async def async_in_async(x: int) -> list[int]:
+        return [await quadruple_later(x), *await asyncio.gather(*(quadruple_later(i) for i in range(3)))]
+
+    assert sync_in_sync(1) == 4
+    assert async_in_sync(1) == 8
+    assert run(sync_in_async(1)) == 8
+    assert run(async_in_async(1)) == [4, 0, 4, 8]
+
+
+def test_a_subflows_exception_passes_through_its_parent_as_itself(run: Run) -> None:
+    @flow
+    def inner() -> None:
+        raise KeyError("mine")
+
+    @flow
+    def outer() -> str:
+        with pytest.raises(KeyError, match="mine"):
+            inner()
+        return "handled"
+
+    assert outer() == "handled"
+
+    @flow
+    def passes() -> None:
+        inner()
+
+    with pytest.raises(KeyError, match="mine") as caught:
+        passes()
+    assert [entry.name for entry in caught.traceback][-1] == "inner"
+
+
+def test_flows_may_be_deep(run: Run) -> None:
+    @flow
+    async def deep(n: int) -> int:
+        return 0 if n == 0 else 1 + await deep(n - 1)
+
+    @flow
+    async def deep_submits(n: int) -> int:
+        return 0 if n == 0 else 1 + await deep_submits.submit(n - 1)
+
+    assert run(deep(30)) == 30
+    assert run(deep_submits(30)) == 30
+
+
+def test_the_task_runner_of_a_flow_is_that_of_its_subflows_unless_they_say() -> None:
+    names: dict[str, str] = {}
+
+    @task
+    def where(key: str) -> None:
+        names[key] = runner_of_here()
+
+    @flow
+    def inherits() -> None:
+        where.submit("inherits").wait()
+
+    @flow(task_runner="concurrent")
+    def says() -> None:
+        where.submit("says").wait()
+
+    @flow(task_runner="sequential")
+    def outer() -> None:
+        where.submit("outer").wait()
+        inherits()
+        says()
+        where.with_options(task_runner="threads").submit("task").wait()
+
+    outer()
+    assert names == {
+        "outer": "SequentialTaskRunner",
+        "inherits": "SequentialTaskRunner",
+        "says": "ConcurrentTaskRunner",
+        "task": "ThreadPoolTaskRunner",
+    }
+
+
+def runner_of_here() -> str:
+    from upwell.engine.future import CURRENT_RUN
+
+    run: Any = CURRENT_RUN.get()
+    return type(run.call.runner).__name__
+
+
+# --- many at once -------------------------------------------------------------------------------------------------
+
+
+def test_fifty_flows_at_once_on_one_loop(run: Run) -> None:
+    async def main() -> list[int]:
+        return await asyncio.gather(*(quadruple_later(i) for i in range(50)))
+
+    assert run(main()) == [4 * i for i in range(50)]
+
+
+def test_fifty_sync_flows_at_once_in_one_runtime(run: Run) -> None:
+    assert quadruple.map(range(50)).result() == [4 * i for i in range(50)]
+
+
+def test_sync_flows_in_several_threads_at_once() -> None:
+    results: dict[int, int] = {}
+
+    def work(i: int) -> None:
+        results[i] = sum(quadruple(j) for j in range(i, i + 5))
+
+    threads = [threading.Thread(target=work, args=[i]) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert results == {i: sum(4 * j for j in range(i, i + 5)) for i in range(8)}
+
+
+def test_async_flows_on_several_loops_in_several_threads_at_once(run: Run) -> None:
+    results: dict[int, int] = {}
+
+    def work(i: int) -> None:
+        results[i] = run(quadruple_later(i))
+
+    threads = [threading.Thread(target=work, args=[i]) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert results == {i: 4 * i for i in range(6)}
+
+
+# --- parameters ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Config:
+    name: str
+    size: int
+
+
+def test_parameters_are_converted_to_their_annotations() -> None:
+    @flow
+    def convert(n: int, config: Config, names: list[str] | None = None) -> Any:
+        return n, config, names
+
+    converted = convert("4", {"name": "a", "size": "3"}, ["x"])  # type: ignore[arg-type]  # converted
+    assert converted == (4, Config("a", 3), ["x"])
+    assert runtime.flow_run.id is None
+
+
+def test_one_error_lists_every_bad_parameter(run: Run) -> None:
+    @flow
+    def strict(n: int, m: float, s: str = "") -> None:
+        raise AssertionError("never runs")
+
+    with pytest.raises(ParameterTypeError) as caught:
+        strict("four", "x")  # type: ignore[arg-type]  # the mistake
+    assert "n" in str(caught.value)
+    assert "m" in str(caught.value)
+    state = strict("four", "x", return_state=True)
+    assert state.is_failed()
+    assert (state.message or "").startswith("Validation of flow parameters failed with error: ParameterTypeError: ")
+    with pytest.raises(ParameterTypeError):
+        strict.submit("four", "x").result()
+
+
+def test_validation_can_be_switched_off() -> None:
+    @flow(validate_parameters=False)
+    def loose(n: int) -> Any:
+        return n
+
+    assert loose("4") == "4"  # type: ignore[arg-type, comparison-overlap]  # as it is
+
+
+def test_tasks_do_not_convert() -> None:
+    assert double("ab") == "abab"  # type: ignore[arg-type, comparison-overlap]
+
+
+def test_arguments_that_do_not_fit_fail_the_run_and_are_named() -> None:
+    with pytest.raises(ParameterBindError, match="y"):
+        quadruple(x=1, y=2)  # type: ignore[call-overload]  # the mistake
+    with pytest.raises(ParameterBindError):
+        quadruple.submit()
+
+
+# --- generators ---------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_flow_streams_to_its_caller(run: Run) -> None:
+    @flow
+    def generate(n: int) -> Iterator[int]:
+        for i in range(n):
+            yield double.submit(i).result()
+
+    @flow
+    async def generate_later(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield await double_later.submit(i)
+
+    assert list(generate(3)) == [0, 2, 4]
+
+    async def main() -> Any:
+        direct = [i async for i in generate_later(3)]
+        return direct, await generate.submit(3), await generate_later.submit(3)
+
+    assert run(main()) == ([0, 2, 4],) * 3
+    assert generate.submit(3).result() == [0, 2, 4]
+
+
+def test_a_generator_flow_that_is_left_early_ends_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    @flow
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("sync")
+
+    @flow
+    async def endless_later() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("async")
+
+    generator: Any = endless()
+    assert next(generator) == 1
+    generator.close()
+
+    async def main() -> None:
+        generator: Any = endless_later()
+        assert await anext(generator) == 1
+        await generator.aclose()
+
+    run(main())
+    assert ended == ["sync", "async"]
+    assert sum(r.getMessage() == "Finished in state Completed()" for r in caplog.records) == 2
+
+
+def test_a_generator_flow_knows_where_it_is_between_its_yields(run: Run) -> None:
+    @flow
+    def generate() -> Iterator[Any]:
+        yield runtime.flow_run.name
+        yield runtime.flow_run.name
+
+    seen: list[Any] = []
+    for name in generate():
+        seen.append(name)
+        assert runtime.flow_run.name is None
+    assert seen[0] == seen[1]
+    assert seen[0] is not None
+
+
+def test_a_generator_flow_fails_by_what_it_raises_and_by_unseen_failures() -> None:
+    @task
+    def bad() -> None:
+        raise ValueError("boom")
+
+    @flow
+    def raises() -> Iterator[int]:
+        yield 1
+        raise KeyError("mine")
+
+    @flow
+    def unseen() -> Iterator[int]:
+        bad.submit()
+        yield 1
+
+    with pytest.raises(KeyError, match="mine"):
+        list(raises())
+    with pytest.raises(FailedRun, match="never looked at: bad-0"):
+        list(unseen())
+
+
+# --- methods and options --------------------------------------------------------------------------------------------
+
+
+class Shop:
+    rate = 3
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+
+    @flow
+    def add(self, x: int) -> int:
+        return self.base + double(x)
+
+    @flow
+    @classmethod
+    def scaled(cls, x: int) -> int:
+        return cls.rate * x
+
+    @classmethod
+    @flow
+    def scaled_too(cls, x: int) -> int:
+        return cls.rate * x
+
+    @flow
+    @staticmethod
+    def twice(x: int) -> int:
+        return 2 * x
+
+    @staticmethod
+    @flow
+    def twice_too(x: int) -> int:
+        return 2 * x
+
+    @flow
+    async def add_later(self, x: int) -> int:
+        return self.base + await double_later(x)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected"), [("add", 18), ("scaled", 12), ("scaled_too", 12), ("twice", 8), ("twice_too", 8)]
+)
+def test_methods_of_every_kind_are_flows_in_either_order_of_decorators(method: str, expected: int) -> None:
+    on_object: Any = getattr(Shop(10), method)
+    assert on_object(4) == expected
+    assert on_object("4") == expected  # converted
+    assert on_object.submit(4).result() == expected
+    assert on_object.map([4, 4]).result() == [expected] * 2
+    assert on_object.with_options(name="renamed")(4) == expected
+    if method != "add":
+        assert getattr(Shop, method)(4) == expected
+
+
+def test_an_async_method_is_a_flow(run: Run) -> None:
+    shop: Any = Shop(1)
+    assert isinstance(shop.add_later, BoundFlow)
+    assert run(shop.add_later(2)) == 5
+    assert isinstance(Shop.add, Flow)
+
+
+def test_a_flow_looks_like_its_function_and_keeps_what_was_said_of_it() -> None:
+    assert quadruple.__name__ == "quadruple"
+    assert quadruple.description == "Four times."
+    assert repr(quadruple) == "<Flow 'quadruple'>"
+    said = flow(name="said", version="2", description="For people.")(quadruple.fn)
+    assert (said.name, said.version, said.description) == ("said", "2", "For people.")
+    assert said.with_options(version="3").version == "3"
+    assert said.version == "2"
+
+
+def test_with_options_of_a_flow_keeps_hooks_unless_it_names_them() -> None:
+    heard: list[str] = []
+    original = flow(quadruple.fn)
+
+    @original.on_completion
+    def added(*_: Any) -> None:
+        heard.append("added")
+
+    original.with_options(retries=1)(1)
+    original.with_options(on_completion=[])(1)
+    assert heard == ["added"]
+
+
+def test_a_hook_added_after_a_submit_is_heard_by_the_next() -> None:
+    heard: list[str] = []
+    it = flow(quadruple.fn)
+    it.submit(1).result()
+
+    @it.on_completion
+    def added(*_: Any) -> None:
+        heard.append("added")
+
+    it.submit(1).result()
+    assert heard == ["added"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"retries": -1}, {"retries": "1"}, {"colour": "red"}, {"task_runner": 3}, {"version": 3}]
+)
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_an_option_that_cannot_work_is_refused_at_decoration(decorator: Any, options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+        decorator(**options)(quadruple.fn)

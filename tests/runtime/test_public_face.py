@@ -1,0 +1,124 @@
+"""The public face: what `__all__` says is there, and importing it loads next to nothing."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+import upwell
+
+MODULES = [
+    "upwell.concurrency",
+    "upwell.concurrency.asyncio",
+    "upwell.concurrency.sync",
+    "upwell.context",
+    "upwell.exceptions",
+    "upwell.flows",
+    "upwell.futures",
+    "upwell.logging",
+    "upwell.runtime",
+    "upwell.serializers",
+    "upwell.settings",
+    "upwell.states",
+    "upwell.task_runners",
+    "upwell.tasks",
+    "upwell.testing",
+    "upwell.utilities.annotations",
+]
+
+LATE = ["rich", "upwell_runners", "prometheus_client", "uvloop", "importlib.metadata", "cloudpickle", "orjson", "anyio"]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded after this code."""
+    script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split())
+
+
+def test_every_name_that_is_listed_is_there() -> None:
+    for name in upwell.__all__:
+        assert getattr(upwell, name) is not None
+    assert dir(upwell) == sorted(upwell.__all__)
+    assert list(upwell.__all__) == sorted(upwell.__all__)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_public_module_offers_what_it_lists(module: str) -> None:
+    loaded = importlib.import_module(module)
+    assert loaded.__doc__
+    for name in getattr(loaded, "__all__", ()):
+        assert getattr(loaded, name) is not None
+
+
+def test_star_import_gives_the_same_names() -> None:
+    names: dict[str, object] = {}
+    exec("from upwell import *", names)
+    assert set(upwell.__all__) <= set(names)
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'upwell' has no attribute 'flwo'"):
+        upwell.flwo  # type: ignore[attr-defined]  # noqa: B018  # the mistake
+    from upwell import task_runners
+
+    with pytest.raises(AttributeError, match="NowhereTaskRunner"):
+        task_runners.NowhereTaskRunner  # noqa: B018  # the mistake
+
+
+def test_task_runners_can_be_imported_by_class() -> None:
+    from upwell.task_runners import (
+        ConcurrentTaskRunner,
+        ProcessPoolTaskRunner,
+        SequentialTaskRunner,
+        ThreadPoolTaskRunner,
+    )
+
+    for runner in (ConcurrentTaskRunner, ProcessPoolTaskRunner, SequentialTaskRunner, ThreadPoolTaskRunner):
+        assert runner.__module__.startswith("upwell_runners.")
+
+
+def test_every_error_is_an_upwell_error_with_a_doc() -> None:
+    from upwell import exceptions
+
+    errors = [value for value in vars(exceptions).values() if isinstance(value, type)]
+    assert exceptions.UpwellError in errors
+    for error in errors:
+        assert issubclass(error, exceptions.UpwellError)
+        assert error.__doc__
+
+
+def test_importing_upwell_loads_nothing_that_is_needed_later() -> None:
+    loaded = loaded_by("import upwell")
+    assert [name for name in LATE if name in loaded] == []
+    assert "asyncio" not in loaded
+    assert [name for name in loaded if name.startswith("upwell.")] == []
+
+
+def test_asking_for_the_decorators_loads_no_runner_and_no_extra() -> None:
+    loaded = loaded_by("from upwell import flow, task, unmapped, Runtime, State, TaskFuture, tags, wait")
+    assert [name for name in LATE if name in loaded] == []
+
+
+def test_a_flow_of_coroutines_loads_no_runner() -> None:
+    code = """
+import asyncio
+from upwell import flow, task
+@task
+async def one(x): return x
+@flow
+async def around(): return await one.map(range(3))
+assert asyncio.run(around()) == [0, 1, 2]
+"""
+    loaded = loaded_by(code)
+    assert [name for name in LATE if name in loaded and name != "rich"] == []
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    from importlib.resources import files
+
+    assert files("upwell").joinpath("py.typed").is_file()
+    assert upwell.__version__
