@@ -1,4 +1,4 @@
-"""Named limits: `concurrency`, `rate_limit` and tags; first come, first served; slots that decay; waits inside of runs."""
+"""Named limits: `concurrency`, `rate_limit`, tags; first come, first served; decay; waits inside of runs."""
 
 from __future__ import annotations
 

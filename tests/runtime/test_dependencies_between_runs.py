@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections import OrderedDict, namedtuple
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
@@ -60,7 +60,9 @@ class Record(msgspec.Struct):
     field: Any
 
 
-Point = namedtuple("Point", "x y")  # noqa: PYI024  # an untyped one is what is tested
+class Point(NamedTuple):
+    x: Any
+    y: Any
 
 
 def shapes(future: Any) -> list[Any]:
@@ -172,7 +174,7 @@ def test_a_dependant_of_a_failed_run_never_begins_and_names_it(run: Run) -> None
         submitted: Any = touch.submit([bad], return_state=True)
         mapped: Any = touch.map([bad, 1], return_state=True)
         ordered: Any = touch.submit(2, wait_for=[bad], return_state=True)
-        direct = touch(bad, return_state=True)
+        direct: Any = touch(bad, return_state=True)
         for state in (submitted, mapped[0], ordered, direct):
             assert state.is_not_ready()
             assert state.is_final()

@@ -1,4 +1,4 @@
-"""Futures: asking for results and states, waiting for one, for several, in order of their end; and futures of one's own."""
+"""Futures: results and states, waits for one and for several, in the order of their end; futures of one's own."""
 
 from __future__ import annotations
 
@@ -464,7 +464,7 @@ def test_a_future_of_ones_own_may_end_in_another_thread(run: Run) -> None:
         own = OwnFuture()
         waiting = double.submit(own)
         own.end(Completed(data=5))
-        return waiting.result() + double(own)  # type: ignore[arg-type]  # a future in the place of its result
+        return waiting.result() + double(own)  # type: ignore[call-overload, no-any-return]  # a future in the place of its result
 
     assert sync_around() == 20
 

@@ -146,11 +146,11 @@ def test_decorators_add_hooks_after_those_of_the_options(run: Run) -> None:
     heard = Heard()
     it: Any = task(on_completion=[heard.hook("option")])(good)
 
-    @it.on_completion
+    @it.on_completion  # type: ignore[untyped-decorator]  # as it is for users
     def first(*_: Any) -> None:
         heard.names.append("first")
 
-    @it.on_completion
+    @it.on_completion  # type: ignore[untyped-decorator]  # as it is for users
     async def second(*_: Any) -> None:
         heard.names.append("second")
 
@@ -371,13 +371,16 @@ def test_a_flow_with_a_hook_that_raises_keeps_its_state(caplog: pytest.LogCaptur
 def test_a_cancelled_flow_calls_its_cancellation_hooks(run: Run) -> None:
     heard = Heard()
 
-    @flow(**heard.options())
-    async def stay() -> None:
-        await asyncio.sleep(60)
-
     async def main() -> None:
+        begun = asyncio.Event()
+
+        @flow(**heard.options())
+        async def stay() -> None:
+            begun.set()
+            await asyncio.sleep(60)
+
         running = asyncio.create_task(stay())
-        await asyncio.sleep(0.005)
+        await begun.wait()
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running

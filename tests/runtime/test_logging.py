@@ -135,7 +135,7 @@ def test_a_disabled_run_logger_discards_inside_and_outside_of_runs(caplog: pytes
         fetch.submit().result()
         assert not get_run_logger().isEnabledFor(logging.CRITICAL)
     fetch()
-    assert lines(caplog) == ["Task run fetch-2: not shown"]
+    assert lines(caplog) == ["Task run fetch-1: not shown"]
 
 
 def test_other_libraries_lines_carry_the_run_they_were_made_in(

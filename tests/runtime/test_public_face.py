@@ -62,7 +62,7 @@ def test_star_import_gives_the_same_names() -> None:
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'upwell' has no attribute 'flwo'"):
-        upwell.flwo  # type: ignore[attr-defined]  # noqa: B018  # the mistake
+        upwell.flwo
     from upwell import task_runners
 
     with pytest.raises(AttributeError, match="NowhereTaskRunner"):

@@ -102,7 +102,7 @@ def test_the_run_count_counts_attempts() -> None:
     @flow
     async def around() -> None:
         await attempt(return_state=True)
-        await attempt.submit(return_state=True)  # type: ignore[misc]  # a state to be awaited
+        await attempt.submit(return_state=True)
 
     run_virtual(around())
     assert counts == [1, 2, 3] * 2

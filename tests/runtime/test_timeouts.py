@@ -51,7 +51,7 @@ def test_a_coroutine_is_cancelled_when_its_time_is_up(way: str) -> None:
         if way == "call":
             return await sleeps(seconds, return_state=True)
         if way == "submit":
-            return await sleeps.submit(seconds, return_state=True)  # type: ignore[misc]  # a state to be awaited
+            return await sleeps.submit(seconds, return_state=True)
         return (await sleeps.map([seconds], return_state=True))[0]
 
     with virtual_clock() as clock:
@@ -167,7 +167,7 @@ def test_a_run_that_ends_at_the_same_time_as_its_timeout_has_one_end(run: Run) -
         return "in time"
 
     async def main() -> None:
-        states: Any = await close_call.map([0.0015, 0.002, 0.0025] * 5, return_state=True)  # type: ignore[misc]
+        states: Any = await close_call.map([0.0015, 0.002, 0.0025] * 5, return_state=True)
         assert {state.name for state in states} <= {"Completed", "TimedOut"}
 
     run(main())
@@ -373,7 +373,7 @@ def test_a_sync_flow_in_another_thread_is_interrupted_while_it_runs_and_while_it
 
     for slow in (spins, waits):
         states: list[Any] = []
-        thread = threading.Thread(target=lambda slow=slow: states.append(slow(return_state=True)))  # type: ignore[misc]
+        thread = threading.Thread(target=lambda slow=slow: states.append(slow(return_state=True)))
         begun = time.monotonic()
         thread.start()
         thread.join(5)
@@ -404,7 +404,7 @@ def test_a_submitted_flow_has_its_timeout() -> None:
 
     @flow
     async def outer() -> Any:
-        state: Any = await slow.submit(return_state=True)  # type: ignore[misc]  # a state to be awaited
+        state: Any = await slow.submit(return_state=True)  # type: ignore[func-returns-value]  # a state to be awaited
         return [state]
 
     with virtual_clock() as clock:
@@ -451,7 +451,7 @@ def test_a_timeout_that_makes_no_sense_is_refused_at_decoration(seconds: Any, er
 
 def test_a_timeout_is_logged_at_error(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        await sleeps.submit(60, return_state=True)  # type: ignore[misc]  # a state to be awaited
+        await sleeps.submit(60, return_state=True)
 
     run_virtual(main())
     errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -52,6 +52,7 @@ from upwell.engine.loggers import RunLogger
 from upwell.engine.logs import flow_run_logger
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
+from upwell.engine.settle import why_not_ready
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
 
@@ -195,8 +196,7 @@ def _prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
         yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
         for future in upstream:
             if type(future) is not Dependency and not is_completed(future):
-                name = getattr(future, "name", future)
-                message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {future.state}."
+                message, _ = why_not_ready(future)
                 return Ending(Finish(PENDING, NOT_READY, message))
     try:
         args, kwargs = FINDER.resolve((run.args, run.kwargs), value_of)

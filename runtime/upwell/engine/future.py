@@ -165,6 +165,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     own_name: str | None = None
     inline: bool = False
     waits_for: Any = None
+    cause: str | None = None
     tickets: Any = ()
 
     # --- who it is ------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state, may_retry
-from upwell.core.states import COMPLETED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
@@ -23,7 +23,7 @@ from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
-from upwell.engine.settle import finish, log_end, retry_message, state_of
+from upwell.engine.settle import finish, log_end, never_ready, retry_message, state_of
 from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
@@ -134,11 +134,7 @@ def _upstream(run: Run) -> Generator[Any, Any, bool]:
     yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
     for future in upstream:
         if type(future) is not Dependency and not is_completed(future):
-            state = future.peek() if isinstance(future, RunFuture) else future.state
-            name = getattr(future, "name", future)
-            message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state}."
-            finish(run, PENDING, None, message, NOT_READY, clock().time())
-            task_run_logger(run).error("Finished in state %s", run.peek())
+            never_ready(run, future)
             return False
     run.item = resolved(run.item)
     run.upstream = None

@@ -185,7 +185,7 @@ class Remote:
                 break
         if reports and not self._report_due:  # the loop gets its turn, however many have ended
             self._report_due = True
-            self._post(self._take_reports)
+            self._later(self._take_reports)
 
     def _start_timer(self, run: Run) -> None:
         seconds = run.timeout_seconds

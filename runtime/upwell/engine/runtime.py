@@ -66,6 +66,7 @@ class Engine(EngineSeam):
         self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.get_ident()
         self._limit_gates: dict[str, LimitGate] = {}
+        self._without_upstream: deque[tuple[Run, Any]] = deque()
         self._busy_scopes: set[Scope] = set()
         self._closing: asyncio.Task[None] | None = None
         self.keeps: Any = None  # what must live as long as the engine
@@ -183,9 +184,10 @@ class Engine(EngineSeam):
                     future.add_done_callback(partial(self._upstream_ended_elsewhere, run))
                 return
             if not lenient and not is_completed(future):
-                name = getattr(future, "name", None) or repr(future)
-                state = future.peek() if isinstance(future, RunFuture) else future.state
-                self.settlement.not_ready(run, name, state)
+                if run.call.scope.stop_reason is not None:
+                    self.settlement.refuse(run)
+                    return
+                self._not_ready(run, future)
                 return
             upstream.pop()
         if run.done:
@@ -197,6 +199,14 @@ class Engine(EngineSeam):
             self.dispatcher.push(run)
         else:
             self._pass_gates(run)
+
+    def _not_ready(self, run: Run, upstream: Any) -> None:
+        """A run whose upstream did not complete ends, and so do its own dependants: in a row, however many."""
+        self._without_upstream.append((run, upstream))
+        if len(self._without_upstream) == 1:
+            while self._without_upstream:
+                self.settlement.not_ready(*self._without_upstream[0])
+                self._without_upstream.popleft()
 
     def _upstream_ended_elsewhere(self, run: Run, _: object) -> None:
         self.call_soon(partial(self.upstream_ended, run))

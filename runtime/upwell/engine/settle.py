@@ -68,6 +68,24 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
         run.call.let_go()
 
 
+def never_ready(run: Run, upstream: Any) -> None:
+    """End a run that never begins, because this upstream did not complete; says so, and what began it."""
+    message, run.cause = why_not_ready(upstream)
+    finish(run, PENDING, None, message, NOT_READY, clock().time())
+    if run.call.scope.stop_reason is None:
+        task_run_logger(run).error("Finished in state %s", run.peek())
+
+
+def why_not_ready(upstream: Any) -> tuple[str, str]:
+    """Why nothing that depends on this future can begin, and the name of the run at the root of it."""
+    state = upstream.peek() if isinstance(upstream, RunFuture) else upstream.state
+    name = str(getattr(upstream, "name", upstream))
+    root = getattr(upstream, "cause", None)
+    # A state quotes its own reason, and a chain must not quote all reasons before: from the second on, the root alone.
+    message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state.name if root else state}"
+    return (f"{message}, because of '{root}'." if root else f"{message}."), root or name
+
+
 class Settlement:
     """Ends and retries the runs of one engine; called on its loop's thread."""
 
@@ -121,11 +139,9 @@ class Settlement:
             run.call.scope.live.discard(run)
             self._conclude(run, Outcome(WAS_CANCELLED, None, reason), clock().time())
 
-    def not_ready(self, run: Run, upstream_name: str, upstream_state: State) -> None:
+    def not_ready(self, run: Run, upstream: Any) -> None:
         """A run whose upstream did not complete never begins."""
-        message = f"Upstream task run '{upstream_name}' did not reach a 'COMPLETED' state: it ended {upstream_state}."
-        finish(run, PENDING, None, message, NOT_READY, clock().time())
-        task_run_logger(run).error("Finished in state %s", run.peek())
+        never_ready(run, upstream)
 
     # --- retries ----------------------------------------------------------------------------------------
 
