@@ -5,6 +5,7 @@ Every run is a new interpreter, with compiled modules on disk and in the page ca
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,8 +70,14 @@ main()
 
 def _python(code: str) -> str:
     """What the code prints; its log lines are made but not shown."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     answer = subprocess.run(
-        [sys.executable, "-c", code], check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,  # modules are compiled once, as where upwell is installed
     )
     return answer.stdout
 

@@ -56,7 +56,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
         pytest.skip("uvloop is not installed")
 
     def run_on_uvloop(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # pyright: ignore[reportOptionalMemberAccess]  # skipped above if there is none
             return runner.run(main)
 
     return run_on_uvloop

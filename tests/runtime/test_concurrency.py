@@ -90,7 +90,7 @@ def test_slots_are_given_back_whatever_happens(run: Run) -> None:
     limit = set_limit("db", 2)
 
     async def main() -> None:
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError):  # noqa: PT012  # the loop, or the block, is what raises
             async with async_limits.concurrency("db", occupy=2):
                 assert limit.taken == 2
                 raise KeyError
@@ -197,7 +197,7 @@ def test_threads_are_let_in_in_the_order_in_which_they_came() -> None:
         for i in range(5):
             threads.append(threading.Thread(target=use, args=[i]))
             threads[-1].start()
-            while len(limit._slots.line) <= i:
+            while len(limit._slots.line) <= i:  # pyright: ignore[reportPrivateUsage]  # no public way to look at it
                 pass
     for thread in threads:
         thread.join(5)
@@ -267,7 +267,7 @@ def test_a_blocking_wait_on_a_loop_is_refused_with_the_way_out(run: Run) -> None
     set_limit("db", 1)
 
     async def main() -> None:
-        with sync_limits.concurrency("db"):  # a free slot is no wait
+        with sync_limits.concurrency("db"):  # a free slot is no wait  # noqa: SIM117  # the outer one must stay open
             with pytest.raises(BlockingWaitError, match="async with concurrency"), sync_limits.concurrency("db"):
                 pass
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
@@ -139,7 +139,7 @@ WITH_CHILDREN: Final = {
 
 
 @contextmanager
-def _running(code: str) -> Iterator[subprocess.Popen[str]]:
+def _running(code: str) -> Generator[subprocess.Popen[str], None, None]:
     """A process that runs this code and has said that it is ready; it does not outlive the block."""
     process = subprocess.Popen(
         [sys.executable, "-c", HEADER + textwrap.dedent(code)],

@@ -258,7 +258,8 @@ def test_quote_does_not_wait_for_what_is_inside() -> None:
     def around() -> Any:
         bad = fail.submit()
         got = show.submit(quote(bad)).result()
-        return type(got.result(raise_on_failure=False))
+        error: object = got.result(raise_on_failure=False)
+        return type(error)
 
     assert around() is ValueError
 

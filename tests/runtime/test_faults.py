@@ -1,5 +1,8 @@
 """What users' code can do to a run: every fault ends in a final state that says so, and nothing hangs."""
 
+# Lambdas and options of every kind are passed on: what they are is what the tests are about.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportFunctionMemberAccess=false
 from __future__ import annotations
 
 import asyncio

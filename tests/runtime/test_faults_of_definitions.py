@@ -1,5 +1,8 @@
 """Mistakes in definitions and calls are refused at once, and the message says what to do."""
 
+# Lambdas and options of every kind are passed on: what they are is what the tests are about.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportFunctionMemberAccess=false
 from __future__ import annotations
 
 import asyncio

@@ -145,8 +145,8 @@ def test_a_future_has_a_name_and_an_id_and_shows_its_state() -> None:
 
 def test_ids_differ_between_runs_and_are_in_the_order_of_submission() -> None:
     ids = [future.task_run_id for future in double.map(range(100))]  # type: ignore[attr-defined]  # of upwell's own runs
-    assert len(set(ids)) == 100
-    assert ids == sorted(ids)
+    assert len(set(ids)) == 100  # pyright: ignore[reportUnknownArgumentType]  # a lambda needs no annotations here
+    assert ids == sorted(ids)  # pyright: ignore[reportUnknownArgumentType]  # a lambda needs no annotations here
 
 
 def test_the_repr_of_a_future_is_no_look_at_its_outcome() -> None:
@@ -163,7 +163,7 @@ def test_the_repr_of_a_future_is_no_look_at_its_outcome() -> None:
 def wait_for_end(future: Any) -> None:
     """Wait without looking at the outcome."""
     ended = threading.Event()
-    future.watch(lambda _: ended.set())
+    future.watch(lambda _: ended.set())  # pyright: ignore[reportUnknownLambdaType]  # a lambda needs no annotations here
     assert ended.wait(5)
 
 
@@ -269,12 +269,12 @@ def test_a_map_gives_a_list_of_futures_with_all_results_in_order(run: Run) -> No
 
 def test_a_future_list_raises_the_first_failure_in_order_or_gives_it(run: Run) -> None:
     futures = fail.map(["a", "b"])
-    with pytest.raises(ValueError, match="^a$"):
+    with pytest.raises(ValueError, match=r"^a$"):
         futures.result()
     assert [str(error) for error in futures.result(raise_on_failure=False)] == ["a", "b"]
 
     async def main() -> None:
-        with pytest.raises(ValueError, match="^a$"):
+        with pytest.raises(ValueError, match=r"^a$"):
             await fail.map(["a", "b"])
 
     run(main())
@@ -331,7 +331,7 @@ def test_as_completed_says_how_many_were_late() -> None:
     with virtual_clock():
         futures = after.map([1, 100, 200])
         seen: list[Any] = []
-        with pytest.raises(TimeoutError, match=r"^2 \(of 3\) futures unfinished after 5 seconds$"):
+        with pytest.raises(TimeoutError, match=r"^2 \(of 3\) futures unfinished after 5 seconds$"):  # noqa: PT012  # the loop, or the block, is what raises
             for future in as_completed(futures, timeout=5):
                 seen.append(future)
         assert seen == [futures[0]]
@@ -388,7 +388,7 @@ def test_first_in_time_or_a_timeout() -> None:
 def test_blocking_waits_on_the_loops_own_thread_are_refused(run: Run) -> None:
     async def main() -> None:
         futures = after.map([0.001])
-        for blocking in (wait, first, lambda futures: list(as_completed(futures))):
+        for blocking in (wait, first, lambda futures: list(as_completed(futures))):  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType, reportUnknownVariableType]  # a lambda needs no annotations here
             with pytest.raises(BlockingWaitError):
                 blocking(futures)
         with pytest.raises(BlockingWaitError):

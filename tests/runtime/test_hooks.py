@@ -232,7 +232,7 @@ def test_a_sync_hook_does_not_block_the_loop(run: Run) -> None:
     import threading
 
     threads: list[int] = []
-    it = task(on_completion=[lambda *_: threads.append(threading.get_ident())])(good_later)
+    it = task(on_completion=[lambda *_: threads.append(threading.get_ident())])(good_later)  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]  # a lambda needs no annotations here
     run(start(it, "submit"))
     assert threads != [threading.get_ident()]
 

@@ -34,7 +34,7 @@ async def start(it: Any, way: str, value: Any = 5) -> Any:
         return await it.submit(value)
     if way == "map":
         return (await it.map([value]))[0]
-    return [x async for x in it.stream([value])][0]
+    return [x async for x in it.stream([value])][0]  # noqa: RUF015  # all of it is taken
 
 
 # --- flows and tasks ----------------------------------------------------------------------------------------------
@@ -65,7 +65,7 @@ def test_reserved_parameter_names_are_refused(decorator: Any) -> None:
     def two(wait_for: Any) -> None: ...
 
     for fn in (one, two):
-        with pytest.raises(ReservedArgumentError, match="return_state|wait_for") as caught:
+        with pytest.raises(ReservedArgumentError, match=r"return_state|wait_for") as caught:
             decorator(fn)
         assert isinstance(caught.value, DefinitionError)
 
@@ -88,14 +88,14 @@ def test_task_runs_are_numbered_by_task_within_their_flow() -> None:
 @pytest.mark.parametrize("fn", [own_name, own_name_later])
 @pytest.mark.parametrize(
     ("template", "name"),
-    [
+    [  # pyright: ignore[reportUnknownArgumentType]  # a lambda needs no annotations here
         ("run of {x}", "run of 5"),
         ("{x:03d}", "005"),
         ("{parameters[x]}", "5"),
         ("{x}-{day}", "5-None"),
         ("plain", "plain"),
         (lambda: "made", "made"),
-        (lambda parameters: f"made of {parameters['x']}", "made of 5"),
+        (lambda parameters: f"made of {parameters['x']}", "made of 5"),  # pyright: ignore[reportUnknownLambdaType]  # a lambda needs no annotations here
     ],
 )
 def test_a_task_run_name_is_made_on_every_way_to_run(way: str, fn: Any, template: Any, name: str) -> None:
@@ -206,11 +206,11 @@ def test_a_flow_run_has_a_friendly_name_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("template", "name"),
-    [
+    [  # pyright: ignore[reportUnknownArgumentType]  # a lambda needs no annotations here
         ("run of {x}", "run of 5"),
         ("{day:%Y-%m}", "2024-02"),
         (lambda: "made", "made"),
-        (lambda parameters: f"made of {parameters['x']}", "made of 5"),
+        (lambda parameters: f"made of {parameters['x']}", "made of 5"),  # pyright: ignore[reportUnknownLambdaType]  # a lambda needs no annotations here
     ],
 )
 def test_a_flow_run_name_is_made_of_its_parameters(template: Any, name: str, run: Run) -> None:

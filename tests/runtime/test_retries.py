@@ -42,7 +42,7 @@ async def start(it: Any, way: str) -> Any:
         return await it.submit(0)
     if way == "map":
         return (await it.map([0]))[0]
-    return [x async for x in it.stream([0])][0]
+    return [x async for x in it.stream([0])][0]  # noqa: RUF015  # all of it is taken
 
 
 def start_sync(it: Any, way: str) -> Any:
@@ -52,7 +52,7 @@ def start_sync(it: Any, way: str) -> Any:
         return it.submit(0).result()
     if way == "map":
         return it.map([0]).result()[0]
-    return list(it.stream([0]))[0]
+    return list(it.stream([0]))[0]  # noqa: RUF015  # all of it is taken
 
 
 def flaky_task(flaky: Flaky, **options: Any) -> Any:
@@ -86,7 +86,7 @@ def test_a_failed_run_is_tried_again_until_it_succeeds(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_a_run_whose_retries_are_used_up_fails_with_its_last_exception(way: str) -> None:
     flaky = Flaky(10, lambda: ValueError(f"attempt {len(flaky.moments)}"))
-    with pytest.raises(ValueError, match="^attempt 3$"):
+    with pytest.raises(ValueError, match=r"^attempt 3$"):
         run_virtual(start(flaky_task(flaky, retries=2), way))
     assert len(flaky.moments) == 3
 
@@ -114,7 +114,7 @@ def test_the_run_count_counts_attempts() -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("delay", "pauses"),
-    [
+    [  # pyright: ignore[reportUnknownArgumentType]  # a lambda needs no annotations here
         (None, [0, 0, 0]),
         (0, [0, 0, 0]),
         (60, [60, 60, 60]),
@@ -123,7 +123,7 @@ def test_the_run_count_counts_attempts() -> None:
         ([1, 5], [1, 5, 5]),
         ([7], [7, 7, 7]),
         (exponential_backoff(10), [10, 20, 40]),
-        (lambda retries: [retries] * retries, [3, 3, 3]),
+        (lambda retries: [retries] * retries, [3, 3, 3]),  # pyright: ignore[reportUnknownLambdaType]  # a lambda needs no annotations here
     ],
 )
 def test_delays_may_be_a_number_a_list_or_a_function(way: str, delay: Any, pauses: list[float]) -> None:

@@ -106,7 +106,7 @@ def test_a_runtime_has_a_task_runner_for_those_who_name_none(run: Run) -> None:
 def test_an_unknown_task_runner_is_named_with_those_there_are(run: Run) -> None:
     async def main() -> None:
         async with Runtime(task_runner="nowhere") as rt:
-            with pytest.raises(UnknownTaskRunnerError, match="nowhere.*known: .*threads"):
+            with pytest.raises(UnknownTaskRunnerError, match=r"nowhere.*known: .*threads"):
                 rt.submit(double, 1)
         with pytest.raises(TypeError, match="task_runner"):
             Runtime(task_runner=3)
@@ -279,7 +279,7 @@ def test_a_closed_runtime_refuses_work_and_says_so(run: Run) -> None:
 def test_an_exception_in_the_block_closes_the_runtime_and_passes(run: Run) -> None:
     async def main() -> None:
         future: Any = None
-        with pytest.raises(KeyError, match="mine"):
+        with pytest.raises(KeyError, match="mine"):  # noqa: PT012  # the loop, or the block, is what raises
             async with Runtime() as rt:
                 future = rt.submit(stay)
                 await asyncio.sleep(0)
@@ -331,7 +331,7 @@ def test_work_after_the_loop_has_ended_is_refused_where_a_runtime_was_kept() -> 
         rt = Runtime()
         await rt.__aenter__()
         kept.append(rt)
-        rt._end()
+        rt._end()  # pyright: ignore[reportPrivateUsage]  # no public way to look at it
 
     asyncio.run(main())
     with pytest.raises(RuntimeClosedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 from typing import Any
 
 import pytest
@@ -71,11 +72,11 @@ def nothing() -> None:
 
 @given(st.lists(st.sampled_from(TYPES), max_size=30))
 def test_a_run_follows_the_table_whatever_it_is_told(moves: list[StateType]) -> None:
-    run = FlowRun(nothing._definition, (), {})
+    run = FlowRun(nothing._definition, (), {})  # pyright: ignore[reportPrivateUsage]  # no public way to look at it
     for move in moves:
         run.move(State(type=move, message="why"))
     types = [state.type for state in run.states]
-    assert all(may_move(before, after) for before, after in zip(types, types[1:], strict=False))
+    assert all(may_move(before, after) for before, after in itertools.pairwise(types))
     assert all(type_ not in TERMINAL for type_ in types[:-1])
     stamps = [state.timestamp for state in run.states]
     assert stamps == sorted(stamps)
@@ -145,7 +146,7 @@ def test_a_state_cannot_be_changed() -> None:
         Completed().name = "Other"  # type: ignore[misc]  # the mistake
 
 
-# --- what they stand for ------------------------------------------------------------------------------------------------
+# --- what they stand for --------------------------------------------------------------------------------------------
 
 
 def test_the_result_of_a_completed_state_is_its_value() -> None:

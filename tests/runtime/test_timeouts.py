@@ -373,7 +373,7 @@ def test_a_sync_flow_in_another_thread_is_interrupted_while_it_runs_and_while_it
 
     for slow in (spins, waits):
         states: list[Any] = []
-        thread = threading.Thread(target=lambda slow=slow: states.append(slow(return_state=True)))
+        thread = threading.Thread(target=lambda slow=slow: states.append(slow(return_state=True)))  # noqa: B023  # called in this turn of the loop  # pyright: ignore[reportUnknownArgumentType, reportUnknownLambdaType]  # a lambda needs no annotations here
         begun = time.monotonic()
         thread.start()
         thread.join(5)

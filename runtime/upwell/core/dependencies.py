@@ -277,6 +277,11 @@ class DependencyFinder(Generic[F]):
             return True
         return next(self._marks(chain(args, kwargs.values())), None) is None
 
+    @property
+    def plain_types(self) -> set[type]:
+        """The classes that are known to hold no futures; for callers that cannot afford a call to learn it."""
+        return self._plain
+
     def all_plain(self, values: Collection[Any]) -> bool:
         """The same for many inputs at once, such as the list that is mapped over."""
         return self._plain.issuperset(map(type, values)) or next(self._marks(values), None) is None

@@ -52,16 +52,7 @@ class NamedLimit:
         return Ticket(slots, wake)
 
     def take(self, ticket: Ticket) -> float | None:
-        """Seconds to wait for the slots: 0, they are taken; None, until `ticket.wake` is called.
-
-        Raises:
-            ConfigurationError: more slots than there are: they would never be free.
-        """
-        if ticket.slots > self.limit and self.active:
-            raise ConfigurationError(
-                f"{ticket.slots} slots of the limit {self.name!r} were asked for, which has {self.limit}: "
-                "they would never be free."
-            )
+        """Seconds to wait for the slots: 0, they are taken; None, until `ticket.wake` is called."""
         with self._lock:
             if not self.active:
                 ticket.slots = 0
@@ -71,6 +62,14 @@ class NamedLimit:
                 return self._bucket.reserve(ticket.slots, clock().time())
             ticket.granted = self._slots.take(ticket, ticket.slots)
             return 0.0 if ticket.granted else None
+
+    def check_that_it_has(self, slots: int) -> None:
+        """Raises ConfigurationError if there are not so many slots at all: they would never be free."""
+        if self.active and slots > self.limit:
+            raise ConfigurationError(
+                f"{slots} slots of the limit {self.name!r} were asked for, which has {self.limit}: "
+                "they would never be free."
+            )
 
     def check_that_it_lets_anybody_through(self) -> None:
         """Raises ConcurrencySlotAcquisitionError if the limit is zero: nobody would ever be let through."""

@@ -61,17 +61,9 @@ class Remote:
 
     # --- the engine's half, on the loop's thread --------------------------------------------------------
 
-    def push(self, run: Run) -> None:
-        """This run is ready."""
-        self._waiting.append(run)
-        self._flush_soon()
-
     def push_many(self, runs: Sequence[Run]) -> None:
         """These runs are ready."""
         self._waiting.extend(runs)
-        self._flush_soon()
-
-    def _flush_soon(self) -> None:
         if not self._flush_due:
             self._flush_due = True
             self._later(self._flush)

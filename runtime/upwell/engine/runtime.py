@@ -19,6 +19,7 @@ from typing import Any
 
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
+from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.clock import Gate, clock, moment
@@ -115,7 +116,7 @@ class Engine(EngineSeam):
 
     def accept(self, runs: Sequence[Run]) -> None:
         """Runs of one call, just submitted; from any thread."""
-        if self.on_loop_thread():
+        if threading.get_ident() == self._thread and not self.loop.is_closed():
             self._accept(runs)
         else:
             self.call_soon(partial(self._accept, runs))
@@ -136,7 +137,7 @@ class Engine(EngineSeam):
             if call.runner is None:
                 self.dispatcher.extend(runs)
             else:
-                self.remote(call.runner).push_many(runs)
+                self._execute_elsewhere(call.runner, runs)
         else:
             for run in runs:
                 self._admit(run)
@@ -257,7 +258,15 @@ class Engine(EngineSeam):
         if runner is None:
             self.dispatcher.push(run)
         else:
-            self.remote(runner).push(run)
+            self._execute_elsewhere(runner, (run,))
+
+    def _execute_elsewhere(self, runner: TaskRunner, runs: Sequence[Run]) -> None:
+        try:
+            self.remote(runner).push_many(runs)
+        except Exception as error:
+            message = f"The task runner {runner!r} could not be opened: {describe(error)}"
+            for run in runs:
+                self.settlement.settle(run, Outcome(HAS_CRASHED, error, message), clock().time())
 
     # --- task runners --------------------------------------------------------------------------------------
 

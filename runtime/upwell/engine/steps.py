@@ -131,6 +131,7 @@ class TakeSlots:
         self._timeout = timeout
 
     def block(self) -> Ticket:
+        self._limit.check_that_it_has(self._slots)
         granted = Gate()
         ticket = self._limit.ticket(granted.open, self._slots)
         seconds = self._limit.take(ticket)
@@ -156,6 +157,7 @@ class TakeSlots:
         return ticket
 
     async def wait(self) -> Ticket:
+        self._limit.check_that_it_has(self._slots)
         loop = asyncio.get_running_loop()
         granted: asyncio.Future[None] = loop.create_future()
         ticket = self._limit.ticket(lambda: loop.call_soon_threadsafe(_set, granted), self._slots)

@@ -51,6 +51,7 @@ def resolved(value: Any) -> Any:
     return FINDER.resolve(value, value_of)
 
 
+_PLAIN: Final = FINDER.plain_types
 _ONLY_RUNS: Final = {RunFuture}
 """What the types in a list are that came from a map: the commonest arguments that hold futures."""
 
@@ -146,7 +147,8 @@ def submit(
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
     run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
-    if type(item) is RunFuture or wait_for is not None or not FINDER.is_plain(args, kwargs):
+    kind = type(item) if unary else None
+    if kind is RunFuture or wait_for is not None or not (kind in _PLAIN or FINDER.is_plain(args, kwargs)):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)
@@ -233,6 +235,6 @@ def hand_over(scope: Scope, runs: list[RunFuture[Any]]) -> None:
         RuntimeClosedError: the scope's runtime is closed.
     """
     engine: Any = scope.engine
-    if engine.closed or engine.loop.is_closed():
+    if engine.closed:
         raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
     engine.accept(runs)

@@ -23,11 +23,6 @@ def _lines(error: BaseException | None) -> list[str]:
     return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
-def _files(error: BaseException | None) -> list[str]:
-    assert error is not None
-    return [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
-
-
 async def _deeper(suspended: bool) -> None:
     if suspended:
         await asyncio.sleep(0)

@@ -1,5 +1,8 @@
 """A run has a Task that is its own: it can be kept, cancelled, named and watched, and touches no other run."""
 
+# Lambdas and options of every kind are passed on: what they are is what the tests are about.
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportFunctionMemberAccess=false
 from __future__ import annotations
 
 import asyncio
