@@ -60,9 +60,7 @@ def test_imports_point_towards_the_core(module: str) -> None:
         assert layer_of(imported) <= layer_of(module), f"{module} must not import {imported}"
 
 
-@pytest.mark.parametrize(
-    "module", sorted(name for name in SOURCES if layer_of(name) == CORE and "runners" not in name)
-)
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if layer_of(name) == CORE and "runners" not in name))
 def test_the_core_knows_no_asyncio_clock_files_or_threads(module: str) -> None:
     assert not NOT_IN_CORE & {name.partition(".")[0] for name in imports_of(module)}
 

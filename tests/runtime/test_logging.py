@@ -96,9 +96,7 @@ def test_a_run_of_another_process_logs_without_asking_who_it_is(caplog: pytest.L
             get_run_logger().info("from afar")
     finally:
         ELSEWHERE.reset(token)
-    assert [(record.name, record.getMessage()) for record in caplog.records] == [
-        ("upwell.task_runs", "from afar")
-    ]
+    assert [(record.name, record.getMessage()) for record in caplog.records] == [("upwell.task_runs", "from afar")]
 
 
 def test_hooks_can_log_for_their_run(caplog: pytest.LogCaptureFixture) -> None:

@@ -64,9 +64,7 @@ def test_a_subclass_is_found_by_its_name_and_can_be_compressed() -> None:
     assert compressed.loads(compressed.dumps("abc")) == "abc"
 
 
-@pytest.mark.parametrize(
-    "unknown", ["yaml", "", "compressed/", "compressed/yaml", "compressed/compressed/json", 7]
-)
+@pytest.mark.parametrize("unknown", ["yaml", "", "compressed/", "compressed/yaml", "compressed/compressed/json", 7])
 def test_an_unknown_name_lists_what_is_known(unknown: Any) -> None:
     with pytest.raises(UnknownSerializerError, match=r"known: msgpack, json, pickle, .*compressed/json"):
         get_serializer(unknown)
@@ -140,18 +138,13 @@ def test_an_unknown_compression_lists_what_is_known() -> None:
 
 def test_a_repr_says_how_the_serializer_was_made() -> None:
     assert repr(get_serializer("msgpack")) == "MessagePackSerializer()"
-    assert (
-        repr(CompressedSerializer("json", "bz2"))
-        == "CompressedSerializer(JSONSerializer(), compression='bz2')"
-    )
+    assert repr(CompressedSerializer("json", "bz2")) == "CompressedSerializer(JSONSerializer(), compression='bz2')"
 
 
 def test_large_buffers_travel_beside_the_pickle_uncopied() -> None:
     array = np.arange(100_000.0)
     raw = bytearray(200_000)
-    data, buffers = PickleSerializer().dumps_with_buffers(
-        {"a": array, "raw": pickle.PickleBuffer(raw), "small": [1]}
-    )
+    data, buffers = PickleSerializer().dumps_with_buffers({"a": array, "raw": pickle.PickleBuffer(raw), "small": [1]})
     assert len(data) < 1000
     assert [buffer.nbytes for buffer in buffers] == [array.nbytes, len(raw)]
     array[0] = 7  # the buffers are the array's own memory

@@ -56,9 +56,7 @@ def test_settings_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         ("UPWELL_GC_THRESHOLD", "50000", 50_000),
     ],
 )
-def test_a_variable_sets_its_field(
-    monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object
-) -> None:
+def test_a_variable_sets_its_field(monkeypatch: pytest.MonkeyPatch, variable: str, text: str, value: object) -> None:
     monkeypatch.setenv(variable, text)
     assert getattr(current(), variable.removeprefix("UPWELL_").lower()) == value
 
@@ -89,9 +87,7 @@ def test_a_wrong_value_names_the_variable_the_value_and_what_is_allowed(
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPWELL_LOGGING_LEVEL", "loud")
     monkeypatch.setenv("UPWELL_PROGRESS", "maybe")
-    with pytest.raises(
-        ConfigurationError, match=r"(?s)UPWELL_LOGGING_LEVEL.*UPWELL_PROGRESS|UPWELL_PROGRESS.*LEVEL"
-    ):
+    with pytest.raises(ConfigurationError, match=r"(?s)UPWELL_LOGGING_LEVEL.*UPWELL_PROGRESS|UPWELL_PROGRESS.*LEVEL"):
         current()
 
 

@@ -144,10 +144,7 @@ class Dispatcher:
         suspended, window, slice_end = self._suspended, self._window, self._slice_end
         now = now_of()
         self._pumping = True
-        driver = self._take_driver()
-        task = driver.task
-        _enter_task(loop, task)
-        kept, kept_weakly = getrefcount(task), getweakrefcount(task)
+        driver, task, kept, kept_weakly = self._enter_next()
         try:
             while ready and now < slice_end and len(suspended) < window:
                 run = ready.popleft()
@@ -189,10 +186,7 @@ class Dispatcher:
                 ):
                     _leave_task(loop, task)
                     driver.retire()
-                    driver = self._take_driver()
-                    task = driver.task
-                    _enter_task(loop, task)
-                    kept, kept_weakly = getrefcount(task), getweakrefcount(task)
+                    driver, task, kept, kept_weakly = self._enter_next()
                 if run is wanted and run.done:
                     break
         finally:
@@ -201,6 +195,14 @@ class Dispatcher:
             driver.give_back()
             if ready and not self._roused:
                 self._rouse()
+
+    def _enter_next(self) -> tuple[_Driver, asyncio.Task[None], int, int]:
+        """Make steps in the name of another driver from now on; with the references to its Task as they are now."""
+        driver = self._take_driver()
+        task = driver.task
+        _enter_task(self.loop, task)
+        kept, kept_weakly = getrefcount(task), getweakrefcount(task)  # before the tuple below adds a reference
+        return driver, task, kept, kept_weakly
 
     # --- drivers --------------------------------------------------------------------------------------
 

@@ -52,7 +52,7 @@ from upwell.engine.loggers import RunLogger
 from upwell.engine.logs import flow_run_logger
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope, names_of
-from upwell.engine.settle import why_not_ready
+from upwell.engine.settle import trace_once, why_not_ready
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
 
@@ -404,7 +404,9 @@ def _log_end(run: FlowRun) -> None:
     state = run.state
     level = logging.INFO if state.is_completed() else logging.ERROR
     if state.is_failed() and isinstance(state.data, BaseException):
-        run.log.error("Encountered exception during execution: %s", safe_repr(state.data), exc_info=state.data)
+        run.log.error(
+            "Encountered exception during execution: %s", safe_repr(state.data), exc_info=trace_once(state.data)
+        )
     run.log.log(level, "Finished in state %s", state)
 
 

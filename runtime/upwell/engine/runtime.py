@@ -67,7 +67,7 @@ class Engine(EngineSeam):
         self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.get_ident()
         self._limit_gates: dict[str, LimitGate] = {}
-        self._without_upstream: deque[tuple[Run, Any]] = deque()
+        self._never_begun: deque[tuple[Run, Any]] = deque()
         self._busy_scopes: set[Scope] = set()
         self._closing: asyncio.Task[None] | None = None
         self.keeps: Any = None  # what must live as long as the engine
@@ -171,7 +171,9 @@ class Engine(EngineSeam):
 
         Only one is watched at a time, the last: all must end anyway, and by then most have.
         """
-        upstream: list[Any] = run.upstream
+        upstream: list[Any] | None = run.upstream
+        if upstream is None:
+            return
         while upstream and not run.done:
             future = upstream[-1]
             lenient = type(future) is Dependency
@@ -185,10 +187,7 @@ class Engine(EngineSeam):
                     future.add_done_callback(partial(self._upstream_ended_elsewhere, run))
                 return
             if not lenient and not is_completed(future):
-                if run.call.scope.stop_reason is not None:
-                    self.settlement.refuse(run)
-                    return
-                self._not_ready(run, future)
+                self._never_begin(run, future)
                 return
             upstream.pop()
         if run.done:
@@ -201,13 +200,23 @@ class Engine(EngineSeam):
         else:
             self._pass_gates(run)
 
-    def _not_ready(self, run: Run, upstream: Any) -> None:
-        """A run whose upstream did not complete ends, and so do its own dependants: in a row, however many."""
-        self._without_upstream.append((run, upstream))
-        if len(self._without_upstream) == 1:
-            while self._without_upstream:
-                self.settlement.not_ready(*self._without_upstream[0])
-                self._without_upstream.popleft()
+    def _never_begin(self, run: Run, upstream: Any) -> None:
+        """A run whose upstream did not complete ends, and so do its own dependants: in a row, however many.
+
+        Not each inside the end of the one before: a long chain would be deeper than Python's stack.
+        """
+        self._never_begun.append((run, upstream))
+        if len(self._never_begun) > 1:
+            return
+        while self._never_begun:
+            run, upstream = self._never_begun[0]
+            try:
+                if run.call.scope.stop_reason is not None:
+                    self.settlement.refuse(run)
+                else:
+                    self.settlement.not_ready(run, upstream)
+            finally:
+                self._never_begun.popleft()
 
     def _upstream_ended_elsewhere(self, run: Run, _: object) -> None:
         self.call_soon(partial(self.upstream_ended, run))

@@ -136,6 +136,7 @@ class Settlement:
         if run.gates_held:
             self._leave_gates(run)
         if not run.done:
+            run.upstream = None  # what it waited for does not matter any more, should it end while hooks are called
             run.call.scope.live.discard(run)
             self._conclude(run, Outcome(WAS_CANCELLED, None, reason), clock().time())
 
@@ -218,13 +219,24 @@ def retry_message(run: Run, outcome: Outcome, delay: float) -> None:
     run.message = f"Attempt {run.run_count} of {retries + 1} failed: {safe_repr(outcome.value)}"
 
 
+def trace_once(error: BaseException) -> BaseException | None:
+    """The exception, for its traceback to be logged, the first time only: it may pass through many runs."""
+    if getattr(error, "__upwell_traced__", False):
+        return None
+    try:
+        error.__upwell_traced__ = True  # type: ignore[attr-defined]
+    except Exception:  # a class that takes no attributes
+        pass
+    return error
+
+
 def log_end(run: Run, outcome: Outcome, state: State) -> None:
     """What a failed run says in the log; a submitted flow run has said it itself."""
     if run.call.definition.wraps_flow:
         return
     log = task_run_logger(run)
     if state.type is FAILED and outcome.kind.name == "RAISED":
-        log.error("Task run failed with exception: %s", safe_repr(outcome.value), exc_info=outcome.value)
+        log.error("Task run failed with exception: %s", safe_repr(outcome.value), exc_info=trace_once(outcome.value))
     elif outcome.kind.name == "TIMED_OUT":
         log.error("%s", outcome.value)
     with_its_flow = state.type is StateType.CANCELLED and run.call.scope.stop_reason is not None

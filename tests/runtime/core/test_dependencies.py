@@ -118,9 +118,7 @@ def test_a_future_in_any_container_is_found_and_replaced(finder: DependencyFinde
 
 
 @pytest.mark.parametrize("make", CONTAINERS)
-def test_a_container_without_futures_is_passed_by_identity(
-    finder: DependencyFinder[Future], make: Any
-) -> None:
+def test_a_container_without_futures_is_passed_by_identity(finder: DependencyFinder[Future], make: Any) -> None:
     value = make(7)
     assert finder.is_plain((value,), {"k": value})
     assert finder.find(value) == []

@@ -99,9 +99,7 @@ def test_a_template_that_cannot_work_fails_when_it_is_declared(template: str, me
         check_name_template(template, ["x"])
 
 
-@pytest.mark.parametrize(
-    "template", ["{x}", "{parameters[x]}", "{x!r:>{x}}", "{{x}}", "{x.year}", lambda: "a"]
-)
+@pytest.mark.parametrize("template", ["{x}", "{parameters[x]}", "{x!r:>{x}}", "{{x}}", "{x.year}", lambda: "a"])
 def test_a_template_that_can_work_is_accepted(template: Any) -> None:
     check_name_template(template, ["x"])
 

@@ -26,7 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from upwell.core import packing
-from upwell.core.packing import MAX_DEPTH, DeserializationError, SerializationError, pack, unpack
+from upwell.core.errors import SerializationError
+from upwell.core.packing import MAX_DEPTH, DeserializationError, pack, unpack
 from upwell.core.packing_kinds import class_of
 
 T = TypeVar("T")
@@ -339,15 +340,10 @@ def test_what_no_kind_carries_comes_back_exactly_through_pickle(value: Any) -> N
 hashable_leaves: Strategy = st.one_of(
     st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers() | st.binary(max_size=9),
     st.text(st.characters(exclude_categories=()), max_size=9),
-    st.sampled_from(
-        [2**64 - 1, 2**64, -(2**63) - 1, Color.RED, Level.LOW, Word.HELLO, Access.READ | Access.RUN]
-    ),
-    st.datetimes(
-        timezones=st.sampled_from([None, dt.UTC, BERLIN, ZoneInfo("Asia/Kolkata")]), allow_imaginary=True
-    ),
+    st.sampled_from([2**64 - 1, 2**64, -(2**63) - 1, Color.RED, Level.LOW, Word.HELLO, Access.READ | Access.RUN]),
+    st.datetimes(timezones=st.sampled_from([None, dt.UTC, BERLIN, ZoneInfo("Asia/Kolkata")]), allow_imaginary=True),
     st.dates() | st.times() | st.timedeltas() | st.decimals(allow_nan=False) | st.uuids(),
-    st.builds(pathlib.PurePosixPath, st.text("ab/.", max_size=6))
-    | st.builds(range, st.integers(), st.integers()),
+    st.builds(pathlib.PurePosixPath, st.text("ab/.", max_size=6)) | st.builds(range, st.integers(), st.integers()),
     hypothesis_numpy.from_dtype(np.dtype("f4")) | hypothesis_numpy.from_dtype(np.dtype("i8")),
 )
 hashables: Strategy = st.recursive(

@@ -54,12 +54,8 @@ def test_a_line_has_its_time_level_run_and_message(capsys: pytest.CaptureFixture
 
 
 def test_the_time_is_the_local_time_of_the_record() -> None:
-    record = logging.makeLogRecord(
-        {"created": 3.25, "msecs": 250.0, "name": "x", "msg": "hi", "levelname": "INFO"}
-    )
-    again = logging.makeLogRecord(
-        {"created": 4.5, "msecs": 500.0, "name": "x", "msg": "hi", "levelname": "INFO"}
-    )
+    record = logging.makeLogRecord({"created": 3.25, "msecs": 250.0, "name": "x", "msg": "hi", "levelname": "INFO"})
+    again = logging.makeLogRecord({"created": 4.5, "msecs": 500.0, "name": "x", "msg": "hi", "levelname": "INFO"})
     formatter = ConsoleFormatter()
     assert formatter.format(record)[5:12] == ":03.250"
     assert formatter.format(again)[5:12] == ":04.500"

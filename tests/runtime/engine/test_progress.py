@@ -98,9 +98,7 @@ def without_rich(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_plain_line_says_how_far_how_fast_and_how_long() -> None:
     bar = Counts("parse", 1234, 5000, 0, 812.0, 1.5)
-    assert plain_lines([bar], 200) == [
-        "parse  1,234/5,000   24% [=====>                  ]  812/s  0:00:05 left"
-    ]
+    assert plain_lines([bar], 200) == ["parse  1,234/5,000   24% [=====>                  ]  812/s  0:00:05 left"]
     assert plain_lines([bar._replace(failed=3)], 200)[0].endswith("0:00:05 left  3 failed")
     assert plain_lines([bar], 20) == ["parse  1,234/5,000 "]
 
@@ -108,9 +106,7 @@ def test_a_plain_line_says_how_far_how_fast_and_how_long() -> None:
 def test_lines_stay_true_at_their_edges() -> None:
     assert plain_lines([Counts("empty", 0, 0, 0, None, 0.0)], 99)[0].startswith("empty  0/0  100% [====")
     assert plain_lines([Counts("more", 12, 10, 0, 2.5, 60.0)], 99)[0].endswith("2.5/s  0:00:00 left")
-    assert plain_lines([Counts("endless", 1234, None, 0, 10.0, 3725.0)], 99) == [
-        "endless  1,234  10/s  1:02:05"
-    ]
+    assert plain_lines([Counts("endless", 1234, None, 0, 10.0, 3725.0)], 99) == ["endless  1,234  10/s  1:02:05"]
     assert summary(Counts("parse", 5000, 5000, 2, 812.0, 6.2, True)) == (
         "parse  5,000/5,000 in 0:00:06, 812/s, 2 failed"
     )
@@ -118,9 +114,7 @@ def test_lines_stay_true_at_their_edges() -> None:
 
 
 @pytest.mark.usefixtures("without_rich")
-def test_on_a_terminal_one_line_is_drawn_again_and_again_and_stays_when_over(
-    screen: Screen, time: Time
-) -> None:
+def test_on_a_terminal_one_line_is_drawn_again_and_again_and_stays_when_over(screen: Screen, time: Time) -> None:
     counter = Counter()
     board = Board(screen.stream, time, sampled=False)
     bar = board.add("parse", 200, counter.read, counter.read_failed)
@@ -195,9 +189,7 @@ def test_an_endless_bar_is_drawn_by_rich_too(screen: Screen, time: Time) -> None
     assert screen.look()[0].split()[:2] == ["stream", "9"]
 
 
-def test_log_lines_and_prints_appear_above_the_bar(
-    screen: Screen, time: Time, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_log_lines_and_prints_appear_above_the_bar(screen: Screen, time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     counter = Counter()
     board = Board(screen.stream, time, sampled=False)
     bar = board.add("parse", 10, counter.read)
@@ -206,9 +198,7 @@ def test_log_lines_and_prints_appear_above_the_bar(
     monkeypatch.setattr(sys, "stdout", screen.stream)
     monkeypatch.setattr(logging.root, "handlers", [])
     take_print_over()
-    ConsoleHandler(colors=False).handle(
-        logging.makeLogRecord({"name": "x", "msg": "a line", "levelname": "INFO"})
-    )
+    ConsoleHandler(colors=False).handle(logging.makeLogRecord({"name": "x", "msg": "a line", "levelname": "INFO"}))
     print("a print", end="")
     lines = screen.look()
     assert lines[0].endswith("| INFO    | x - a line")
