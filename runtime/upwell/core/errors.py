@@ -1,4 +1,4 @@
-"""Every error that upwell raises, in families by who must act: your code, your configuration, the runtime, the world."""
+"""Every error that upwell raises, in families by who must act: your code, your configuration, the runtime, limits."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from upwell.core.seams import TaskRunner
 from upwell.core.states import RUNNING
 from upwell.engine.attempt import cancel_coroutine_of, execute_here, timeout_error
 from upwell.engine.clock import clock
-from upwell.engine.future import RunFuture
+from upwell.engine.future import Call, RunFuture
 from upwell.engine.logs import task_run_logger
 from upwell.engine.settle import complete
 
@@ -72,7 +72,8 @@ class Remote:
         self._flush_due = False
         waiting, self._waiting = self._waiting, []
         batch: list[Run] = []
-        call = None
+        call: Call | None = None
+        stopped, live = False, set[Any]()
         for run in waiting:
             if run.done:
                 continue

@@ -408,7 +408,14 @@ class Engine(EngineSeam):
     async def _until_back(self, holder: Run) -> None:
         loop = asyncio.get_running_loop()
         back: asyncio.Future[None] = loop.create_future()
-        wake = partial(_set, back) if loop is self.loop else partial(loop.call_soon_threadsafe, _set, back)
+        elsewhere = loop is not self.loop
+
+        def wake() -> None:
+            if elsewhere:
+                loop.call_soon_threadsafe(_set, back)
+            else:
+                _set(back)
+
         self.perform(partial(self._come_back, holder, wake))
         await until_done(back)
 

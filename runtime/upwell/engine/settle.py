@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
+from upwell.core.lifecycle import WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import clock, moment
@@ -78,9 +78,9 @@ def never_ready(run: Run, upstream: Any) -> None:
 
 def why_not_ready(upstream: Any) -> tuple[str, str]:
     """Why nothing that depends on this future can begin, and the name of the run at the root of it."""
-    state = upstream.peek() if isinstance(upstream, RunFuture) else upstream.state
+    state: State = upstream.state  # looking at it is right: it has a dependant
     name = str(getattr(upstream, "name", upstream))
-    root = getattr(upstream, "cause", None)
+    root: str | None = getattr(upstream, "cause", None)
     # A state quotes its own reason, and a chain must not quote all reasons before: from the second on, the root alone.
     message = f"Upstream task run '{name}' did not reach a 'COMPLETED' state: it ended {state.name if root else state}"
     return (f"{message}, because of '{root}'." if root else f"{message}."), root or name
@@ -110,13 +110,12 @@ class Settlement:
         if outcome.kind is WAS_CANCELLED:
             reason = run.call.scope.stop_reason
             outcome.message = run.message or reason or outcome.message
-        elif outcome.kind is not RETURNED and run.call.scope.stop_reason is None:
-            if may_retry(outcome, run.run_count, definition.retry.retries):
-                if definition.options.retry_condition_fn is None:
-                    self._retry_later(run, outcome, now)
-                else:
-                    self._spawn(self._retry_if_wanted(run, outcome, now))
-                return
+        elif run.call.scope.stop_reason is None and may_retry(outcome, run.run_count, definition.retry.retries):
+            if definition.options.retry_condition_fn is None:
+                self._retry_later(run, outcome, now)
+            else:
+                self._spawn(self._retry_if_wanted(run, outcome, now))
+            return
         self._conclude(run, outcome, now)
 
     def cancel_retry(self, run: Run) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -105,7 +105,7 @@ class Feed:
         self._wake = wake
         if self._ordered:
             if self._order:
-                self._order[0].watch(lambda _: wake())
+                self._order[0].watch(partial(_wake, wake))
         elif self._ended:
             wake()
 
@@ -126,3 +126,7 @@ class Feed:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _wake(wake: Callable[[], object], _: object) -> None:
+    wake()
