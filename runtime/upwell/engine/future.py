@@ -159,7 +159,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     state_name: str | None = None
     traceback: Any = None
     watchers: Any = None
-    upstream: Any = None
+    upstream: Any = None  # what it waits for: one run, or a list of futures and Dependencies
     gates_held: int = 0
     due: float = 0.0
     own_name: str | None = None
@@ -204,11 +204,17 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             scheduled_time=moment(self.due) if self.status == SCHEDULED else None,
         )
 
+    def unfinished_upstream(self) -> list[Any]:
+        """The futures that it still has to wait for, or to look at."""
+        if type(self.upstream) is RunFuture:
+            return [self.upstream]
+        return [getattr(upstream, "future", upstream) for upstream in self.upstream or ()]
+
     def _reason(self) -> str | None:
         """Why a run that has not begun has not."""
         if self.status == PENDING:
             if self.upstream:
-                waits_for = getattr(self.upstream[-1], "future", self.upstream[-1])
+                waits_for = self.unfinished_upstream()[-1]
                 return f"Waits for {getattr(waits_for, 'name', waits_for)!r}."
             return "Ready, and waits for its turn."
         if self.status == SCHEDULED and self.gates_held < len(self.call.gates):
@@ -236,12 +242,13 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         A watcher that is itself a run, of the same engine, is a dependant: it is told that its upstream has ended.
         """
         if not self.done:
-            watchers = self.watchers
-            if watchers is None:
-                with _WATCHING:
-                    watchers = self.watchers
-                    if watchers is None:
-                        watchers = self.watchers = []
+            with _WATCHING:
+                watchers = self.watchers
+                if watchers is None and type(watcher) is RunFuture:
+                    self.watchers = watcher  # one dependant needs no list; both are of the loop's thread
+                    return
+                if type(watchers) is not list:
+                    watchers = self.watchers = [] if watchers is None else [watchers]
             watchers.append(watcher)
             if not self.done:
                 return
@@ -253,7 +260,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
     def unwatch(self, watcher: Callable[[RunFuture[Any]], object]) -> None:
         """Forget a watcher, called or not."""
-        if self.watchers:
+        if type(self.watchers) is list:
             try:
                 self.watchers.remove(watcher)
             except ValueError:
@@ -262,6 +269,8 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     def notify(self) -> None:
         """Call every watcher; the run has ended."""
         watchers = self.watchers
+        if type(watchers) is RunFuture:
+            self.watchers, watchers = None, [watchers]
         watchers.reverse()
         while watchers:
             try:

@@ -21,7 +21,7 @@ from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
-from upwell.core.states import PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.clock import Gate, clock, moment
 from upwell.engine.dispatch import Dispatcher
 from upwell.engine.finish import until_done
@@ -171,25 +171,17 @@ class Engine(EngineSeam):
 
         Only one is watched at a time, the last: all must end anyway, and by then most have.
         """
-        upstream: list[Any] | None = run.upstream
-        if upstream is None:
-            return
-        while upstream and not run.done:
-            future = upstream[-1]
-            lenient = type(future) is Dependency
-            if lenient:
-                future = future.future
-            if not future.is_done():
+        upstream: Any = run.upstream
+        if type(upstream) is RunFuture and upstream.call.scope.engine is self:  # the commonest case, and the shortest
+            if not upstream.done:
                 run.call.scope.live.add(run)
-                if type(future) is RunFuture and future.call.scope.engine is self:
-                    future.watch(run)
-                else:
-                    future.add_done_callback(partial(self._upstream_ended_elsewhere, run))
+                upstream.watch(run)
                 return
-            if not lenient and not is_completed(future):
-                self._never_begin(run, future)
+            if upstream.status != COMPLETED:
+                self._never_begin(run, upstream)
                 return
-            upstream.pop()
+        elif not self._have_all_ended(run, upstream):
+            return
         if run.done:
             return
         run.call.scope.live.discard(run)
@@ -199,6 +191,29 @@ class Engine(EngineSeam):
             self.dispatcher.push(run)
         else:
             self._pass_gates(run)
+
+    def _have_all_ended(self, run: Run, upstream: Any) -> bool:
+        """Whether all futures of a list have ended as they should; else sees to it that the run hears of it."""
+        if upstream is None:
+            return False
+        futures: list[Any] = upstream if type(upstream) is list else [upstream]
+        while futures and not run.done:
+            future = futures[-1]
+            lenient = type(future) is Dependency
+            if lenient:
+                future = future.future
+            if not future.is_done():
+                run.call.scope.live.add(run)
+                if type(future) is RunFuture and future.call.scope.engine is self:
+                    future.watch(run)
+                else:
+                    future.add_done_callback(partial(self._upstream_ended_elsewhere, run))
+                return False
+            if not lenient and not is_completed(future):
+                self._never_begin(run, future)
+                return False
+            futures.pop()
+        return True
 
     def _never_begin(self, run: Run, upstream: Any) -> None:
         """A run whose upstream did not complete ends, and so do its own dependants: in a row, however many.

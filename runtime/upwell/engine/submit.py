@@ -148,7 +148,11 @@ def submit(
         item = (*args, *kwargs.values())
     run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
     kind = type(item) if unary else None
-    if kind is RunFuture or wait_for is not None or not (kind in _PLAIN or FINDER.is_plain(args, kwargs)):
+    if kind is RunFuture and wait_for is None:
+        _check_dependency(scope, item)
+        run.upstream = item
+        call.straight = False
+    elif wait_for is not None or not (kind in _PLAIN or FINDER.is_plain(args, kwargs)):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)

@@ -79,4 +79,4 @@ def check_no_cycle(run: Run, target: Any) -> None:
             )
         if step.waits_for is not None:
             ahead.append((step.waits_for, way))
-        ahead.extend((getattr(upstream, "future", upstream), way) for upstream in step.upstream or ())
+        ahead.extend((upstream, way) for upstream in step.unfinished_upstream())
