@@ -1,4 +1,4 @@
-"""The seams: what a task runner, a journal or a clock must offer to be used by the engine."""
+"""The seams: what a task runner or a clock must offer to be used by the engine."""
 
 from __future__ import annotations
 
@@ -154,10 +154,3 @@ class Clock(Protocol):
     def new_loop(self) -> Any:
         """A new event loop that goes by this clock."""
         ...
-
-
-class Journal(Protocol):
-    """Hears of every change of state, on the loop's thread or an inline caller's; must not block."""
-
-    def record(self, run: Any) -> None:
-        """This run (a task run's or a flow run's live record) has entered the state that it shows."""
