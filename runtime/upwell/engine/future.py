@@ -8,6 +8,8 @@ Threads: the engine changes a run on its loop's thread only. Anyone may read, an
 whoever takes a watcher out of the list calls it, so each is called exactly once.
 """
 
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
 import asyncio
@@ -268,9 +270,9 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
     def notify(self) -> None:
         """Call every watcher; the run has ended."""
-        watchers = self.watchers
-        if type(watchers) is RunFuture:
-            self.watchers, watchers = None, [watchers]
+        watchers: list[Any] = self.watchers
+        if type(self.watchers) is RunFuture:
+            self.watchers, watchers = None, [self.watchers]
         watchers.reverse()
         while watchers:
             try:
@@ -278,7 +280,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             except IndexError:  # its own thread took it back
                 return
             try:
-                if type(watcher) is RunFuture:
+                if isinstance(watcher, RunFuture):
                     watcher.call.scope.engine.upstream_ended(watcher)
                 else:
                     watcher(self)
