@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
-from upwell.core.errors import CancelledRun, InternalError
+from upwell.core.errors import CancelledRun, InternalError, RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome
 from upwell.core.seams import TaskRunner
 from upwell.core.states import RUNNING
@@ -122,16 +122,20 @@ class Remote:
     def finished(self, attempt: Any, outcome: Outcome) -> None:
         """The attempt has ended so."""
         self._reports.append((attempt, outcome))
-        if not self._report_due:
-            self._report_due = True
-            self._post(self._take_reports)
+        self._report()
 
     def finished_many(self, outcomes: Sequence[tuple[Any, Outcome]]) -> None:
         """The same for many at once."""
         self._reports.extend(outcomes)
+        self._report()
+
+    def _report(self) -> None:
         if not self._report_due:
             self._report_due = True
-            self._post(self._take_reports)
+            try:
+                self._post(self._take_reports)
+            except RuntimeClosedError:
+                pass  # abandoned code has come to its end after the loop's: nobody waits for it
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread."""

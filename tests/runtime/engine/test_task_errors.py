@@ -261,6 +261,11 @@ def test_an_exception_and_its_frames_are_collected_with_its_future(runs_only: An
     runs_only.run(main)
 
 
+def _more_than(before: tuple[int, int]) -> bool:
+    """Whether there are more of either; fewer there may be, for other tests leave some that are let go of now."""
+    return any(now > then for now, then in zip(_lives(), before, strict=True))
+
+
 def _lives() -> tuple[int, int]:
     """How many exceptions and frames of this module there are."""
     gc.collect()
@@ -300,7 +305,7 @@ def test_failures_in_a_loop_leave_no_exceptions_and_frames_behind(runs_only: Any
         before = _lives()
         for _ in range(50):
             await once()
-        assert _lives() == before
+        assert not _more_than(before)
 
     if "sync flow" in kind and "async" not in kind:
         for round_ in range(2):
@@ -309,7 +314,7 @@ def test_failures_in_a_loop_leave_no_exceptions_and_frames_behind(runs_only: Any
                 with pytest.raises(ValueError, match="boom"):
                     sync_flow("task" in kind)
             if round_:
-                assert _lives() == before
+                assert not _more_than(before)
     else:
         runs_only.run(many)
 
