@@ -8,10 +8,11 @@ from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
+from upwell.core.hooks import Hookable
 from upwell.core.names import default_name
-from upwell.core.options import FlowKeywords, Hook, checked_options, retry_policy
+from upwell.core.options import FlowKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
-from upwell.core.states import COMPLETED, FAILED, RUNNING, State, StateType
+from upwell.core.states import State
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
@@ -20,10 +21,9 @@ from upwell.settings import current as settings
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Flow(Generic[P, R]):
+class Flow(Hookable, Generic[P, R]):
     """A function whose calls are flow runs: each owns the runs that it starts, and outlives them. Made by `@flow`.
 
     `fn` is the function itself, for tests that want it bare.
@@ -96,32 +96,6 @@ class Flow(Generic[P, R]):
         copy = Flow(wrapped, **cast("FlowKeywords", {**self._keywords, **keywords}))
         copy._definition.take_hooks_from(self._definition, keywords)
         return copy
-
-    # --- hooks ------------------------------------------------------------------------------------------
-
-    def on_completion(self, hook: F) -> F:
-        """Call `hook(flow, flow_run, state)` when a run completes."""
-        return self._add_hook(COMPLETED, hook)
-
-    def on_failure(self, hook: F) -> F:
-        """Call `hook(flow, flow_run, state)` when a run fails for good."""
-        return self._add_hook(FAILED, hook)
-
-    def on_running(self, hook: F) -> F:
-        """Call `hook(flow, flow_run, state)` when a run starts."""
-        return self._add_hook(RUNNING, hook)
-
-    def on_cancellation(self, hook: F) -> F:
-        """Call `hook(flow, flow_run, state)` when a run was cancelled."""
-        return self._add_hook(StateType.CANCELLED, hook)
-
-    def on_crashed(self, hook: F) -> F:
-        """Call `hook(flow, flow_run, state)` when a run has crashed."""
-        return self._add_hook(StateType.CRASHED, hook)
-
-    def _add_hook(self, state: StateType, hook: F) -> F:
-        self._definition.add_hook(state, cast("Hook", hook))
-        return hook
 
     # --- methods ----------------------------------------------------------------------------------------
 

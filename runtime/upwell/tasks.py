@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVa
 
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
+from upwell.core.hooks import Hookable
 from upwell.core.names import default_name
-from upwell.core.options import Hook, TaskKeywords, checked_options, retry_policy
+from upwell.core.options import TaskKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
-from upwell.core.states import COMPLETED, FAILED, RUNNING, State, StateType
+from upwell.core.states import State
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
-F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Task(Generic[P, R]):
+class Task(Hookable, Generic[P, R]):
     """A function whose calls are task runs. Made by `@task`.
 
     Call it, and it runs now, in this thread or coroutine, and returns its value. `submit` starts it and
@@ -159,32 +159,6 @@ class Task(Generic[P, R]):
         keywords = cast("TaskKeywords", {"name": self.name, **self._keywords})
         bound: Callable[..., Any] = functools.partial(cast("Callable[..., Any]", self.fn), instance)
         return Task(bound, **keywords)
-
-    # --- hooks ------------------------------------------------------------------------------------------
-
-    def on_completion(self, hook: F) -> F:
-        """Call `hook(task, task_run, state)` when a run completes."""
-        return self._add_hook(COMPLETED, hook)
-
-    def on_failure(self, hook: F) -> F:
-        """Call `hook(task, task_run, state)` when a run fails for good."""
-        return self._add_hook(FAILED, hook)
-
-    def on_running(self, hook: F) -> F:
-        """Call `hook(task, task_run, state)` just before a run starts."""
-        return self._add_hook(RUNNING, hook)
-
-    def on_cancellation(self, hook: F) -> F:
-        """Call `hook(task, task_run, state)` when a run was cancelled."""
-        return self._add_hook(StateType.CANCELLED, hook)
-
-    def on_crashed(self, hook: F) -> F:
-        """Call `hook(task, task_run, state)` when what executed a run went away."""
-        return self._add_hook(StateType.CRASHED, hook)
-
-    def _add_hook(self, state: StateType, hook: F) -> F:
-        self._definition.add_hook(state, cast("Hook", hook))
-        return hook
 
     # --- methods ----------------------------------------------------------------------------------------
 

@@ -375,9 +375,7 @@ class Engine(EngineSeam):
     @contextmanager
     def step_aside(self, run: Run, target: Run | None) -> Generator[None, None, None]:
         """A worker's thread waits inside a run: its slots and its thread are free for others meanwhile."""
-        if target is not None:
-            check_no_cycle(run, target)
-        run.waits_for = target
+        self._begin_wait(run, target)
         aside = self._leave_places(run)
         try:
             yield
@@ -394,9 +392,7 @@ class Engine(EngineSeam):
 
     async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run | None) -> None:
         """The same for a wait on the running loop: this one, or that of a worker's thread."""
-        if target is not None:
-            check_no_cycle(run, target)
-        run.waits_for = target
+        self._begin_wait(run, target)
         aside = self._leave_places(run)
         try:
             await waiter
@@ -408,6 +404,15 @@ class Engine(EngineSeam):
                 holder.tickets = await live_async(take_tickets(limits))
                 if holder.call.runner is not None and not self.on_loop_thread():
                     holder.call.runner.unblocked(holder)
+
+    def _begin_wait(self, run: Run, target: Run | None) -> None:
+        run.waits_for = target  # before the check: of two that begin to wait for each other at once, one must see it
+        if target is not None:
+            try:
+                check_no_cycle(run, target)
+            except BaseException:
+                run.waits_for = None
+                raise
 
     def _leave_places(self, run: Run) -> list[tuple[Run, list[NamedLimit]]]:
         """Free the slots and the worker of a run that waits, and of those that called it; outermost first."""
