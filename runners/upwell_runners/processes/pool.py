@@ -19,6 +19,7 @@ from typing import Any, Final
 from upwell.core.errors import CrashedRun, SerializationError
 from upwell.core.lifecycle import HAS_CRASHED, RAISED, Outcome, OutcomeKind, describe
 from upwell.core.seams import Attempt, RunnerHost
+from upwell.settings import current
 from upwell_runners.processes import functions
 from upwell_runners.processes.batches import FunctionUse
 from upwell_runners.processes.deaths import how_it_died
@@ -64,7 +65,7 @@ class ProcessPoolTaskRunner:
             raise ValueError(f"max_workers must be a whole number of at least 1, not {max_workers!r}")
         if start_method not in (None, "spawn", "forkserver"):
             raise ValueError(f"start_method is 'spawn' or 'forkserver', not {start_method!r}")
-        self.max_workers = max_workers or os.cpu_count() or 1
+        self.max_workers = max_workers or current().tasks_runner_process_pool_max_workers or os.cpu_count() or 1
         self.start_method: StartMethod = start_method or ("forkserver" if sys.platform == "linux" else "spawn")
         self._queue: deque[Attempt] = deque()
         self._workers: list[Worker] = []
