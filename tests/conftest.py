@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
+
+os.environ.setdefault("UPWELL_JOURNAL", "off")  # tests of the journal switch it on
+os.environ["UPWELL_HOME"] = os.path.join(tempfile.gettempdir(), f"upwell-tests-{os.getpid()}")  # never the user's own
 
 from upwell.engine.current import close_portal
 from upwell.testing import TaskRunnerConformance, no_leaks

@@ -14,7 +14,7 @@ SOURCES = {
     for path in root.rglob("*.py")
 }
 
-CORE, SETTINGS, ENGINE, FACE = range(4)
+CORE, SETTINGS, ENGINE, JOURNAL, FACE = range(5)
 NOT_IN_CORE = {"asyncio", "threading", "multiprocessing", "time", "os", "sqlite3", "signal", "socket"}
 
 
@@ -26,6 +26,8 @@ def layer_of(module: str) -> int:
         return SETTINGS
     if module.startswith("upwell.engine"):
         return ENGINE
+    if module.startswith("upwell.journal"):
+        return JOURNAL
     return FACE
 
 

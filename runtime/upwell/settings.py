@@ -42,6 +42,11 @@ Delays: TypeAlias = Annotated[
     Meta(description="a number of seconds, 0 or more, or several with commas between them"),
 ]
 OptionalName: TypeAlias = Annotated[str | None, Meta(description="the name of an installed task runner")]
+OptionalPath: TypeAlias = Annotated[str | None, Meta(description="a folder")]
+OptionalUrl: TypeAlias = Annotated[str | None, Meta(description="sqlite:///path or postgresql://user@host/name")]
+JournalMode: TypeAlias = Annotated[Literal["on", "memory", "off"], Meta(description="on, memory or off")]
+Synchronous: TypeAlias = Annotated[Literal["NORMAL", "FULL"], Meta(description="NORMAL or FULL")]
+Lease: TypeAlias = Annotated[float, Meta(ge=1, le=MOST_SECONDS, description="a number of seconds, 1 or more")]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -87,6 +92,26 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Python's garbage collector looks at young objects after so many new ones while a runtime that owns its
     process is at work, and as before afterwards; a higher number is faster for very many runs and takes more
     memory. Unless set, the collector is left alone."""
+
+    home: OptionalPath = None
+    """Where upwell keeps what it keeps: the database, stored results, what is spooled. Unless set, `~/.upwell`."""
+
+    database_url: OptionalUrl = None
+    """The database of the journal: `sqlite:///path/to/file.db` or `postgresql://user@host/name`. Unless set, the file
+    `upwell.db` in `UPWELL_HOME`."""
+
+    journal: JournalMode = "on"
+    """Whether what runs is recorded: `on`; `memory`, gone with the process; or `off`, which records nothing."""
+
+    journal_flush_seconds: Delay = 0.05
+    """How long something that has happened may wait to be written; the end of a flow does not wait."""
+
+    database_synchronous: Synchronous = "NORMAL"
+    """What a SQLite file survives: `NORMAL` the death of the process, `FULL` a loss of power too."""
+
+    lease_seconds: Lease = 30.0
+    """A process that gives no sign of life for so long is taken to be dead, and its runs crashed; where it can be
+    seen that it is there, or is not, that counts instead."""
 
 
 class Given(NamedTuple):
@@ -199,6 +224,10 @@ def _as_written(field: str, value: Any) -> Any:
         return value.upper()
     if kind is Names or (kind is Delays and "," in value):
         return [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
+    if kind is JournalMode:
+        return value.lower()
+    if kind is Synchronous:
+        return value.upper()
     if kind in (Switch, OptionalSwitch):
         return _WORDS.get(value.lower(), value)
     return value

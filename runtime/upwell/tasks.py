@@ -6,6 +6,7 @@ import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
+import upwell.composition  # noqa: F401  # says where runs are recorded
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.hooks import Hookable

@@ -14,10 +14,13 @@ from upwell.core.errors import BlockingWaitError
 from upwell.core.options import Options, check_at_least_one, check_seconds
 from upwell.core.retries import RetryPolicy
 from upwell.core.states import State
+from upwell.engine.call import Call
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
-from upwell.engine.flow_run import FlowRun, flow_life, iterate_flow, iterate_flow_async
-from upwell.engine.future import Call, RunFuture, TaskFuture
+from upwell.engine.flow_generators import iterate_flow, iterate_flow_async
+from upwell.engine.flow_life import flow_life
+from upwell.engine.flow_run import FlowRun
+from upwell.engine.future import RunFuture, TaskFuture
 from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
 from upwell.engine.interrupts import ctrl_c_twice_kills

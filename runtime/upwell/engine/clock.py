@@ -62,6 +62,10 @@ def use_clock(replacement: Clock) -> Clock:
     return previous
 
 
+ERRANDS: Final[set[object]] = set()
+"""What somebody waits for that takes machine time, such as a write to the store: time that jumps waits, too."""
+
+
 class Gate:
     """Closed at first. A thread waits before it until somebody opens it, from any thread, maybe more than once."""
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate, clock
 from upwell.engine.loggers import ENGINE
+from upwell.engine.recorder import recorder
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.settings import current as settings
@@ -39,7 +40,7 @@ def current_scope() -> Scope:
         engine = CURRENT_ENGINE.get()
         if engine is None:
             return _scope_outside()
-        scope = engine.scope
+        scope = _recording(engine.scope)
     if scope.ended:
         raise RuntimeClosedError(
             f"{scope.name} has ended, so nothing can be started in it any more. "
@@ -67,13 +68,21 @@ def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
 
 def _scope_outside() -> Scope:
     loop = _running_loop()
-    return engine_of(loop).scope if loop is not None else portal_engine().scope
+    return _recording(engine_of(loop).scope if loop is not None else portal_engine().scope)
+
+
+def _recording(scope: Scope) -> Scope:
+    """A scope that outlives journals, set to record where this process records now."""
+    here = recorder()
+    if scope.recorder is not here:
+        scope.recorder, scope.series = here, {}
+    return scope
 
 
 def scope_of_direct_call() -> Scope:
     """The same for a direct call, which needs no engine of its own: outside of everything it opens none."""
     if CURRENT_SCOPE.get() is None and CURRENT_ENGINE.get() is None and _running_loop() is None:
-        return OUTSIDE
+        return _recording(OUTSIDE)
     return current_scope()
 
 

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from upwell.core.definition import Definition
 from upwell.core.errors import BlockingWaitError, CancelledRun, NotReadyRun
 from upwell.core.ids import uuid7
 from upwell.core.states import (
@@ -35,9 +34,10 @@ from upwell.core.states import (
     State,
     StateType,
 )
+from upwell.engine.call import Call
 from upwell.engine.clock import Gate, moment
 from upwell.engine.loggers import ENGINE, prints_are_logged
-from upwell.engine.scope import CURRENT_SCOPE, EngineSeam, Scope, Series
+from upwell.engine.scope import CURRENT_SCOPE, EngineSeam
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -87,61 +87,6 @@ class TaskFuture(Generic[R_co]):
             self.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, waiter, None))
             yield from waiter
         return self.result()
-
-
-class Call(Struct, gc=False, eq=False):
-    """What the runs of one submit or map have in common.
-
-    context: the submitter's, inherited by each run; let go when the last has ended.
-    unary: a run's `item` is its only argument; else it is the tuple of its positional arguments.
-    row_names: which keyword arguments differ by run; their values stand at the end of `item`.
-    plain: nothing is to be done when a run of it completes: it may take the shortest path to its end.
-    direct: a run whose upstream has ended is ready: no gate and no prelude stands between.
-    straight: the same, and its runs have no upstream.
-    attempt: makes the coroutine of one attempt, for runs on the loop.
-    gates: the limits that a run passes, in order, before it starts.
-    runner: the task runner that executes the runs; None: the loop.
-    has_prelude: its runs have a name to be made, or hooks to be called, before they start.
-    open: how many of its runs have been accepted and have not ended.
-    failed: how many of its runs have not completed.
-    on_end: called after the last has ended.
-    """
-
-    series: Series
-    definition: Definition
-    scope: Scope
-    context: Any
-    parent: Any
-    created: float
-    tags: frozenset[str]
-    open: int = 0
-    unary: bool = False
-    kwargs: Any = None
-    plain: bool = False
-    straight: bool = False
-    direct: bool = False
-    attempt: Any = None
-    row_names: tuple[str, ...] = ()
-    gates: Any = ()
-    runner: Any = None
-    has_prelude: bool = False
-    failed: int = 0
-    parent_id: Any = None
-    on_end: Any = None
-
-    def let_go(self) -> None:
-        """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""
-        self.context = self.kwargs = None
-        if self.parent is not None:
-            self.parent_id = self.parent.task_run_id
-            self.parent = None
-
-    def run_ended(self) -> None:
-        """The last run of this call has ended: let go of what they shared."""
-        self.let_go()
-        if self.on_end is not None:
-            self.on_end()
-        self.scope.call_ended()
 
 
 class RunFuture(TaskFuture[R], Struct, eq=False):

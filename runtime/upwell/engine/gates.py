@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from upwell.core.limits import LeakyBucket, Slots
 from upwell.engine.clock import clock
@@ -19,7 +19,12 @@ Opened = Callable[[Run], None]
 
 
 class Gate(Protocol):
-    """All methods are called on the loop's thread."""
+    """All methods are called on the loop's thread.
+
+    is_worth_recording: a run that waits here waits for others than those that were started with it.
+    """
+
+    is_worth_recording: ClassVar[bool]
 
     def enter(self, run: Run, opened: Opened) -> bool:
         """Let the run in now, or keep it until `opened(run)`."""
@@ -40,6 +45,7 @@ class Lane:
     """At most so many runs at once."""
 
     __slots__ = ("_name", "_slots", "_waiting")
+    is_worth_recording = False
 
     def __init__(self, capacity: int, name: str) -> None:
         self._slots: Slots[Run] = Slots(capacity)
@@ -68,6 +74,7 @@ class Pace:
     """At most so many starts a second, evenly spaced."""
 
     __slots__ = ("_bucket", "_per_second", "_waiting")
+    is_worth_recording = False
 
     def __init__(self, per_second: float) -> None:
         self._per_second = per_second
@@ -102,6 +109,7 @@ class LimitGate:
     """A named limit, shared with whoever else uses it, in any thread of this process."""
 
     __slots__ = ("_tickets", "limit")
+    is_worth_recording = True
 
     def __init__(self, limit: NamedLimit) -> None:
         self.limit = limit

@@ -23,8 +23,8 @@ from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
-from upwell.engine.settle import finish, log_end, never_ready, retry_message, state_of
-from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, live_async, live_blocking
+from upwell.engine.settle import finish, log_end, never_ready, record_retry, retry_message, state_of
+from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, Written, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
 
@@ -49,10 +49,21 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
     run: Run = RunFuture(call, next(call.series.numbers), item, inline=True, looked=True)
+    call.series.submitted += 1
     plain = FINDER.is_plain(args, kwargs)
     if not plain or wait_for is not None:
         run.upstream = [*dependencies_of(None, item), *dependencies_of(None, wait_for)]
+        if scope.recorder is not None:
+            scope.recorder.fed.append((run, item, wait_for))
     return run
+
+
+def record_begin(run: Run) -> None:
+    """Record that the run's code begins now."""
+    recorder = run.call.scope.recorder
+    if recorder is not None:
+        recorder.begun.append(run)
+        recorder.wake()
 
 
 def inline_life(run: Run) -> Life[None]:
@@ -63,11 +74,15 @@ def inline_life(run: Run) -> Life[None]:
             return
         yield from _begin(run)
         limits = _limits(run)
+        recorder = run.call.scope.recorder
         while True:
+            if recorder is not None and recorder.is_full():
+                yield Written(recorder)
             run.tickets = yield from take_tickets(limits)
             run.status = RUNNING.value
             run.run_count += 1
             run.started = clock().time()
+            record_begin(run)
             outcome: Outcome = yield InlineAttempt(run)
             give_back_tickets(run)
             if not may_retry(outcome, run.run_count, definition.retry.retries):
@@ -186,8 +201,12 @@ def _wait_for_retry(run: Run, outcome: Outcome) -> Life[None]:
     if delay:
         run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"
         run.due = clock().time() + delay
+        record_retry(run, clock().time())
         yield Sleep(delay)
-    run.status, run.state_name = PENDING.value, "Retrying"
+        run.status, run.state_name = PENDING.value, "Retrying"
+    else:
+        run.status, run.state_name = PENDING.value, "Retrying"
+        record_retry(run, clock().time())
 
 
 def _end(run: Run, outcome: Outcome) -> Life[None]:
@@ -277,3 +296,4 @@ def _begin_iterating(run: Run) -> Life[None]:
         raise run.exception()
     yield from _begin(run)
     run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
+    record_begin(run)

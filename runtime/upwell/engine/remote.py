@@ -17,9 +17,11 @@ from upwell.core.lifecycle import HAS_CRASHED, RETURNED, TIMED_OUT, WAS_CANCELLE
 from upwell.core.seams import TaskRunner
 from upwell.core.states import RUNNING
 from upwell.engine.attempt import cancel_coroutine_of, execute_here, timeout_error
+from upwell.engine.call import Call
 from upwell.engine.clock import clock
-from upwell.engine.future import Call, RunFuture
+from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
+from upwell.engine.recorder import FULL_SECONDS
 from upwell.engine.settle import complete
 
 Run = RunFuture[Any]
@@ -70,6 +72,10 @@ class Remote:
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._waiting and (recorder := self._waiting[0].call.scope.recorder) is not None and recorder.is_full():
+            self._flush_due = True
+            asyncio.get_running_loop().call_later(FULL_SECONDS, self._flush)
+            return
         waiting, self._waiting = self._waiting, []
         batch: list[Run] = []
         call: Call | None = None
@@ -110,14 +116,24 @@ class Remote:
 
     def execute(self, attempt: Any) -> Outcome:
         """Run the function here, in this thread, in the run's own context; never raises."""
+        attempt.started = clock().time()
         attempt.status = RUNNING.value
+        self._record_begin(attempt)
         return execute_here(attempt)
 
     def started(self, attempt: Any) -> None:
         """The attempt has begun now; starts its clock."""
+        attempt.started = clock().time()
         attempt.status = RUNNING.value
+        self._record_begin(attempt)
         if attempt.timeout_seconds is not None:
             self._post(lambda: self._start_timer(attempt))
+
+    def _record_begin(self, attempt: Any) -> None:
+        recorder = attempt.call.scope.recorder
+        if recorder is not None:
+            recorder.begun.append(attempt)
+            recorder.wake()
 
     def finished(self, attempt: Any, outcome: Outcome) -> None:
         """The attempt has ended so."""

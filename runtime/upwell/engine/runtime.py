@@ -22,10 +22,11 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.call import Call
 from upwell.engine.clock import Gate, clock, moment
 from upwell.engine.dispatch import Dispatcher
 from upwell.engine.finish import until_done
-from upwell.engine.future import Call, RunFuture
+from upwell.engine.future import RunFuture
 from upwell.engine.gates import Lane, LimitGate
 from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit
 from upwell.engine.logs import task_run_logger
@@ -34,7 +35,7 @@ from upwell.engine.records import record_of
 from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
-from upwell.engine.settle import Settlement, finish, run_hook
+from upwell.engine.settle import Settlement, finish, record_move, run_hook
 from upwell.engine.steps import live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
 from upwell.engine.waits import check_no_cycle, give_back_tickets, holders_of, take_tickets
@@ -130,6 +131,9 @@ class Engine(EngineSeam):
             scope.open_calls += 1
         call.open += len(runs)
         scope.total += len(runs)
+        if scope.recorder is not None:
+            call.series.submitted += len(runs)
+            scope.recorder.wake()
         if scope.ended or self.closed:
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
@@ -243,6 +247,9 @@ class Engine(EngineSeam):
                 run.call.scope.live.add(run)
                 run.status, run.state_name = SCHEDULED.value, "AwaitingConcurrencySlot"
                 run.message = None
+                if gates[run.gates_held].is_worth_recording:
+                    reason = str(gates[run.gates_held].reason())
+                    record_move(run, SCHEDULED, run.state_name, reason, clock().time())
                 return
             run.gates_held += 1
         self._route(run)

@@ -19,6 +19,9 @@ from msgspec import Struct
 from upwell.core.definition import Definition
 from upwell.core.ids import RANDOM_BITS
 from upwell.core.states import RUNNING
+from upwell.engine.clock import clock
+from upwell.engine.elsewhere import ELSEWHERE
+from upwell.engine.recorder import recorder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -94,13 +97,20 @@ class Series(Struct, gc=False, eq=False):
 
     numbers: counts its runs; each `next` is one step under the interpreter's lock, so any thread may number.
     route: how its runs are executed, decided when the first is submitted.
+    submitted: how many runs there are, begun or not.
+    journal_key, journal_submitted: the journal's own: what it knows the series by, and what it has written.
     """
 
     definition: Definition
     scope: Scope
     id_base: int
     numbers: Iterator[int]
+    created: float
+    flow_run_id: str | None = None
     route: Any = None
+    submitted: int = 0
+    journal_key: int = 0
+    journal_submitted: int = 0
 
 
 class Scope:
@@ -124,6 +134,7 @@ class Scope:
         "name",
         "open_calls",
         "parent",
+        "recorder",
         "series",
         "stop_reason",
         "task_runner",
@@ -163,6 +174,7 @@ class Scope:
         self.cancelled_count = 0
         self.cancelled_names: list[str] = []
         self.ended = False
+        self.recorder = recorder()
 
     def __getattr__(self, name: str) -> Any:
         """The engine that drives what is started here, if it was given as a function: made when first asked for."""
@@ -183,9 +195,17 @@ class Scope:
         if series is None:
             if len(self.series) >= MOST_SERIES:  # a service that makes tasks without end
                 self.series.pop(next(iter(self.series)), None)
-            fresh = Series(definition, self, random.getrandbits(RANDOM_BITS), counting())
+            base = random.getrandbits(RANDOM_BITS - 1)  # one bit less: numbers are added, and must not run over
+            fresh = Series(definition, self, base, counting(), clock().time(), self.flow_run_id())
             series = self.series.setdefault(definition, fresh)
         return series
+
+    def flow_run_id(self) -> str | None:
+        """The flow run that what is started here belongs to; it may be one of another process."""
+        if self.flow_run is not None:
+            return str(self.flow_run.id)
+        elsewhere = ELSEWHERE.get()
+        return elsewhere.facts().flow_run_id if elsewhere is not None else None
 
     def notify_when_empty(self, callback: Callable[[], object]) -> None:
         """Call this as soon as nothing that was started here is under way."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from upwell.core.lifecycle import WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
-from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, SCHEDULED, State, StateType
+from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
@@ -23,16 +23,19 @@ _COMPLETED: Final[str] = COMPLETED.value
 
 def complete(run: Run, value: Any, now: float) -> None:
     """A run with nothing to be done around it has returned: the shortest way to its end."""
-    run.item = None
     run.value = value
     run.ended = now
     if run.run_count > 1:
         run.state_name = run.message = None  # those of the attempt that failed
     run.status = _COMPLETED
     run.done = True
+    call = run.call
+    if call.record is None:
+        run.item = None
+    else:
+        call.record(run)  # the journal shows the arguments, and lets them go
     if run.watchers:
         run.notify()
-    call = run.call
     call.open -= 1
     if not call.open:
         call.run_ended()
@@ -42,7 +45,7 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     """Put a run into its final state, and let everybody know who waits for it. Ignored if it has ended."""
     if run.done:
         return
-    run.item = run.upstream = None
+    run.upstream = None
     run.value = value
     run.message = message
     run.state_name = name
@@ -59,13 +62,32 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     elif kind is StateType.CANCELLED:
         scope.note_cancelled(run)
     run.done = True
+    call = run.call
+    if call.record is None:
+        run.item = None
+    else:
+        call.record(run)
     if run.watchers:
         run.notify()
-    run.call.open -= 1
-    if not run.call.open:
-        run.call.run_ended()
+    call.open -= 1
+    if not call.open:
+        call.run_ended()
     elif run.inline:
-        run.call.let_go()
+        call.let_go()
+
+
+def record_move(run: Run, kind: StateType, name: str, message: str | None, seconds: float) -> None:
+    """Record a state that the run's own times will not tell."""
+    recorder = run.call.scope.recorder
+    if recorder is not None:
+        recorder.moves.append((run, State(type=kind, name=name, timestamp=moment(seconds), message=message)))
+        recorder.wake()
+
+
+def record_retry(run: Run, now: float) -> None:
+    """Record the attempt that has failed, and what the run does until the next."""
+    record_move(run, RUNNING, "Retrying" if run.run_count > 1 else "Running", None, run.started or now)
+    record_move(run, StateType(run.status), run.state_name or "", run.message, now)
 
 
 def never_ready(run: Run, upstream: Any) -> None:
@@ -169,7 +191,10 @@ class Settlement:
             run.due = now + delay
             run.call.scope.live.add(run)
             self._retrying[run] = asyncio.get_running_loop().call_later(delay, self._due, run)
+            record_retry(run, now)
         else:
+            run.status, run.state_name = PENDING.value, "Retrying"
+            record_retry(run, now)
             self._start_again(run)
 
     def _due(self, run: Run) -> None:

@@ -15,10 +15,11 @@ from typing import Any, Protocol, TypeVar
 
 from upwell.core.errors import BlockingWaitError
 from upwell.engine.attempt import call_hook
-from upwell.engine.clock import Gate, clock
+from upwell.engine.clock import ERRANDS, Gate, clock
 from upwell.engine.finish import until_done
 from upwell.engine.future import TaskFuture
 from upwell.engine.limits import NamedLimit, Ticket
+from upwell.engine.recorder import Recorder
 from upwell.engine.scope import Scope
 
 T = TypeVar("T")
@@ -116,6 +117,33 @@ class ScopeEmpty:
             elsewhere.call_soon(lambda: self._scope.notify_when_empty(wake))
         if not empty.done():
             await until_done(empty)
+
+
+class Written:
+    """Wait until everything that was recorded until now is safe, however often the wait is cancelled."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def block(self) -> None:
+        written = Gate()
+        ERRANDS.add(self)
+        try:
+            self._recorder.journal.when_written(lambda: self._done(written.open))
+            written.wait()
+        finally:
+            ERRANDS.discard(self)
+
+    async def wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        written: asyncio.Future[None] = loop.create_future()
+        ERRANDS.add(self)
+        self._recorder.journal.when_written(lambda: self._done(lambda: loop.call_soon_threadsafe(_set, written)))
+        await until_done(written)
+
+    def _done(self, tell: Callable[[], object]) -> None:
+        tell()
+        ERRANDS.discard(self)
 
 
 class TakeSlots:

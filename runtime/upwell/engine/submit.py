@@ -19,8 +19,9 @@ from upwell.core.errors import ForeignFutureError, RuntimeClosedError
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, RUNNING
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
+from upwell.engine.call import Call
 from upwell.engine.clock import clock
-from upwell.engine.future import CURRENT_RUN, Call, RunFuture, TaskFuture
+from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
 
 FINDER: Final[DependencyFinder[Any]] = DependencyFinder(TaskFuture)
@@ -118,6 +119,9 @@ def new_call(
     if around:
         tags = tags | around
     call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
+    if scope.recorder is not None:
+        call.record = scope.recorder.ended.append
+        call.record_fully = bool(around)
     if route is not None:
         engine: Any = scope.engine
         if route.gates:
@@ -152,11 +156,15 @@ def submit(
         _check_dependency(scope, item)
         run.upstream = item
         call.straight = False
+        if scope.recorder is not None:
+            scope.recorder.fed.append((run, item, None))
     elif wait_for is not None or not (kind in _PLAIN or FINDER.is_plain(args, kwargs)):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
             run.upstream += dependencies_of(scope, wait_for)
         call.straight = False
+        if run.upstream and scope.recorder is not None:
+            scope.recorder.fed.append((run, item, wait_for))
     hand_over(scope, [run])
     return run
 
@@ -198,6 +206,8 @@ def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for
         upstream = dependencies_of(scope, run.item)
         run.upstream = [*upstream, *shared]
     call.straight = False
+    if scope.recorder is not None:
+        scope.recorder.fed += [(run, run.item, wait_for) for run in runs if run.upstream]
 
 
 def dependencies_of(scope: Scope | None, value: Any) -> list[Any]:

@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from upwell.core.errors import UpwellError
 from upwell.core.seams import Lock
 from upwell.core.states import RUNNING
-from upwell.engine.clock import use_clock
+from upwell.engine.clock import ERRANDS, use_clock
 from upwell.engine.current import close_portal
 from upwell.engine.future import RunFuture, run_that_waits
 from upwell.engine.remote import OPEN
@@ -256,6 +256,8 @@ class VirtualClock:
             return False
         in_line = len(begun) < len(self._errands)
         if in_line and not begun:
+            return False
+        if ERRANDS:
             return False
         try:
             remotes = [remote.under_way() for remote in OPEN]

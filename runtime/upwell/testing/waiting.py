@@ -15,7 +15,7 @@ def describe_task(task: asyncio.Task[Any]) -> str | None:
     """An asyncio Task in a line: the run or coroutine, and its innermost line. None: an idle part of an engine."""
     coroutine: Any = task.get_coro()
     who = f"asyncio task {task.get_name()!r}"
-    if type(coroutine).__module__ == "upwell.engine.dispatch":  # a driver, that may have adopted a run
+    if type(coroutine).__module__ == "upwell.engine.driver":  # it, that may have adopted a run
         if coroutine._run is None:
             return None
         who, coroutine = f"task run {coroutine._run.name!r}", coroutine._attempt

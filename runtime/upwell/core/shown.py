@@ -1,0 +1,128 @@
+"""Values as people see them in histories: short, one line, secrets left out. No code of the value's own is run.
+
+A `__repr__` of the user's could be slow, could raise, could read a database from the wrong thread: so only what
+has a known shape is shown from inside, and everything else by what it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+MOST_CHARACTERS: Final = 200
+"""Of one value."""
+
+MOST_ITEMS: Final = 8
+"""Of one container, before the others are counted."""
+
+MOST_DEPTH: Final = 3
+
+HIDDEN: Final = "********"
+
+_SECRET: Final = re.compile(
+    r"passw(or)?d|passphrase|secret|token|api_?key|private_?key|credential|authorization|cookie", re.IGNORECASE
+)
+_SIMPLE: Final = frozenset({int, float, bool, type(None), complex})
+
+
+def is_secret(name: str) -> bool:
+    """Whether what has this name is better not shown."""
+    return _SECRET.search(name) is not None
+
+
+def shown(value: Any) -> str:
+    """A value in a few words: `5`, `'abc'`, `[1, 2, 3]`, `<list of 100,000>`, `<DataFrame (10, 3)>`."""
+    kind = type(value)
+    if kind in _SIMPLE:
+        return repr(value)
+    if kind is str:
+        return _text(value)
+    return _short(_shown_inside(value, MOST_DEPTH))
+
+
+def shown_arguments(names: Iterable[str], values: Iterable[Any]) -> str:
+    """Arguments as in a call, `url='x', n=3`; those whose names speak of secrets are hidden."""
+    pairs = zip(names, values, strict=False)
+    return _short(
+        ", ".join(f"{name}={HIDDEN if is_secret(name) else shown(value)}" for name, value in pairs), MOST_CHARACTERS * 4
+    )
+
+
+def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The same by name."""
+    return {name: HIDDEN if is_secret(name) else shown(value) for name, value in parameters.items()}
+
+
+def _text(value: str) -> str:
+    if len(value) <= MOST_CHARACTERS:
+        return repr(value)
+    return f"{value[:MOST_CHARACTERS]!r}... ({len(value):,} characters)"
+
+
+def _short(text: str, most: int = MOST_CHARACTERS) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _shown_inside(value: Any, depth: int) -> str:
+    kind = type(value)
+    if kind in _SIMPLE:
+        return repr(value)
+    if kind is str:
+        return _text(value)
+    if kind in (bytes, bytearray):
+        return repr(value) if len(value) <= 32 else f"<{kind.__name__} of {len(value):,}>"
+    if kind in _BRACKETS:
+        return _items(value, depth, *_BRACKETS[kind])
+    if kind is dict:
+        return _mapping(value, depth)
+    fields = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
+    if fields is not None and depth:
+        return _record(value, tuple(fields), depth)
+    if kind.__module__ in _PLAINLY_SHOWN:
+        return repr(value)
+    return _described(value)
+
+
+_BRACKETS: Final[dict[type, tuple[str, str]]] = {
+    list: ("[", "]"),
+    tuple: ("(", ")"),
+    set: ("{", "}"),
+    frozenset: ("{", "}"),
+}
+_PLAINLY_SHOWN: Final = frozenset({"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local"})
+"""Modules whose values have a short `repr` that runs no code of the user's."""
+
+
+def _items(value: Any, depth: int, opening: str, closing: str) -> str:
+    if len(value) > MOST_ITEMS or not depth:
+        return f"<{type(value).__name__} of {len(value):,}>" if value else opening + closing
+    return opening + ", ".join(_shown_inside(item, depth - 1) for item in value) + closing
+
+
+def _mapping(value: dict[Any, Any], depth: int) -> str:
+    if len(value) > MOST_ITEMS or not depth:
+        return f"<dict of {len(value):,}>" if value else "{}"
+    pairs = (
+        f"{_shown_inside(key, 0)}: "
+        + (HIDDEN if isinstance(key, str) and is_secret(key) else _shown_inside(item, depth - 1))
+        for key, item in list(value.items())
+    )
+    return "{" + ", ".join(pairs) + "}"
+
+
+def _record(value: Any, fields: tuple[str, ...], depth: int) -> str:
+    found = ((name, getattr(value, name, None)) for name in fields[:MOST_ITEMS])
+    pairs = (f"{name}={HIDDEN if is_secret(name) else _shown_inside(item, depth - 1)}" for name, item in found)
+    more = ", ..." if len(fields) > MOST_ITEMS else ""
+    return f"{type(value).__qualname__}({', '.join(pairs)}{more})"
+
+
+def _described(value: Any) -> str:
+    """What it is, and its shape where it has one, as arrays and tables do."""
+    kind = type(value)
+    shape = getattr(value, "shape", None) if kind.__module__.partition(".")[0] in _SHAPED else None
+    return f"<{kind.__qualname__}{f' {shape}' if isinstance(shape, tuple) else ''}>"
+
+
+_SHAPED: Final = frozenset({"numpy", "pandas", "polars", "torch", "pyarrow", "xarray"})

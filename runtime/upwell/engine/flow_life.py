@@ -1,0 +1,330 @@
+"""The life of a flow run, told once: from its parameters to its final state. `steps` says how a thread or a loop
+carries it out.
+"""
+
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from upwell.core.dependencies import Dependency
+from upwell.core.errors import FailedRun, FlowRunTimeoutError, UpwellError
+from upwell.core.flow_states import state_from_states, state_from_unseen
+from upwell.core.lifecycle import (
+    RAISED,
+    RETURNED,
+    TIMED_OUT,
+    WAS_CANCELLED,
+    Finish,
+    Outcome,
+    describe,
+    final_state,
+    safe_repr,
+)
+from upwell.core.names import render_name
+from upwell.core.states import (
+    CANCELLED,
+    CANCELLING,
+    COMPLETED,
+    FAILED,
+    NOT_READY,
+    PENDING,
+    RUNNING,
+    SCHEDULED,
+    State,
+)
+from upwell.engine.attempt import outcome_of
+from upwell.engine.clock import clock, moment
+from upwell.engine.flow_run import EndedFlowRun, FlowRun
+from upwell.engine.future import CURRENT_RUN
+from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
+from upwell.engine.prints import printing_to_log
+from upwell.engine.scope import CURRENT_SCOPE, names_of
+from upwell.engine.settle import trace_once, why_not_ready
+from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, Written
+from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
+
+if TYPE_CHECKING:
+    pass
+
+
+class Ending(NamedTuple):
+    """How a flow run ends: its final state, its value or exception, and what interrupted the caller, if anything."""
+
+    finish: Finish
+    value: Any = None
+    interruption: BaseException | None = None
+
+
+def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
+    """From the parameters of a flow run to its final state; then `run.state` is final.
+
+    A cancellation or Ctrl-C of the caller is raised again at the end, when all that the flow started is over.
+    """
+    ending = yield from _attempts(run, wait_for)
+    yield from conclude(run, ending)
+    if ending.interruption is not None:
+        raise ending.interruption
+
+
+def conclude(run: FlowRun, ending: Ending) -> Life[None]:
+    """Call the hooks, enter the final state, and say so."""
+    state = State(
+        type=ending.finish.type,
+        name=ending.finish.name or ending.finish.type.value.capitalize(),
+        message=ending.finish.message,
+        data=ending.value,
+    )
+    yield from call_hooks(run, state)
+    run.move(state)
+    _log_end(run)
+    run.scope.close(EndedFlowRun(run.id, run.name, run.flow_name))
+    if run.scope.recorder is not None and run.parent_flow_run_id is None:
+        yield Written(run.scope.recorder)  # before the caller gets the answer
+
+
+def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
+    try:
+        problem = yield from prepare(run, wait_for)
+        if problem is not None:
+            return problem
+        while True:
+            run.run_count += 1
+            run.move(State(type=RUNNING, name="Running" if run.run_count == 1 else "Retrying"))
+            yield from call_hooks(run, run.state)
+            outcome: Outcome = yield FlowAttempt(run)
+            ending = yield from end_children(run, outcome)
+            if not (yield from _is_tried_again(run, ending)):
+                return ending
+    except BaseException as error:  # the caller was interrupted between attempts
+        outcome = outcome_of(error)
+        outcome.kind, outcome.value = WAS_CANCELLED, error
+        return (yield from end_children(run, outcome))
+
+
+def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
+    """Wait for the futures among the arguments, bind and validate, and give the run its name."""
+    definition = run.definition
+    upstream = dependencies_of(None, [run.args, run.kwargs, wait_for])
+    if upstream:
+        yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
+        for future in upstream:
+            if type(future) is not Dependency and not is_completed(future):
+                message, _ = why_not_ready(future)
+                return Ending(Finish(PENDING, NOT_READY, message))
+    try:
+        args, kwargs = FINDER.resolve((run.args, run.kwargs), value_of)
+        parameters = definition.parameters.bind(args, kwargs)
+        options = definition.options
+        if options.validate_parameters:
+            parameters = definition.parameters.validate(parameters)
+        run.parameters = parameters
+        run.args, run.kwargs = definition.parameters.call_args(parameters)
+        if options.run_name is not None:
+            run.name = render_name(options.run_name, parameters)
+            run.scope.name = f"flow run '{run.name}'"
+    except UpwellError as error:
+        message = f"Validation of flow parameters failed with error: {describe(error)}"
+        return Ending(Finish(FAILED, None, message), error)
+    except Exception as error:
+        return Ending(Finish(FAILED, None, f"The flow run could not be named: {describe(error)}"), error)
+    run.log.info("Beginning flow run '%s' for flow '%s'", run.name, run.flow_name)
+    return None
+
+
+class FlowAttempt:
+    """Call the flow's function in its scope; answers with the outcome, never raises."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: FlowRun) -> None:
+        self._run = run
+
+    def block(self) -> Outcome:
+        run = self._run
+        try:
+            with inside(run), interrupted_after(run.definition.options.timeout_seconds, self._timeout):
+                return Outcome(RETURNED, run.definition.fn(*run.args, **run.kwargs))
+        except BaseException as error:
+            return self.outcome(error)
+
+    async def wait(self) -> Outcome:
+        run = self._run
+        limit = asyncio.timeout(run.definition.options.timeout_seconds)
+        try:
+            with inside(run):
+                async with limit:
+                    returned = run.definition.fn(*run.args, **run.kwargs)
+                    return Outcome(RETURNED, await returned)
+        except BaseException as error:
+            return self.outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
+
+    def _timeout(self) -> FlowRunTimeoutError:
+        return FlowRunTimeoutError(
+            f"Flow run exceeded timeout of {self._run.definition.options.timeout_seconds} second(s)"
+        )
+
+    def outcome(self, error: BaseException) -> Outcome:
+        outcome = outcome_of(error)
+        if isinstance(error, FlowRunTimeoutError):
+            outcome.kind = TIMED_OUT
+        if isinstance(error, asyncio.CancelledError | KeyboardInterrupt):
+            outcome.kind = WAS_CANCELLED
+        outcome.value = error
+        return outcome
+
+
+@contextmanager
+def inside(run: FlowRun) -> Generator[None, None, None]:
+    """The code inside is the flow run's: what it starts belongs to its scope, what it prints to its log."""
+    scope_token = CURRENT_SCOPE.set(run.scope)
+    run_token = CURRENT_RUN.set(None)
+    try:
+        with printing_to_log(run.definition.options.log_prints):
+            yield
+    finally:
+        CURRENT_RUN.reset(run_token)
+        CURRENT_SCOPE.reset(scope_token)
+
+
+def end_children(run: FlowRun, outcome: Outcome) -> Generator[Any, Any, Ending]:
+    """Wait for everything that the attempt has started, then say how the run ends.
+
+    After an exception, what has not begun does not begin, and what runs is waited for. After a timeout, a
+    cancellation or Ctrl-C, what runs is cancelled too.
+    """
+    scope = run.scope
+    interruption = outcome.value if outcome.kind is WAS_CANCELLED else None
+    if outcome.kind is not RETURNED:
+        _stop(run, outcome, also_running=outcome.kind is not RAISED)
+    while True:
+        try:
+            yield ScopeEmpty(scope)
+            break
+        except BaseException as error:
+            if interruption is None:
+                interruption = error
+                outcome = Outcome(WAS_CANCELLED, error)
+                _stop(run, outcome, also_running=True)
+    if scope.cancelled_count:
+        some = ", ".join(scope.cancelled_names)
+        more = scope.cancelled_count - len(scope.cancelled_names)
+        run.log.warning(
+            "Cancelled %s task run(s): %s%s", scope.cancelled_count, some, f" and {more} more" if more else ""
+        )
+    if outcome.kind is RETURNED:
+        return _ending_of_returned(run, outcome.value)
+    if outcome.kind is WAS_CANCELLED:
+        return Ending(Finish(CANCELLED, None, why_interrupted(outcome.value)), None, interruption)
+    return Ending(final_state(outcome, "Flow run"), outcome.value)
+
+
+def _stop(run: FlowRun, outcome: Outcome, *, also_running: bool) -> None:
+    scope = run.scope
+    if outcome.kind is WAS_CANCELLED:
+        reason = f"{scope.name} was cancelled: {why_interrupted(outcome.value)}"
+        run.move(State(type=CANCELLING, message=reason))
+    else:
+        reason = f"{scope.name} failed: {describe(outcome.value)}"
+    if not scope.has_engine:
+        return
+    scope.engine.perform(lambda: scope.stop(reason, also_running))
+
+
+def why_interrupted(error: BaseException | None) -> str:
+    """Why a caller's code was interrupted, as far as anything says it."""
+    if isinstance(error, KeyboardInterrupt) or ctrl_c_was_pressed():
+        return "Interrupted by Ctrl-C."
+    detail = str(error) if error is not None else ""
+    return detail or "The code around it was cancelled."
+
+
+def _ending_of_returned(run: FlowRun, value: Any) -> Ending:
+    """The end of a flow run whose function returned."""
+    if isinstance(value, State) and value.is_final():
+        return Ending(Finish(value.type, value.name, value.message), value.data)
+    states = _states_in(value)
+    if states:
+        finish = state_from_states(states)
+        if finish.type is COMPLETED:
+            return Ending(finish, FINDER.resolve(value, value_of))
+        bad = next(state for state in states if not state.is_completed())
+        return Ending(finish, bad.exception())
+    unseen = run.scope.never_looked_at()
+    if unseen:
+        finish = state_from_unseen(names_of(unseen), len(unseen), run.scope.total)
+        error = FailedRun(finish.message)
+        error.__cause__ = unseen[0].exception()
+        return Ending(finish, error)
+    return Ending(Finish(COMPLETED), value)
+
+
+def _states_in(value: Any) -> list[State]:
+    """The states that a returned value stands for: of the futures in it, or the states that it lists."""
+    if isinstance(value, State):
+        return [value]
+    if isinstance(value, list | tuple | set):
+        items = list(cast("Iterable[Any]", value))
+        if items and all(isinstance(item, State) for item in items):
+            return items
+    if FINDER.is_plain((value,), {}):
+        return []
+    return [dependency.future.state for dependency in FINDER.find(value)]
+
+
+def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
+    """Whether an attempt is left and wanted; waits for its time."""
+    definition, retries = run.definition, run.definition.retry.retries
+    if ending.finish.type is not FAILED or run.run_count > retries or ending.interruption is not None:
+        return False
+    if definition.options.retry_condition_fn is not None:
+        state = State(type=FAILED, name="Failed", message=ending.finish.message, data=ending.value)
+        try:
+            if not (yield CallUser(definition.options.retry_condition_fn, definition.face, run, state)):
+                return False
+        except Exception:
+            run.log.exception("The retry condition raised, so the run is not retried")
+            return False
+    delay = definition.retry.delay(run.run_count, random.random())
+    run.log.info(
+        "Flow run failed: %s - Retry %s/%s will start in %g second(s)",
+        ending.finish.message,
+        run.run_count,
+        retries,
+        delay,
+    )
+    run.move(
+        State(
+            type=SCHEDULED,
+            name="AwaitingRetry",
+            message=ending.finish.message,
+            scheduled_time=moment(clock().time() + delay),
+        )
+    )
+    yield Sleep(delay)
+    run.scope.begin_again()
+    return True
+
+
+def call_hooks(run: FlowRun, state: State) -> Life[None]:
+    for hook in run.definition.hooks.get(state.type, ()):
+        try:
+            yield CallUser(hook, run.definition.face, run, state)
+        except Exception:
+            run.log.exception("The hook %r failed", getattr(hook, "__name__", hook))
+
+
+def _log_end(run: FlowRun) -> None:
+    state = run.state
+    level = logging.INFO if state.is_completed() else logging.ERROR
+    if state.is_failed() and isinstance(state.data, BaseException):
+        run.log.error(
+            "Encountered exception during execution: %s", safe_repr(state.data), exc_info=trace_once(state.data)
+        )
+    run.log.log(level, "Finished in state %s", state)

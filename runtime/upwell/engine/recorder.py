@@ -1,0 +1,87 @@
+"""What has happened to runs and is not written yet: the engine puts it here, the journal takes it away.
+
+Nothing here waits or does I/O. Whatever happens is appended to a list, which is one step under the interpreter's
+lock, so any thread may; the journal takes items from the front in its own time. Where no journal is kept there is
+no Recorder, and a run is not recorded at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from upwell.core.states import State
+
+ROOM: Final = 100_000
+"""How many runs may wait to be written before those that would run next wait, too."""
+
+FULL_SECONDS: Final = 0.005
+"""How long they wait before they look again."""
+
+
+class Recorder:
+    """The lists that the engine appends to.
+
+    ended: runs in their final state. begun: runs that have begun, and may have ended since.
+    moves: `(run, State)` for states that a run's own times do not tell.
+    fed: `(run, item, wait_for)` of runs that wait for others, with the arguments as they were submitted.
+    flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
+    calls: what durable flow runs have submitted.
+    awake: whether the journal looks here without being told.
+    """
+
+    __slots__ = ("_on_wake", "awake", "begun", "calls", "ended", "fed", "flow_moves", "journal", "logs", "moves")
+
+    def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
+        self.journal = journal
+        self._on_wake = on_wake
+        self.awake = False
+        self.ended: list[Any] = []
+        self.begun: list[Any] = []
+        self.moves: list[tuple[Any, State]] = []
+        self.fed: list[tuple[Any, Any, Any]] = []
+        self.flow_moves: list[tuple[Any, State]] = []
+        self.logs: list[Any] = []
+        self.calls: list[Any] = []
+
+    def wake(self) -> None:
+        """Have the journal look here soon; cheap where it does anyway."""
+        if not self.awake:
+            self.awake = True
+            self._on_wake()
+
+    def is_full(self) -> bool:
+        """Whether runs should wait until the journal has caught up."""
+        return len(self.ended) > ROOM
+
+    def is_empty(self) -> bool:
+        """Whether everything has been taken."""
+        return not (self.ended or self.begun or self.moves or self.fed or self.flow_moves or self.logs or self.calls)
+
+
+class Opener(Protocol):
+    """Opens this process's journal, as the settings say; None where none is kept."""
+
+    def __call__(self) -> Recorder | None: ...
+
+
+_opener: Opener | None = None
+
+
+def recorder() -> Recorder | None:
+    """Where to record what happens in this process now."""
+    return None if _opener is None else _opener()
+
+
+def record_with(opener: Opener | None) -> None:
+    """Say who opens the journal; the public face does."""
+    global _opener
+    _opener = opener
+
+
+class JournalSeam(Protocol):
+    """What the engine needs of the journal behind a recorder."""
+
+    def when_written(self, callback: Callable[[], object]) -> None:
+        """Call this, from any thread, as soon as everything recorded until now is safe."""
+        ...

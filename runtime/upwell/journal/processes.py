@@ -1,0 +1,87 @@
+"""Who a process is, so that others can tell whether it is still there."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from functools import cache
+from pathlib import Path
+
+from msgspec import Struct
+
+from upwell.core.ids import RANDOM_BITS, uuid7
+from upwell.engine.clock import clock
+
+
+class Process(Struct, frozen=True):
+    """One process that keeps a journal.
+
+    id: of the process as a writer; a fork is another.
+    host: the machine since it was started, and the namespace in which `pid` means something.
+    pid_started: tells it from a later process with the same pid.
+    lease_seconds: without a sign of life for so long, others may declare it dead.
+    """
+
+    id: str
+    host: str
+    pid: int
+    pid_started: str
+    lease_seconds: float
+
+
+def this_process(lease_seconds: float) -> Process:
+    """The process whose code this is, as a new writer."""
+    pid = os.getpid()
+    identity = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
+    return Process(identity, this_host(), pid, started_at(pid) or "", lease_seconds)
+
+
+def is_gone(host: str, pid: int, pid_started: str) -> bool | None:
+    """Whether a process has ended for certain (True), is there for certain (False), or cannot be seen (None)."""
+    if host != this_host():
+        return None
+    found = started_at(pid)
+    if found is None:
+        return True
+    return found != pid_started
+
+
+@cache
+def this_host() -> str:
+    """The machine since it was started, and the process namespace: only where both are equal a pid means the same."""
+    return "/".join((platform.node(), _boot(), _namespace()))
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return ""  # elsewhere the host's name must do: a pid that lived before the start has another time
+
+
+def _namespace() -> str:
+    try:
+        return str(os.stat("/proc/self/ns/pid").st_ino)
+    except OSError:
+        return ""
+
+
+def started_at(pid: int) -> str | None:
+    """When the process of this pid was started, in whatever words the system has; None: there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except FileNotFoundError:
+        return _started_at_without_proc(pid) if not Path("/proc/self").exists() else None
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]  # a zombie has ended; field 22 is its start, in ticks
+
+
+def _started_at_without_proc(pid: int) -> str | None:
+    """The same on systems such as macOS."""
+    import subprocess
+
+    asked = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or None

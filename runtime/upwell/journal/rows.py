@@ -1,0 +1,238 @@
+"""From what the engine recorded to rows: each run is looked at once, and let go.
+
+Runs that completed and have nothing special about them, which is most, become short rows of their own kind.
+"""
+
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import msgspec
+
+from upwell.core.dependencies import Dependency
+from upwell.core.shown import HIDDEN, is_secret, shown, shown_arguments, shown_parameters
+from upwell.core.states import COMPLETED, RUNNING, State
+from upwell.engine.flow_run import FlowRun
+from upwell.engine.call import Call
+from upwell.engine.future import RunFuture
+from upwell.engine.scope import Series
+from upwell.engine.submit import FINDER
+from upwell.journal.batch import SERIES_BITS, Batch, Row
+
+Run = RunFuture[Any]
+
+_COMPLETED: Final[str] = COMPLETED.value
+_RUNNING: Final[str] = RUNNING.value
+_AS_IS: Final = frozenset({int, float, bool, type(None)})
+
+
+def micros(seconds: float) -> int:
+    """Seconds since the epoch as the store has them."""
+    return int(seconds * 1e6)
+
+
+class RowMaker:
+    """Makes the rows of one process. Not for more than one thread at a time."""
+
+    def __init__(self, process_id: str) -> None:
+        self._process_id = process_id
+        self.process_key = 0
+        self._numbers = itertools.count(1)
+        self._changed: dict[int, Series] = {}
+
+    def new_batch(self) -> Batch:
+        return Batch(self._process_id, self.process_key)
+
+    # --- series -----------------------------------------------------------------------------------------
+
+    def key_of(self, series: Series) -> int:
+        """The key of a series, which is written with the next batch if it is new or has grown."""
+        if not series.journal_key:
+            series.journal_key = next(self._numbers)
+        key = series.journal_key + (self.process_key << SERIES_BITS)
+        if series.submitted != series.journal_submitted:
+            self._changed[key] = series
+        return key
+
+    def add_series(self, batch: Batch) -> None:
+        """The rows of all series that have changed since."""
+        changed, self._changed = self._changed, {}
+        for key, series in changed.items():
+            series.journal_submitted = series.submitted
+            definition = series.definition
+            batch.series.append(
+                (
+                    key,
+                    f"{series.id_base:019x}",
+                    definition.name,
+                    series.flow_run_id,
+                    micros(series.created),
+                    _tags(definition.options.tags),
+                    series.submitted,
+                    self._process_id,
+                )
+            )
+
+    # --- task runs --------------------------------------------------------------------------------------
+
+    def add_ended(self, batch: Batch, runs: list[Run]) -> None:
+        """Runs in their final state, in the order in which they ended; most are of one call in a row."""
+        for call, group in itertools.groupby(runs, _call_of):
+            key = self.key_of(call.series)
+            created = int(call.created * 1e6)
+            if call.record_fully or call.parent_id is not None or call.parent is not None:
+                batch.task_runs += [self._full_row(key, created, run) for run in group]
+                continue
+            inputs = self._inputs_of(call)
+            add = batch.completed_runs.append
+            for run in group:
+                if run.run_count == 1 and run.status == _COMPLETED and run.own_name is None:
+                    item, run.item = run.item, None
+                    add((key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs(run, item)))
+                else:
+                    batch.task_runs.append(self._full_row(key, created, run))
+
+    def add_begun(self, batch: Batch, runs: list[Run]) -> None:
+        """Runs that have begun; those that have ended since are, or will be, among the ended."""
+        for run in runs:
+            if not run.done and run.status == _RUNNING:
+                call = run.call
+                batch.task_runs.append(self._full_row(self.key_of(call.series), micros(call.created), run))
+
+    def _full_row(self, key: int, created: int, run: Run) -> Row:
+        call, done = run.call, run.done
+        inputs = self._inputs_of(call)(run, run.item)
+        if done:
+            run.item = None
+        tags = call.tags if call.tags is not call.definition.options.tags else None
+        parent = call.parent_id or (call.parent.task_run_id if call.parent is not None else None)
+        started = micros(run.started) if run.started else None
+        ended = micros(run.ended) if done else None
+        return (
+            key, run.number, created, started, ended, run.status, run.state_name, run.message, run.run_count,
+            run.own_name, str(parent) if parent else None, _tags(tags) if tags else None, inputs,
+        )  # fmt: skip  # one line a row
+
+    def _inputs_of(self, call: Call) -> Any:
+        """How the inputs of this call's runs are shown: a function of a run and of its item, as it was."""
+        names = call.definition.parameters.names
+        if not call.unary or not names:
+            return _shown_inputs
+        prefix = f"{names[0]}="
+        if is_secret(names[0]):
+            return lambda _run, _item: prefix + HIDDEN
+
+        def one(_run: Run, item: Any) -> str:
+            return f"{prefix}{item}" if type(item) in _AS_IS else prefix + shown(item)
+
+        return one
+
+    def add_moves(self, batch: Batch, moves: Iterable[tuple[Run, State]]) -> None:
+        """States that a run's own times do not tell."""
+        for run, state in moves:
+            batch.task_run_states.append(
+                (
+                    self.key_of(run.call.series),
+                    run.number,
+                    micros(state.timestamp.timestamp()),
+                    state.type.value,
+                    _name(state),
+                    state.message,
+                )
+            )
+
+    # --- what fed what ----------------------------------------------------------------------------------
+
+    def add_edges(self, batch: Batch, fed: Iterable[tuple[Run, Any, Any]]) -> None:
+        """Which runs these waited for, and for which argument."""
+        for run, item, wait_for in fed:
+            key = self.key_of(run.call.series)
+            for argument, upstream in _upstream_of(run, item, wait_for):
+                batch.edges.append((key, run.number, self.key_of(upstream.call.series), upstream.number, argument))
+
+    # --- flow runs --------------------------------------------------------------------------------------
+
+    def add_flow_moves(self, batch: Batch, moves: list[tuple[FlowRun, State]]) -> None:
+        """The states that flow runs have entered, and the flow runs as they are now."""
+        batch.flow_run_states += [
+            (
+                str(run.id),
+                micros(state.timestamp.timestamp()),
+                state.type.value,
+                _name(state),
+                state.message,
+            )
+            for run, state in moves
+        ]
+        batch.flow_runs += [self._flow_run_row(run) for run in {run.id: run for run, _ in moves}.values()]
+
+    def _flow_run_row(self, run: FlowRun) -> Row:
+        state = run.state
+        began = next((other.timestamp for other in run.states if other.type is RUNNING), None)
+        final = state.is_final()
+        parameters = msgspec.json.encode(shown_parameters(run.parameters)).decode() if run.parameters else None
+        return (
+            str(run.id), run.flow_name, run.name, run.flow_version, state.type.value, _name(state), state.message,
+            micros(run.created), micros(began.timestamp()) if began else None,
+            micros(state.timestamp.timestamp()) if final else None,
+            micros(state.scheduled_time.timestamp()) if state.scheduled_time else None,
+            run.run_count, _tags(run.tags), parameters,
+            str(run.parent_flow_run_id) if run.parent_flow_run_id else None,
+            str(run.parent_task_run_id) if run.parent_task_run_id else None,
+            str(run.root_flow_run_id), self._process_id,
+            None, 0, None, None, None, None,
+        )  # fmt: skip  # one line a few columns
+
+
+def _call_of(run: Run) -> Call:
+    return run.call
+
+
+def _shown_inputs(run: Run, item: Any) -> str | None:
+    """The inputs of a run that has more than one, or named ones."""
+    call = run.call
+    names = call.definition.parameters.names
+    values: tuple[Any, ...] = (item,) if call.unary else item or ()
+    positional = values[: len(values) - len(call.row_names)]
+    labels = [*names[: len(positional)], *call.row_names]
+    if len(labels) < len(values):  # gathered by *args
+        labels = [*names[: len(positional)], *(f"#{n}" for n in range(len(names), len(positional))), *call.row_names]
+    constants = call.kwargs or {}
+    return shown_arguments([*labels, *constants], [*values, *constants.values()]) or None
+
+
+def _upstream_of(run: Run, item: Any, wait_for: Any) -> Iterator[tuple[str | None, Run]]:
+    names = run.call.definition.parameters.names
+    if type(item) is RunFuture:
+        yield names[0] if names else None, item
+    else:
+        values: tuple[Any, ...] = (item,) if run.call.unary else item or ()
+        positional = len(values) - len(run.call.row_names)
+        labels = [*(names[n] if n < len(names) else None for n in range(positional)), *run.call.row_names]
+        for label, value in zip(labels, values, strict=True):
+            for found in _runs_in(value):
+                yield label, found
+    if wait_for is not None:
+        for found in _runs_in(wait_for):
+            yield None, found
+
+
+def _runs_in(value: Any) -> Iterator[Run]:
+    for dependency in FINDER.find(value):
+        future = dependency.future if isinstance(dependency, Dependency) else dependency
+        if isinstance(future, RunFuture):
+            yield future
+
+
+def _name(state: State) -> str | None:
+    """The name of a state where it says more than its type."""
+    return state.name if state.name and state.name.upper() != state.type.value else None
+
+
+def _tags(tags: Iterable[str]) -> str | None:
+    ordered = sorted(tags)
+    return msgspec.json.encode(ordered).decode() if ordered else None

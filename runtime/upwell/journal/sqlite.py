@@ -1,0 +1,291 @@
+"""A SQLite file as the store: one connection of its own, in WAL mode, safe with many processes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from itertools import chain
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from upwell.journal.database import Row, Session, StoreDamaged, StoreError, StoreUnavailable
+from upwell.journal.sessions import SqlSession, finish, storable
+from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
+
+BUSY_SECONDS: Final = 60.0
+"""How long a statement waits for other processes; a writer's turn is milliseconds."""
+
+PAUSE_SECONDS: Final = 0.01
+"""Between two tries of what SQLite does not wait for."""
+
+MOST_ROWS: Final = 1024
+MOST_VALUES: Final = 30_000
+"""Of one INSERT; SQLite allows 32,766 values."""
+
+KEPT_STATEMENTS: Final = 256
+"""How many texts of such INSERTs are remembered."""
+
+CACHE_KIB: Final = 16 * 1024
+WAL_BYTES: Final = 64 * 1024 * 1024
+"""The write-ahead log is cut back to this after a checkpoint."""
+
+_PASSING: Final = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_NOLFS,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_READONLY,
+}
+"""Errors after which another try may succeed."""
+
+_DAMAGED: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class _RawConnection(Protocol):
+    """What is needed of a connection; aiosqlite's is one."""
+
+    def execute_fetchall(self, sql: str, parameters: Iterable[Any] | None = None) -> Awaitable[Iterable[Any]]: ...
+
+    async def close(self) -> None: ...
+
+
+class SqliteDatabase:
+    """A SQLite file, on a thread of its own.
+
+    synchronous: "NORMAL" (survives the process; the last flush may go with the power) or "FULL" (survives both).
+    """
+
+    def __init__(self, path: Path, synchronous: str = "NORMAL", *, read_only: bool = False) -> None:
+        self.dialect = Dialect.SQLITE
+        self.path = path
+        self.place = str(path)
+        self._synchronous = synchronous
+        self._read_only = read_only
+        self._raw: _RawConnection | None = None
+        self._turn = asyncio.Lock()
+        self._session = SqlSession(self, Dialect.SQLITE)
+
+    async def open(self) -> None:
+        """Connect; the file and its folder are made if they are missing, for their owner only."""
+        async with self._turn:
+            if self._raw is None:
+                try:
+                    await finish(self._connect())
+                except BaseException:
+                    await finish(self._disconnect())
+                    raise
+
+    async def _connect(self) -> None:
+        import aiosqlite  # here: so that no program pays for it that keeps no journal
+
+        if not self._read_only:
+            _make_private_file(self.path)
+        uri = f"file:{_quoted(self.path)}?mode={'ro' if self._read_only else 'rw'}"
+        connecting = aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
+        thread = connecting._thread  # pyright: ignore[reportPrivateUsage]  # there is no other way to it
+        thread.daemon = True  # a program that forgets to close ends all the same
+        with _translated(self.place):
+            try:
+                self._raw = await connecting
+            except sqlite3.Error:
+                while thread.is_alive():  # noqa: ASYNC110  # it ends at once, and tells the loop: that must be there still
+                    await asyncio.sleep(0)
+                raise
+        for pragma in self._pragmas():
+            await self._set(pragma)
+
+    async def _set(self, pragma: str) -> None:
+        """SQLite itself does not wait for its turn to change the journal mode of a new file."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                await self.run(f"PRAGMA {pragma}")
+            except StoreUnavailable as error:
+                if _code(error.__cause__) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            else:
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    def _pragmas(self) -> list[str]:
+        if self._read_only:
+            return [f"cache_size = -{CACHE_KIB}"]
+        return [
+            "auto_vacuum = INCREMENTAL",  # before anything is in the file; so that retention can give pages back
+            "journal_mode = WAL",
+            f"synchronous = {self._synchronous}",
+            f"cache_size = -{CACHE_KIB}",
+            f"journal_size_limit = {WAL_BYTES}",
+            "temp_store = MEMORY",
+        ]
+
+    async def close(self) -> None:
+        async with self._turn:
+            await finish(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            with _translated(self.place):
+                await raw.close()
+
+    # --- asking and changing ------------------------------------------------------------------------------
+
+    async def fetch(self, query: str, /, **parameters: Any) -> list[Row]:
+        async with self._turn:
+            return await self._session.fetch(query, **parameters)
+
+    async def fetch_text(self, text: str, /, **parameters: Any) -> list[Row]:
+        async with self._turn:
+            return await self._session.fetch_text(text, **parameters)
+
+    async def insert(self, query: str | BulkInsert, rows: Sequence[Row], /) -> None:
+        async with self.transaction() as session:
+            await session.insert(query, rows)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Session]:
+        async with self._turn:
+            try:
+                await self.run("BEGIN IMMEDIATE")
+                yield self._session
+                await finish(self.run("COMMIT"))
+            except BaseException:
+                await finish(self._roll_back())
+                raise
+
+    async def _roll_back(self) -> None:
+        try:
+            await self.run("ROLLBACK")
+        except (sqlite3.OperationalError, StoreError):
+            pass  # there is none: it never began, is committed, or SQLite has rolled back, as when the disk is full
+
+    async def execute_script(self, statements: Sequence[str], _: Session, /) -> None:
+        for statement in statements:
+            await self.run(statement)
+
+    # --- one statement --------------------------------------------------------------------------------------
+
+    async def run(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """For the session. One that is cancelled is carried out all the same, before the next one is."""
+        if self._raw is None:
+            raise StoreUnavailable(f"The store {self.place} is closed.")
+        with _translated(self.place):
+            try:
+                return list(await self._raw.execute_fetchall(sql, values))
+            except UnicodeEncodeError:
+                return list(await self._raw.execute_fetchall(sql, storable(values, Dialect.SQLITE)))
+
+    async def insert_rows(self, insert: BulkInsert, rows: Sequence[Row]) -> None:
+        """For the session: in statements of few sizes, which SQLite then has prepared already."""
+        size = min(MOST_ROWS, MOST_VALUES // max(insert.width, 1))
+        start = 0
+        while start < len(rows):
+            while size > len(rows) - start:
+                size //= 2
+            part = rows[start : start + size]
+            await self.run(insert_of_size(insert, size), list(chain.from_iterable(part)))
+            start += size
+
+
+class MemoryDatabase(SqliteDatabase):
+    """The same in memory: for `UPWELL_JOURNAL=memory`, tests and simulations.
+
+    It answers at once, in the caller's thread: a simulation that chooses the order of events chooses all of them.
+
+    beside: another one, whose store this is to be, too. The store is there until nobody holds any of them.
+    """
+
+    def __init__(self, *, beside: MemoryDatabase | None = None) -> None:
+        super().__init__(Path(":memory:"))
+        self.place = "memory"
+        self._memory: _Memory = _Memory() if beside is None else beside._memory
+        self._turn = self._memory.turn
+
+    async def _connect(self) -> None:
+        self._raw = self._memory
+
+
+class _Memory:
+    """A connection that is used directly, by one at a time."""
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+
+    async def execute_fetchall(self, sql: str, parameters: Iterable[Any] | None = None) -> Iterable[Any]:
+        return self._connection.execute(sql, tuple(parameters or ())).fetchall()
+
+    async def close(self) -> None:
+        """What is in memory stays."""
+
+    def __del__(self) -> None:
+        self._connection.close()
+
+
+@lru_cache(KEPT_STATEMENTS)
+def insert_of_size(insert: BulkInsert, size: int) -> str:
+    """One statement for so many rows."""
+    row = "(" + ",".join("?" if differs_by_row(value) else value for value in insert.row) + ")"
+    return f"{insert.before}VALUES {','.join([row] * size)}{insert.after}"
+
+
+def _quoted(path: Path) -> str:
+    from urllib.parse import quote
+
+    return quote(str(path.absolute()))
+
+
+def _make_private_file(path: Path) -> None:
+    """Make the file and its folder if they are missing: 0600 in 0700, whatever the umask."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            opened = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                os.fchmod(opened, 0o600)
+            finally:
+                os.close(opened)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"The store {path} cannot be made: {error.strerror or error}. Set UPWELL_HOME or UPWELL_DATABASE_URL to a "
+            "place that can be written, or UPWELL_JOURNAL=off to go without."
+        ) from error
+
+
+def _code(error: BaseException | None) -> int:
+    """SQLite's number of an error, without the details that it carries; 0 if it has none."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+class _translated:
+    """Say what SQLite raises in our own words. A class, for it is on the way of every statement."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        code = _code(error)
+        if code in _PASSING:
+            raise StoreUnavailable(f"The store {self._place} cannot be used: {error}.") from error
+        if code in _DAMAGED:
+            raise StoreDamaged(
+                f"The store {self._place} is damaged, or is no SQLite file: {error}. Move it away to start with a "
+                "new one, or bring it back from a copy; `PRAGMA integrity_check` says more."
+            ) from error
