@@ -12,7 +12,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.run
-	@$(PIP) attrs hypothesis numpy pydantic pytest pytest-timeout mypy 'pyright[nodejs]' ruff sniffio
+	@$(PIP) asyncpg asyncpg-stubs attrs hypothesis numpy pydantic pytest pytest-timeout mypy 'pyright[nodejs]' ruff sniffio
 	@touch $@
 
 demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.

@@ -35,12 +35,12 @@ class PostgresServer:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._programs = _programs()
-        self._as_user = _unprivileged()
+        self._user = _unprivileged()
 
     def start(self) -> None:
         """Start it; it is no child of this process."""
-        if self._as_user:
-            os.chown(self._folder, self._as_user["user"], self._as_user["group"])
+        if self._user:
+            os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._call("initdb", "-D", self._data, "-A", "trust", "-U", "upwell", "-E", "UTF8", "--locale=C", "--no-sync")
         options = f"-k {self._folder} -c listen_addresses= -c max_connections=100"
         self._call("pg_ctl", "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
@@ -92,14 +92,16 @@ class PostgresServer:
     def _call(self, program: str, *arguments: str) -> str:
         output = self._folder / "output"  # a file, for a server that is started here would keep a pipe open
         with output.open("w") as file:
-            done: subprocess.CompletedProcess[bytes] = subprocess.run(
+            done = subprocess.run(
                 [self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 cwd="/",
                 timeout=START_SECONDS,
-                **self._as_user,
+                user=self._user.pw_uid if self._user else None,
+                group=self._user.pw_gid if self._user else None,
+                extra_groups=[] if self._user else None,
             )
         said = output.read_text()
         if done.returncode:
@@ -139,14 +141,12 @@ def _programs() -> Path:
     return by_version[-1].parent
 
 
-def _unprivileged() -> dict[str, Any]:
-    """Whom to run it as: the server refuses to be run by root."""
+def _unprivileged() -> pwd.struct_passwd | None:
+    """Whom to run it as, if not as oneself: the server refuses to be run by root."""
     if os.geteuid() != 0:
-        return {}
+        return None
+    users = {user.pw_name: user for user in pwd.getpwall()}
     for name in ("postgres", "nobody"):
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        if name in users:
+            return users[name]
     raise NoPostgres("The tests are run by root, and there is no user to run PostgreSQL as.")

@@ -17,7 +17,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, ClassVar, Final
 
@@ -26,7 +26,7 @@ from msgspec import Struct
 from upwell.core.errors import ConfigurationError
 from upwell.core.keys import CacheContext, HashError, digest, encoded, hashed
 from upwell.core.keys_functions import function_identity, head_with_source, identity, task_source
-from upwell.core.keys_kinds import Unhashable
+from upwell.core.keys_kinds import Unhashable, encode
 
 __all__ = [
     "DEFAULT",
@@ -52,6 +52,7 @@ __all__ = [
     "task_input_hash",
 ]
 
+Named = Mapping[str, Any]
 CacheKeyFn = Callable[[Any, dict[str, Any]], str | None]
 
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")
@@ -95,9 +96,7 @@ class CachePolicy:
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how keys are made: give it a `compute_key`")
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         """What the key is made of, for people; see `explain`."""
         key = self.compute_key(context, dict(inputs), dict(flow_parameters))
         return [KeyPart(name=repr(self), what="do not cache" if key is None else "a key of its own", digest=key)]
@@ -168,9 +167,7 @@ class _HashedPolicy(CachePolicy):
             return None
         return hashed(_head(task_ctx, self.counts_source) + self.tag + written).hex()
 
-    def written(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> bytes | None:
+    def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         """What counts, such that it tells where it ends; None: do not cache."""
         raise NotImplementedError
 
@@ -197,9 +194,7 @@ class Inputs(_HashedPolicy):
     exclude: tuple[str, ...] = ()
     tag = b"I"
 
-    def written(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> bytes | None:
+    def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         if self.exclude:
             inputs = {name: value for name, value in inputs.items() if name not in self.exclude}
         try:
@@ -209,9 +204,7 @@ class Inputs(_HashedPolicy):
             advice = f"Leave it out with `cache_policy=INPUTS - {name!r}`, or give a cache_key_fn."
             raise HashError.at(f"argument {name!r}", error, advice) from error.__cause__
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         counted = [
             _explained(f"argument {name!r}", value) for name, value in inputs.items() if name not in self.exclude
         ]
@@ -239,14 +232,10 @@ class TaskSource(_HashedPolicy):
 
     counts_source = True
 
-    def written(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> bytes | None:
+    def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         return b""
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         return [KeyPart(name="task source", what=_function_name(context), digest=task_source(context.task.fn).hex())]
 
     def __repr__(self) -> str:
@@ -259,9 +248,7 @@ class FlowParameters(_HashedPolicy):
 
     tag = b"P"
 
-    def written(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> bytes | None:
+    def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         try:
             return encoded(flow_parameters or {})
         except Unhashable as error:
@@ -269,9 +256,7 @@ class FlowParameters(_HashedPolicy):
             advice = "Use a cache_policy without FLOW_PARAMETERS, or give a cache_key_fn."
             raise HashError.at(f"flow parameter {name!r}", error, advice) from error.__cause__
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         return [_explained(f"flow parameter {name!r}", value) for name, value in (flow_parameters or {}).items()]
 
     def __repr__(self) -> str:
@@ -284,15 +269,11 @@ class RunId(_HashedPolicy):
 
     tag = b"R"
 
-    def written(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> bytes | None:
+    def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         run_id = _run_id(context)
-        return None if run_id is None else encoded(getattr(run_id, "bytes", run_id))
+        return None if run_id is None else encode(getattr(run_id, "bytes", run_id))
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         name = "flow run" if context.flow_run_id is not None else "task run"
         run_id = _run_id(context)
         return [
@@ -323,9 +304,7 @@ class NoCache(CachePolicy):
     ) -> str | None:
         return None
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         return []
 
     def __add__(self, other: CachePolicy) -> CachePolicy:
@@ -356,37 +335,35 @@ class CompoundCachePolicy(CachePolicy):
     """What any of some policies counts; in whichever order they were added, the key is the same."""
 
     policies: tuple[CachePolicy, ...]
+    _writers: tuple[_HashedPolicy, ...] = field(init=False)
+    _others: tuple[CachePolicy, ...] = field(init=False)
+    _counts_source: bool = field(init=False)
 
     def __post_init__(self) -> None:
         hashed_policies = [policy for policy in self.policies if isinstance(policy, _HashedPolicy)]
         writers = sorted((policy for policy in hashed_policies if policy.tag), key=lambda policy: policy.tag)
-        object.__setattr__(self, "_writers", [(policy.tag, policy.written) for policy in writers])
+        object.__setattr__(self, "_writers", tuple(writers))
         object.__setattr__(self, "_counts_source", any(policy.counts_source for policy in hashed_policies))
-        others = [policy for policy in self.policies if not isinstance(policy, _HashedPolicy)]
-        object.__setattr__(self, "_others", others)
+        others = (policy for policy in self.policies if not isinstance(policy, _HashedPolicy))
+        object.__setattr__(self, "_others", tuple(others))
 
     def compute_key(
         self, task_ctx: CacheContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
         found = [_head(task_ctx, self._counts_source)]
-        for tag, write in self._writers:
-            written = write(task_ctx, inputs, flow_parameters)
+        for writer in self._writers:
+            written = writer.written(task_ctx, inputs, flow_parameters)
             if written is None:
                 return None
-            found += (tag, written)
-        keys: list[str] = []
-        for policy in self._others:
-            key = policy.compute_key(task_ctx, inputs, flow_parameters, **kwargs)
-            if key is None:
+            found.append(writer.tag + written)
+        if self._others:
+            keys = [policy.compute_key(task_ctx, inputs, flow_parameters, **kwargs) for policy in self._others]
+            if None in keys:
                 return None
-            keys.append(_checked(policy, key))
-        if keys:
-            found.append(encoded(sorted(keys)))
+            found.append(encoded(sorted(map(_checked, self._others, keys))))
         return hashed(b"".join(found)).hex()
 
-    def parts(
-        self, context: CacheContext, inputs: Mapping[str, Any], flow_parameters: Mapping[str, Any]
-    ) -> list[KeyPart]:
+    def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
         return [part for policy in self.policies for part in policy.parts(context, inputs, flow_parameters)]
 
     def __sub__(self, arguments: str | Iterable[str]) -> CachePolicy:
@@ -442,6 +419,9 @@ DEFAULT: Final = INPUTS + TASK_SOURCE + RUN_ID
 # --- Using them ----------------------------------------------------------------------------------------------
 
 
+_HASHING: Final = (CompoundCachePolicy, _HashedPolicy)
+
+
 def cache_key(
     policy: CachePolicy, context: CacheContext, inputs: dict[str, Any], flow_parameters: dict[str, Any] | None = None
 ) -> str | None:
@@ -453,7 +433,7 @@ def cache_key(
         HashError: something that counts cannot be hashed. TypeError: the policy gave neither a text nor None.
     """
     key = policy.compute_key(context, inputs, flow_parameters or {})
-    if key is None or isinstance(policy, _HashedPolicy | CompoundCachePolicy):
+    if key is None or isinstance(policy, _HASHING):
         return key
     key = _checked(policy, key)
     return key if _SAFE.fullmatch(key) else digest(key).hex()
@@ -466,10 +446,7 @@ def _checked(policy: CachePolicy, key: object) -> str:
 
 
 def explain(
-    policy: CachePolicy,
-    context: CacheContext,
-    inputs: Mapping[str, Any],
-    flow_parameters: Mapping[str, Any] | None = None,
+    policy: CachePolicy, context: CacheContext, inputs: Named, flow_parameters: Named | None = None
 ) -> list[KeyPart]:
     """What the key for a call is made of, each with its own digest, or why it has none. No value is shown.
 

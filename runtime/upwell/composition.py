@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upwell.core.errors import ConfigurationError
+from upwell.engine.limits import share_limits_of
+from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import Recorder, record_with
 from upwell.settings import Settings
 from upwell.settings import current as settings
@@ -15,71 +18,154 @@ from upwell.settings import current as settings
 if TYPE_CHECKING:
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
+    from upwell.journal.liveness import Watch
+    from upwell.journal.shared_limits import SharedLimits
+    from upwell.journal.store import Store
 
 _opening = threading.Lock()
-_journal: Journal | None = None
-_made_for: Settings | None = None
+_open_now: tuple[Settings, Journal | None] | None = None  # one value, so that any thread reads of both or none
+_of_parents: list[Journal] = []  # kept, so that a forked process does not end what is its parent's
+_prepared = False
+_watch: Watch | None = None
+_limits: SharedLimits | None = None
 
 
 def open_recorder() -> Recorder | None:
     """Where this process records what happens, opened when it is first asked for; None where nothing is recorded."""
-    wanted = settings()
-    journal = _journal
-    if wanted is _made_for and (journal is None or (not journal.closed and journal.pid == os.getpid())):
-        return None if journal is None else journal.recorder
+    wanted, found = settings(), _open_now
+    if found is not None and found[0] is wanted:
+        journal = found[1]
+        if journal is None:
+            return None
+        if not journal.closed:
+            return journal.recorder
     with _opening:
         return _open(wanted)
 
 
 def _open(wanted: Settings) -> Recorder | None:
-    global _journal, _made_for
-    before, _journal = _journal, None
-    if before is not None and before.pid == os.getpid() and _made_for is not None:
-        if not before.closed and _same_journal(_made_for, wanted):
-            _journal, _made_for = before, wanted
-            return before.recorder
-        before.close()
-    if wanted.journal != "off":
-        _journal = _new_journal(wanted)
-    _made_for = wanted
-    return None if _journal is None else _journal.recorder
+    global _open_now
+    made_for, journal = _open_now or (None, None)
+    if made_for is not None and journal is not None and not journal.closed and _same_journal(made_for, wanted):
+        _open_now = wanted, journal
+        _record_logs(wanted, journal)
+        return journal.recorder
+    if made_for is wanted and journal is None:
+        return None
+    _open_now = None
+    if journal is not None:
+        _end(journal)
+    journal = _new_journal(wanted) if wanted.journal != "off" else None
+    _record_logs(wanted, journal)
+    _open_now = wanted, journal
+    return None if journal is None else journal.recorder
 
 
 def _same_journal(one: Settings, other: Settings) -> bool:
     """Whether two settings mean the same journal."""
     names = ("journal", "home", "database_url", "journal_flush_seconds", "database_synchronous", "lease_seconds")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
+    kept = ("retention_days", "retention_rows", "retention_bytes")
+    return all(getattr(one, name) == getattr(other, name) for name in (*names, *kept))
 
 
-def _new_journal(wanted: Settings) -> Journal:
+def _new_journal(wanted: Settings) -> Journal | None:
+    """A journal; None, and a warning, where none can be kept. Nothing that runs fails because of it."""
+    check_database_url(wanted)
     import atexit  # here: so that no program pays for it that records nothing
 
+    from upwell.journal.cache import JournalCache
     from upwell.journal.journal import Journal
+    from upwell.journal.kept import Kept
+    from upwell.journal.liveness import Watch
     from upwell.journal.processes import this_process
+    from upwell.journal.retention import Limits, tidy
     from upwell.journal.spool import Spool
     from upwell.journal.store import SqlStore, Store
+    from upwell.results import ResultStore
 
     process = this_process(wanted.lease_seconds)
+    limits = Limits(wanted.retention_days, wanted.retention_rows, wanted.retention_bytes)
 
     def make_store() -> Store:
         return SqlStore(make_database(wanted))
 
-    check_database_url(wanted)
-    journal = Journal(make_store, process, Spool(home(wanted) / "spool", process), wanted.journal_flush_seconds)
+    async def keep_tidy(store: Store) -> None:
+        if isinstance(store, SqlStore):
+            await tidy(store.database, process.id, limits)
+
+    try:
+        spool = Spool(_spool_folder(wanted), process)
+        kept = Kept(lambda: ResultStore(home(wanted) / "results"))
+        journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, keep_tidy, kept)
+    except (RuntimeError, OSError) as error:  # no home folder, no more threads or files, the interpreter ends
+        ENGINE.warning(
+            "Nothing is recorded: %s. Set UPWELL_HOME to a folder that can be written, or UPWELL_JOURNAL=off.", error
+        )
+        return None
+    journal.recorder.cache = JournalCache(journal)
+    _prepare_process()
     atexit.register(journal.close)
+    global _watch
+    _watch = Watch(journal, _database_of)
+    _watch.begin()
     return journal
 
 
-def close_journal() -> None:
-    """Write what is left and close the journal now; whatever is recorded later opens another."""
-    global _journal, _made_for
-    with _opening:
-        closing, _journal, _made_for = _journal, None, None
-    if closing is not None:
-        import atexit
+def _prepare_process() -> None:
+    """Once for each process: what a fork does to a journal, and how a child of `multiprocessing` ends."""
+    global _prepared
+    if not _prepared:
+        _prepared = True
+        os.register_at_fork(after_in_child=_after_fork)
+    if multiprocessing := sys.modules.get("multiprocessing.util"):
+        multiprocessing.Finalize(None, close_journal, exitpriority=-100)  # its children skip what atexit would do
 
-        atexit.unregister(closing.close)
-        closing.close()
+
+def _after_fork() -> None:
+    """In the child: the journal, its thread and its connection are the parent's; the child opens its own."""
+    global _opening, _open_now
+    _opening = threading.Lock()
+    if _open_now is not None and (journal := _open_now[1]) is not None:
+        _of_parents.append(journal)
+        journal.abandon()
+    _open_now = None
+
+
+def _record_logs(wanted: Settings, journal: Journal | None) -> None:
+    """Have the lines of runs recorded, too."""
+    from upwell.journal import log_lines
+
+    if journal is None:
+        log_lines.remove()
+    else:
+        log_lines.record_in(journal.recorder, wanted.logging_extra_loggers)
+
+
+def close_journal() -> None:
+    """Write what is left and close the journal now; whatever starts later opens another."""
+    global _open_now
+    with _opening:
+        closing, _open_now = _open_now, None
+    if closing is not None and closing[1] is not None:
+        _record_logs(closing[0], None)
+        _end(closing[1])
+
+
+def _end(journal: Journal) -> None:
+    import atexit
+
+    atexit.unregister(journal.close)
+    journal.close()
+
+
+def _spool_folder(wanted: Settings) -> Path | None:
+    """Where what the store does not take is put: a folder for each store; None for one in memory."""
+    if wanted.journal == "memory":
+        return None
+    from hashlib import blake2b
+
+    store = wanted.database_url or "upwell.db"
+    return home(wanted) / "spool" / blake2b(store.encode(), digest_size=8).hexdigest()
 
 
 def home(wanted: Settings | None = None) -> Path:
@@ -128,4 +214,33 @@ def check_database_url(wanted: Settings) -> None:
         )
 
 
+def open_shared_limits() -> SharedLimits | None:
+    """The limits of the store that this process records in; None where nothing is recorded."""
+    global _limits
+    recorder, limits = open_recorder(), _limits
+    if recorder is None or (limits is not None and limits.host is recorder.journal):
+        return None if recorder is None else limits
+    from upwell.journal.limit_store import SqlLimits  # here: few programs have limits
+    from upwell.journal.shared_limits import SharedLimits
+
+    with _opening:
+        if _limits is None or _limits.host is not recorder.journal:
+            look = _watch.look if _watch is not None else _nobody
+            _limits = SharedLimits(recorder.journal, lambda store: SqlLimits(_database_of(store)), look)
+        return _limits
+
+
+async def _nobody(_: Store) -> None:
+    """Where nobody is looked after."""
+
+
+def _database_of(store: Store) -> Database:
+    from upwell.journal.store import SqlStore
+
+    if not isinstance(store, SqlStore):
+        raise TypeError(f"{store!r} has no database")
+    return store.database
+
+
 record_with(open_recorder)
+share_limits_of(open_shared_limits)

@@ -49,6 +49,10 @@ class Flow(Hookable, Generic[P, R]):
             self,
             is_flow=True,
         )
+        if options.says_about_results:
+            from upwell.persistence import check_options  # only here: most flows say nothing about their results
+
+            check_options("flow", self._definition.name, options)
         self.name = self._definition.name
         self.version = options.version
         self.description = options.description or self.__doc__
@@ -165,6 +169,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords
         timeout_seconds: of one attempt; the code is interrupted, what it started is cancelled.
         validate_parameters: check the arguments against the annotations, and convert where that is safe.
         log_prints: `print` goes to the run's log.
+        persist_result, result_storage, result_serializer, cache_result_in_memory: as for `task`; for the flow's own
+            result, and for its tasks that do not say.
         on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(flow, flow_run, state)`.
 
     Raises:

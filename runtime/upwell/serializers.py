@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, cast
 
 from upwell.core import packing
 from upwell.core.errors import SerializationError
-from upwell.core.packing import DeserializationError
+from upwell.core.packing_kinds import DeserializationError
 
 __all__ = [
     "CompressedJSONSerializer",
@@ -90,10 +90,11 @@ class MessagePackSerializer(Serializer):
     """MessagePack that gives back exactly what went in: same value, same type, at every depth.
 
     Builtin and standard data types, enums, dataclasses, attrs, Structs, namedtuples, exceptions and numpy
-    arrays are carried as data; classes are named by their module and name. Anything else (functions,
-    subclasses of builtins, classes of `__main__` or made inside a function, values that contain
-    themselves) is pickled by cloudpickle, that part alone where possible. An object that is in a value
-    twice comes back as two equal objects; tracebacks are not carried.
+    arrays are carried as data; classes are named by their module and name. Classes of `__main__` are those
+    of the program that reads; one that does not have them gets copies. Anything else (functions, subclasses
+    of builtins, classes made inside a function, values that contain themselves) is pickled by cloudpickle,
+    that part alone where possible. An object that is in a value twice comes back as two equal objects;
+    tracebacks are not carried.
     """
 
     name = "msgpack"
@@ -158,13 +159,16 @@ def _has_json(value: object) -> bool:
 
 
 class PickleSerializer(Serializer):
-    """cloudpickle, read by plain pickle: functions and classes that cannot be imported travel by value."""
+    """cloudpickle, read by plain pickle: functions and classes that cannot be imported travel by value.
+
+    Classes of `__main__` are those of the program that reads; one that does not have them gets copies.
+    """
 
     name = "pickle"
 
     def dumps(self, value: object) -> bytes:
         try:
-            return packing.cloudpickle_dumps()(value, protocol=5)
+            return packing.pickle_dumps()(value)
         except Exception as error:
             raise packing.cannot_write(value, _has_pickle, "not even pickled", error) from error
 
@@ -187,7 +191,7 @@ class PickleSerializer(Serializer):
             return False
 
         try:
-            data = packing.cloudpickle_dumps()(value, protocol=5, buffer_callback=keep_inside)
+            data = packing.pickle_dumps()(value, buffer_callback=keep_inside)
         except Exception as error:
             raise packing.cannot_write(value, _has_pickle, "not even pickled", error) from error
         return data, buffers
@@ -198,13 +202,15 @@ class PickleSerializer(Serializer):
         """
         try:
             return importlib.import_module("pickle").loads(data, buffers=buffers)
+        except DeserializationError:
+            raise
         except Exception as error:
             raise DeserializationError(packing.why_unreadable(error)) from error
 
 
 def _has_pickle(value: object) -> bool:
     try:
-        packing.cloudpickle_dumps()(value, protocol=5)
+        packing.pickle_dumps()(value)
     except Exception:
         return False
     return True

@@ -43,6 +43,7 @@ Delays: TypeAlias = Annotated[
 ]
 OptionalName: TypeAlias = Annotated[str | None, Meta(description="the name of an installed task runner")]
 OptionalPath: TypeAlias = Annotated[str | None, Meta(description="a folder")]
+SerializerName: TypeAlias = Annotated[str, Meta(description="the name of a serializer, such as msgpack or json")]
 OptionalUrl: TypeAlias = Annotated[str | None, Meta(description="sqlite:///path or postgresql://user@host/name")]
 JournalMode: TypeAlias = Annotated[Literal["on", "memory", "off"], Meta(description="on, memory or off")]
 Synchronous: TypeAlias = Annotated[Literal["NORMAL", "FULL"], Meta(description="NORMAL or FULL")]
@@ -109,9 +110,38 @@ class Settings(Struct, frozen=True, kw_only=True):
     database_synchronous: Synchronous = "NORMAL"
     """What a SQLite file survives: `NORMAL` the death of the process, `FULL` a loss of power too."""
 
+    durable_resume: Switch = True
+    """Whether calling a durable flow goes on with a run of the very same call whose process has died, if there is one;
+    else it is a new run, and `upwell.resume` goes on with the old one."""
+
     lease_seconds: Lease = 30.0
     """A process that gives no sign of life for so long is taken to be dead, and its runs crashed; where it can be
     seen that it is there, or is not, that counts instead."""
+
+    results_persist_by_default: Switch = False
+    """Whether results are stored where neither the task nor a flow around says so (`persist_result`)."""
+
+    results_default_serializer: SerializerName = "msgpack"
+    """What turns results into bytes where nobody says (`result_serializer`)."""
+
+    results_local_storage_path: OptionalPath = None
+    """The folder of results that are too large for the database. Unless set, `results` in `UPWELL_HOME`."""
+
+    tasks_refresh_cache: Switch = False
+    """Whether cached results are computed anew where the task does not say (`refresh_cache`)."""
+
+    tasks_default_no_cache: Switch = False
+    """Whether tasks whose results are persisted, and that name no cache policy, are not cached."""
+
+    retention_days: OptionalCount = 30
+    """How long finished runs are kept in the journal; 0 is for ever. Of the three limits, whichever is met first counts;
+    what has not finished is never removed."""
+
+    retention_rows: OptionalCount = 5_000_000
+    """How many task runs are kept in the journal, the newest; 0 is any number."""
+
+    retention_bytes: OptionalCount = 4 * 1024**3
+    """How large the journal's database may grow before the oldest finished runs are removed; 0 is any size."""
 
 
 class Given(NamedTuple):

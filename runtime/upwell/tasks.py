@@ -14,12 +14,14 @@ from upwell.core.names import default_name
 from upwell.core.options import TaskKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
 from upwell.core.states import State
+from upwell.engine.caching import keep_with
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
+    from upwell.cache_explanations import CacheExplanation
     from upwell.streams import TaskStream
 
 P = ParamSpec("P")
@@ -53,6 +55,10 @@ class Task(Hookable, Generic[P, R]):
             retry_policy(options, defaults.task_default_retries, defaults.task_default_retry_delay_seconds),
             self,
         )
+        if options.says_about_results:
+            from upwell.persistence import check_options  # only here: most tasks say nothing about their results
+
+            check_options("task", self._definition.name, options)
         self.name = self._definition.name
         self.tags = options.tags
         self.version = options.version
@@ -148,6 +154,15 @@ class Task(Hookable, Generic[P, R]):
         options = MapOptions(max_at_once, max_per_second, progress)
         return TaskStream(self._definition, inputs, options, ordered=ordered)
 
+    def explain_cache(self, *args: P.args, **kwargs: P.kwargs) -> CacheExplanation:
+        """Whether a call with these arguments would find its result in the cache, and why; print it.
+
+        Nothing is run. Works inside of flows and outside; what is asked may block for a moment.
+        """
+        from upwell.cache_explanations import explain_cache  # only here: it is rarely asked
+
+        return explain_cache(self._definition, args, kwargs)
+
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
         """A copy of this task with these options changed; hooks that were added are kept unless named."""
         wrapped = cast("Callable[P, R]", self._descriptor or self.fn)
@@ -180,6 +195,15 @@ class Task(Hookable, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name!r}>"
+
+
+def _result_plan(definition: Definition, scope: Any) -> Any:
+    from upwell.persistence import result_plan  # only here: most tasks say nothing about their results
+
+    return result_plan(definition, scope)
+
+
+keep_with(_result_plan)
 
 
 class BoundTask:
@@ -235,6 +259,18 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskKeywords
         retry_condition_fn: `condition(task, task_run, state) -> bool`: whether this failure is worth a retry.
         timeout_seconds: of one attempt; the code is interrupted, and the attempt fails as TimedOut.
         log_prints: `print` goes to the run's log; like the flow around unless said.
+        persist_result: the result is stored, and can be read later and elsewhere. Unless said, what the flow around
+            says; True if any of the following is said, but for `cache_result_in_memory`.
+        result_storage: where results go that are too large for the database: a folder, a URL that fsspec knows, or
+            a store of one's own.
+        result_storage_key: under which name, `"reports/{parameters[day]}.json"`; then it always goes there.
+        result_serializer: `"msgpack"`, `"json"`, `"pickle"`, `"compressed/..."`, or a serializer of one's own.
+        cache_result_in_memory: False: futures do not keep the value, but read it when asked.
+        cache_policy: what makes two calls the same, such as `INPUTS + TASK_SOURCE`: then the second takes the first
+            one's result. Where results are persisted and nothing is said: `DEFAULT`, within one flow run.
+        cache_key_fn: `fn(context, parameters)` that returns the key itself, or None for not to cache.
+        cache_expiration: a timedelta: for how long a cached result counts.
+        refresh_cache: compute it anyway, and store it anew.
         on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(task, task_run, state)`.
 
     Raises:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from functools import reduce
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
+from upwell.core import packing_pickle
 
 
 def reference_of(fn: Callable[..., Any]) -> str:
@@ -35,8 +35,7 @@ def undecorated(found: Any) -> Any:
 
 def pickled(fn: Callable[..., Any]) -> bytes:
     """The function by value; raises whatever keeps it from being pickled."""
-    dumps: Callable[..., bytes] = cast("Any", cloudpickle).dumps
-    return dumps(fn, protocol=5)
+    return packing_pickle.dumps(fn)
 
 
 def file_of(fn: Callable[..., Any]) -> str:

@@ -8,17 +8,11 @@ read, harms its own run only.
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]  # it has no annotations
-
+from upwell.core import packing_pickle
 from upwell_runners.processes.shared_memory import MIN_SHARED_BYTES, Borrower, Buffer, Lender
 from upwell_runners.processes.wire import Parcel
-
-if TYPE_CHECKING:
-    _CloudPickler = pickle.Pickler  # what it is, with annotations
-else:
-    _CloudPickler = cloudpickle.Pickler
 
 OUT_OF_BAND_BYTES = 64 * 1024
 """Buffers from this size on travel beside the pickle, so that they are not copied into it."""
@@ -43,12 +37,12 @@ class _Sink:
         return False
 
 
-class _Pickler(_CloudPickler):
+class _Pickler(packing_pickle.Pickler):
     """Knows whether it met anything but builtin values."""
 
     def __init__(self, sink: _Sink) -> None:
         self.met_objects = False
-        super().__init__(sink, protocol=5, buffer_callback=sink.keep_inside)
+        super().__init__(sink, buffer_callback=sink.keep_inside)
 
     def reducer_override(self, obj: Any) -> Any:
         self.met_objects = True

@@ -1,7 +1,10 @@
-"""Named limits of this process: how many at once, or how many a second.
+"""Named limits: how many at once, or how many a second.
 
-`set_limit("db", 5)`; then `with concurrency("db"):` from `upwell.concurrency.sync`, or `async with` from
-`upwell.concurrency.asyncio`. The limit `tag:x` bounds the task runs that have the tag `x`.
+`set_limit("db", 5)` makes a limit of this process; then `with concurrency("db"):` from `upwell.concurrency.sync`, or
+`async with` from `upwell.concurrency.asyncio`. The limit `tag:x` bounds the task runs that have the tag `x`.
+
+`create_limit("db", 5)`, in those two modules, makes one in the store: it holds across all processes that share it. A
+limit of the process or of a runtime goes before one of the store that has the same name.
 """
 
 from __future__ import annotations
@@ -22,8 +25,8 @@ def set_limit(name: str, limit: int, slot_decay_per_second: float = 0.0, active:
 
 
 def get_limit(name: str) -> NamedLimit | None:
-    """The limit of this name, if there is one."""
-    return PROCESS_LIMITS.get(name)
+    """The limit of this name, if there is one in this process."""
+    return PROCESS_LIMITS.own(name)
 
 
 def remove_limit(name: str) -> None:

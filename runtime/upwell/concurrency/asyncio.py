@@ -1,12 +1,18 @@
-"""Named limits in async code."""
+"""Named limits in async code, and the limits of the store."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
+from upwell.concurrency import store_limits
 from upwell.engine.slots import give_all_back, take_all
 from upwell.engine.steps import live_async
+
+if TYPE_CHECKING:
+    from upwell.journal.limit_store import LimitInUse
 
 
 @asynccontextmanager
@@ -34,4 +40,36 @@ async def rate_limit(
     await live_async(take_all(names, occupy, timeout_seconds, strict, as_rate=True))
 
 
-__all__ = ["concurrency", "rate_limit"]
+async def create_limit(
+    name: str, slots: int, slot_decay_per_second: float | None = None, *, active: bool = True
+) -> None:
+    """See `upwell.concurrency.sync.create_limit`."""
+    store_limits.check_created(
+        name, await asyncio.wrap_future(store_limits.create(name, slots, slot_decay_per_second, active))
+    )
+
+
+async def update_limit(
+    name: str,
+    slots: int | None = None,
+    slot_decay_per_second: float | None = None,
+    *,
+    active: bool | None = None,
+) -> None:
+    """See `upwell.concurrency.sync.update_limit`."""
+    store_limits.check_found(
+        name, await asyncio.wrap_future(store_limits.update(name, slots, slot_decay_per_second, active))
+    )
+
+
+async def delete_limit(name: str) -> None:
+    """See `upwell.concurrency.sync.delete_limit`."""
+    store_limits.check_found(name, await asyncio.wrap_future(store_limits.delete(name)))
+
+
+async def list_limits() -> list[LimitInUse]:
+    """See `upwell.concurrency.sync.list_limits`."""
+    return await asyncio.wrap_future(store_limits.in_use())
+
+
+__all__ = ["concurrency", "create_limit", "delete_limit", "list_limits", "rate_limit", "update_limit"]

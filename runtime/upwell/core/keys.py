@@ -92,6 +92,8 @@ def encoded(value: Any) -> bytes:
     """The one canonical way to write `value`; raises Unhashable."""
     try:
         written = encode(value)
+        if _type(value) is dict and _all_scalars(map(type, value.values())):  # the arguments of most calls
+            return written
         if _is_plain(value):
             return written
     except Exception:  # a type, a key, an int or a str that msgspec does not write, or a value without an end
@@ -100,6 +102,8 @@ def encoded(value: Any) -> bytes:
         return _walked(value)
     except RecursionError:
         raise Unhashable("it is nested too deeply") from None
+    except (OverflowError, UnicodeError) as error:  # the name of an attribute, say, that is no text
+        raise Unhashable(f"it cannot be written ({error})") from error
 
 
 def _is_plain(value: Any) -> bool:

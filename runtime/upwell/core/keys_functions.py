@@ -18,6 +18,7 @@ from upwell.core.keys_kinds import (
     Code,
     Down,
     Kind,
+    class_of,
     encode,
     home_of,
     of_standard_library,
@@ -31,7 +32,7 @@ from upwell.core.keys_source import Remembered, class_source, code_shape, functi
 Digest = Callable[[object], bytes]
 
 
-def function_kind(cls: type) -> Kind | None:
+def function_kind(cls: Any) -> Kind | None:
     """The kind of functions, classes, modules and the like, or None."""
     if issubclass(cls, type):
         return _CLASS
@@ -73,7 +74,7 @@ def _class(value: type, _down: Down) -> object:
 
 def _partial(value: Any, down: Down) -> object:
     return [
-        class_identity(type(value)),
+        class_identity(class_of(value)),
         walk_one(value.func, ".func", down),
         walk_items(value.args, down),
         walk_fields(value.keywords, down),
@@ -180,7 +181,7 @@ def task_source(function: Any) -> bytes:
         return class_source(function)
     if isinstance(function, types.BuiltinFunctionType):
         return _blake(_name(function))
-    return class_source(type(function))
+    return class_source(class_of(function))
 
 
 head_with_source = Remembered[types.FunctionType, bytes](

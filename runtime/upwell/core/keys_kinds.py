@@ -105,6 +105,11 @@ class Kind(msgspec.Struct, frozen=True):
     part: Callable[[Any, Down], object]
 
 
+def class_of(value: object) -> Any:
+    """`type(value)`, for looking up what only some types have."""
+    return type(value)
+
+
 def no_content(cls: type) -> Unhashable:
     """The error for an instance of `cls` that has nothing but its place in this process."""
     module = "" if cls.__module__ == "builtins" else f"{cls.__module__}."

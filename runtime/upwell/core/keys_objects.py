@@ -23,6 +23,7 @@ from upwell.core.keys_kinds import (
     Down,
     Kind,
     Unhashable,
+    class_of,
     home_of,
     no_content,
     of_standard_library,
@@ -53,7 +54,7 @@ def is_lasting(cls: type) -> bool:
     return getattr(module, cls.__qualname__, None) is cls  # classes in classes are passed over: one look is enough
 
 
-def object_kind(cls: type) -> Kind:
+def object_kind(cls: Any) -> Kind:
     """The kind of instances of `cls`, where nothing more special is known about it; Unhashable if there is none."""
     if hasattr(cls, "__upwell_key__"):
         return Kind(Code.HOOK, _hook_part)
@@ -74,13 +75,13 @@ def object_kind(cls: type) -> Kind:
         return Kind(Code.RECORD, lambda value, down: [class_identity(cls), _fields_part(value, fields, down)])
     if _is_pydantic(cls):
         return Kind(Code.RECORD, _pydantic_part)
-    if issubclass(cls, tuple) and hasattr(cls, "_fields") and hasattr(cls, "_make"):
+    if tuple in cls.__mro__ and hasattr(cls, "_fields") and hasattr(cls, "_make"):
         return Kind(Code.NAMEDTUPLE, lambda value, down: [class_identity(cls), walk_items(value, down)])
     return Kind(Code.OBJECT, _object_part)
 
 
 def _hook_part(value: Any, down: Down) -> object:
-    return [class_identity(type(value)), walk_one(value.__upwell_key__(), ".__upwell_key__()", down)]
+    return [class_identity(class_of(value)), walk_one(value.__upwell_key__(), ".__upwell_key__()", down)]
 
 
 def _enum_part(value: enum.Enum, down: Down) -> object:
@@ -92,7 +93,7 @@ def _enum_part(value: enum.Enum, down: Down) -> object:
 
 
 def _set_part(value: Any, down: Down) -> object:
-    return [class_identity(type(value)), sorted_items(value, down), _state_part(value, _state(value), down)]
+    return [class_identity(class_of(value)), sorted_items(value, down), _state_part(value, _state(value), down)]
 
 
 # Records: dataclasses, attrs, Structs, pydantic models
@@ -121,7 +122,7 @@ def _is_pydantic(cls: type) -> bool:
 
 
 def _pydantic_part(value: Any, down: Down) -> object:
-    cls: Any = type(value)
+    cls = class_of(value)
     held: dict[str, Any] = {name: value.__dict__[name] for name in cls.model_fields if name in value.__dict__}
     held |= value.__pydantic_extra__ or {}
     private: dict[str, Any] = value.__pydantic_private__ or {}
@@ -132,7 +133,7 @@ def _pydantic_part(value: Any, down: Down) -> object:
 
 
 def _object_part(value: Any, down: Down) -> object:
-    cls: Any = type(value)
+    cls = class_of(value)
     reduced = _reduced(value, cls)
     if isinstance(reduced, str):
         return [home_of(value if hasattr(value, "__module__") else cls), reduced]
@@ -183,17 +184,17 @@ def _state(value: Any) -> Any:
     try:
         return value.__getstate__()
     except Exception as error:
-        raise no_content(type(value)) from error
+        raise no_content(class_of(value)) from error
 
 
 def _state_part(value: Any, state: Any, down: Down) -> object:
     """The attributes, by whichever way the object tells them; without what a cached_property left behind."""
-    cls = type(value)
+    cls = class_of(value)
     if getattr(cls, "__getstate__") is not getattr(object, "__getstate__"):  # noqa: B009  # not in every stub
-        if isinstance(state, dict) and all(isinstance(name, str) for name in state):
+        if isinstance(state, dict) and all(isinstance(name, str) for name in cast("Any", state)):
             return walk_fields(cast("dict[str, Any]", state), down)
-        return walk_one(state, ".__getstate__()", down)
-    parts = state if isinstance(state, tuple) else (state,)  # the dict, or that and the slots
+        return walk_one(cast("object", state), ".__getstate__()", down)
+    parts: tuple[Any, ...] = state if class_of(state) is tuple else (state,)  # the dict, or that and the slots
     return [walk_fields(_without_cached(cls, part), down) for part in parts if part]
 
 
@@ -208,6 +209,6 @@ def _without_cached(cls: type, attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 def _pairs_part(value: Any, pairs: Any, down: Down) -> object:
     """What is in a subclass of dict: in order, where equality asks for the order."""
-    if hasattr(type(value), "move_to_end"):  # an OrderedDict
+    if hasattr(class_of(value), "move_to_end"):  # an OrderedDict
         return walk_items(pairs, down)
     return walk_pairs(dict(pairs), down)

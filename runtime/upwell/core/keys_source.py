@@ -17,7 +17,7 @@ import textwrap
 import types
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from upwell.core.keys_kinds import DIGEST_BYTES, encode
 
@@ -105,9 +105,9 @@ def _constant(value: Any) -> Any:
     if isinstance(value, types.CodeType):
         return code_shape(value)
     if isinstance(value, tuple):
-        return ["tuple", *map(_constant, value)]
+        return ["tuple", *map(_constant, cast("Any", value))]
     if isinstance(value, frozenset):
-        return ["frozenset", *sorted(map(repr, value))]
+        return ["frozenset", *sorted(map(repr, cast("Any", value)))]
     return [type(value).__name__, value if isinstance(value, bytes) else repr(value)]
 
 
@@ -145,6 +145,7 @@ def _lambda_node(code: types.CodeType) -> ast.AST | None:
 def _shape(node: ast.AST, *, outermost: bool = False) -> Shape:
     """The tree without what is empty: a later Python adds fields that are empty where an earlier one has none."""
     shape: Shape = [type(node).__name__]
+    value: Any
     for name, value in ast.iter_fields(node):
         if name in _LEFT_OUT or (outermost and name == "decorator_list"):
             continue
@@ -169,4 +170,4 @@ def _is_empty_text(node: ast.AST) -> bool:
 def _field(value: Any) -> Any:
     if isinstance(value, ast.AST):
         return _shape(value)
-    return [_field(item) for item in value] if isinstance(value, list) else value
+    return [_field(item) for item in cast("Any", value)] if isinstance(value, list) else value

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
 from upwell.core.names import check_name, check_name_template
 from upwell.core.retries import DelaySpec, RetryPolicy
+from upwell.core.storage_keys import check_key_template
 
 Hook = Callable[[Any, Any, Any], Any]
 """`hook(flow_or_task, run, state)`, sync or async."""
@@ -20,6 +22,8 @@ Hooks = Iterable[Hook] | None
 NameTemplate = str | Callable[..., str] | None
 RetryCondition = Callable[[Any, Any, Any], Any] | None
 """`condition(flow_or_task, run, state)`, sync or async: whether to try again."""
+CacheKeyFn = Callable[[Any, dict[str, Any]], str | None] | None
+"""`cache_key_fn(context, parameters)`: the key of a call, or None for not to cache it."""
 
 
 class TaskKeywords(TypedDict, total=False):
@@ -37,6 +41,15 @@ class TaskKeywords(TypedDict, total=False):
     retry_condition_fn: RetryCondition
     timeout_seconds: float | None
     log_prints: bool | None
+    persist_result: bool | None
+    result_storage: Any
+    result_storage_key: str | None
+    result_serializer: Any
+    cache_result_in_memory: bool | None
+    cache_policy: Any
+    cache_key_fn: CacheKeyFn
+    cache_expiration: dt.timedelta | None
+    refresh_cache: bool | None
     on_completion: Hooks
     on_failure: Hooks
     on_running: Hooks
@@ -58,7 +71,12 @@ class FlowKeywords(TypedDict, total=False):
     retry_condition_fn: RetryCondition
     timeout_seconds: float | None
     validate_parameters: bool
+    durable: bool | Literal["strict"] | None
     log_prints: bool | None
+    persist_result: bool | None
+    result_storage: Any
+    result_serializer: Any
+    cache_result_in_memory: bool | None
     on_completion: Hooks
     on_failure: Hooks
     on_running: Hooks
@@ -81,13 +99,34 @@ class Options(Struct, frozen=True, kw_only=True):
     retry_condition_fn: RetryCondition = None
     timeout_seconds: float | None = None
     validate_parameters: bool = True
+    durable: bool | Literal["strict"] | None = None
     log_prints: bool | None = None
+    persist_result: bool | None = None
+    result_storage: Any = None
+    result_storage_key: str | None = None
+    result_serializer: Any = None
+    cache_result_in_memory: bool | None = None
+    cache_policy: Any = None
+    cache_key_fn: CacheKeyFn = None
+    cache_expiration: dt.timedelta | None = None
+    refresh_cache: bool | None = None
     on_completion: tuple[Hook, ...] = ()
     on_failure: tuple[Hook, ...] = ()
     on_running: tuple[Hook, ...] = ()
     on_cancellation: tuple[Hook, ...] = ()
     on_crashed: tuple[Hook, ...] = ()
 
+    @property
+    def says_about_results(self) -> bool:
+        """Whether anything is said about what becomes of results."""
+        return any(getattr(self, option) is not None for option in RESULT_OPTIONS)
+
+
+RESULT_OPTIONS: Final = (
+    "persist_result", "result_storage", "result_storage_key", "result_serializer", "cache_result_in_memory",
+    "cache_policy", "cache_key_fn", "cache_expiration", "refresh_cache",
+)  # fmt: skip  # a list of names
+"""What can be said about results. What needs more than their type to be checked, `upwell.persistence` checks."""
 
 HOOKS = ("on_completion", "on_failure", "on_running", "on_cancellation", "on_crashed")
 
@@ -115,7 +154,10 @@ def checked_options(decorator: str, keywords: Mapping[str, Any], parameter_names
     check_optional("version", given.get("version"), str)
     check_optional("log_prints", given.get("log_prints"), bool)
     check_optional("validate_parameters", given.get("validate_parameters"), bool)
+    if given.get("durable") not in (None, True, False, "strict"):
+        raise TypeError(f"durable takes True, False or 'strict', not {given['durable']!r}")
     check_callable("retry_condition_fn", given.get("retry_condition_fn"))
+    _check_result_options(given, parameter_names)
     given["timeout_seconds"] = check_seconds("timeout_seconds", given.get("timeout_seconds"))
     check_runner(given.get("task_runner"))
     given.update({hook: check_hooks(hook, given[hook]) for hook in HOOKS if hook in given})
@@ -126,6 +168,22 @@ def checked_options(decorator: str, keywords: Mapping[str, Any], parameter_names
     return options
 
 
+def _check_result_options(given: Mapping[str, Any], parameter_names: Collection[str]) -> None:
+    for option in ("persist_result", "cache_result_in_memory", "refresh_cache"):
+        check_optional(option, given.get(option), bool)
+    check_callable("cache_key_fn", given.get("cache_key_fn"))
+    expiration = given.get("cache_expiration")
+    if expiration is not None and not isinstance(expiration, dt.timedelta):
+        raise TypeError(f"cache_expiration takes a timedelta, such as timedelta(hours=1), not {expiration!r}")
+    if expiration is not None and expiration <= dt.timedelta():
+        raise ConfigurationError(f"cache_expiration must be above zero, not {expiration!r}; leave it out for no limit")
+    if given.get("result_storage_key") is not None:
+        check_key_template(given["result_storage_key"], parameter_names)
+    policy = given.get("cache_policy")
+    if policy is not None and not callable(getattr(policy, "compute_key", None)):
+        raise TypeError(f"cache_policy takes a policy such as INPUTS of upwell.cache_policies, not {policy!r}")
+
+
 def retry_policy(options: Options, default_retries: int = 0, default_delay: DelaySpec = None) -> RetryPolicy:
     """When to try again, as these options say it."""
     return RetryPolicy(
@@ -133,6 +191,17 @@ def retry_policy(options: Options, default_retries: int = 0, default_delay: Dela
         delay_seconds=default_delay if options.retry_delay_seconds is None else options.retry_delay_seconds,
         jitter_factor=options.retry_jitter_factor,
     )
+
+
+def check_idempotency_key(key: object) -> str:
+    """The key.
+
+    Raises:
+        TypeError: it is no text, or an empty one.
+    """
+    if not isinstance(key, str) or not key:
+        raise TypeError(f"idempotency_key takes a text that is not empty, not {key!r}")
+    return key
 
 
 def check_runner(runner: object) -> None:

@@ -5,12 +5,12 @@ Three ways lead through, the cheapest first:
 1. Plain values (None, bool, int, float, str, bytes, lists and dicts of them) go to msgspec as they are,
    once one pass over their types, at the speed of C, has shown that nothing in them would change.
 2. Other values become extensions: a code that names their kind and a body that is packed in turn. What
-   no kind carries exactly is one more extension, pickled by cloudpickle.
+   no kind carries exactly is one more extension, pickled by cloudpickle. Around a value with classes of
+   `__main__` stands an extension that says what a reader without them needs (see `packing_main`).
 3. What refers to itself, or is nested deeper than `MAX_DEPTH`, is pickled whole: pickle keeps track of what
    it has seen, and reads without recursion.
 
 Types are compared with `is`: a subclass of dict is not a dict here, or it would come back as one.
-No msgspec decoder is ever built for a user's class: cloudpickle could no longer pickle that class by value.
 """
 
 import importlib
@@ -21,20 +21,23 @@ from typing import Any, cast
 import msgspec
 
 from upwell.core.errors import SerializationError
-from upwell.core.packing_classes import CLASS_KINDS, class_kind
+from upwell.core.packing_classes import CLASS_KINDS, ClassKind, class_kind
 from upwell.core.packing_kinds import (
     BIG_INT,
     BUILTIN_KINDS,
+    MAIN,
     ODD_STR,
     PAIRS,
     STANDARD_KINDS,
     CannotCarry,
     Code,
+    DeserializationError,
     Kind,
     NotPicklable,
     class_name,
     standard_kind,
 )
+from upwell.core.packing_main import Classes, Entry, entry_of
 from upwell.core.packing_numpy import NUMPY_KINDS, numpy_kind
 
 MAX_DEPTH = 64
@@ -46,10 +49,6 @@ _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
 _all_scalars = _SCALARS.issuperset
 _Ext = msgspec.msgpack.Ext
 _encode = msgspec.msgpack.Encoder().encode
-
-
-class DeserializationError(SerializationError):
-    """What was stored cannot be read back."""
 
 
 class _TooDeep(Exception):
@@ -76,6 +75,8 @@ def unpack(data: bytes | bytearray | memoryview) -> Any:
     """The value that `pack` wrote; DeserializationError where the data or a class it names is not there."""
     try:
         return _decode(data)
+    except DeserializationError:
+        raise
     except Exception as error:
         raise DeserializationError(why_unreadable(error)) from error
 
@@ -104,7 +105,7 @@ def _is_plain(value: Any, room: int) -> bool:
 def _pack_exotic(value: object) -> bytes:
     for careful in (False, True):
         try:
-            return _encode(_Packer(careful).pack(value))
+            return _Packer(careful).pack_whole(value)
         except NotPicklable as error:
             raise cannot_write(value, _can_pack, "nor pickled", error.__cause__) from error.__cause__
         except (OverflowError, UnicodeError):
@@ -118,13 +119,26 @@ def _pack_exotic(value: object) -> bytes:
 
 
 class _Packer:
-    """One walk over one value; `room` is how many levels deeper it may still go."""
+    """One walk over one value.
 
-    __slots__ = ("careful", "room")
+    room: how many levels deeper it may still go. of_main: the kinds of the classes of `__main__` that it met.
+    """
+
+    __slots__ = ("careful", "entries", "of_main", "room")
 
     def __init__(self, careful: bool) -> None:
         self.careful = careful
         self.room = MAX_DEPTH
+        self.of_main: dict[type, Kind | None] = {}
+        self.entries: dict[str, Entry] = {}
+
+    def pack_whole(self, value: object) -> bytes:
+        """`value`, and beside it what is to be known of classes of `__main__`."""
+        content = _encode(self.pack(value))
+        if not self.entries:
+            return content
+        body = [list(self.entries.values()), _Ext(Code.RAW, content)]
+        return _encode(_Ext(Code.OF_MAIN, _encode(body)))
 
     def pack(self, value: Any) -> object:
         """What msgspec is to write for `value`."""
@@ -171,13 +185,41 @@ class _Packer:
         return dict(zip(keys, map(self.pack, value.values()), strict=True))
 
     def _pack_other(self, value: Any, cls: type) -> object:
-        kind = _kind_of(cls)
+        try:
+            kind = _KINDS[cls]
+        except KeyError:
+            kind = self._kind_of(cls)
         if kind is None:
             return _pickled(value)
         try:
             return self._extension(kind, value)
         except CannotCarry:
             return _pickled(value)
+
+    def _kind_of(self, cls: type) -> Kind | None:
+        if cls in self.of_main:
+            return self.of_main[cls]
+        kind = standard_kind(cls) or numpy_kind(cls) or class_kind(cls)
+        try:
+            module, qualname = class_name(cls)
+        except CannotCarry:
+            return kind  # not kept: a class that nothing can import may be one of very many
+        if module != MAIN:
+            _KINDS[cls] = kind
+            return kind
+        if kind is not None:
+            kind = self._with_entry(cls, kind, qualname)
+        self.of_main[cls] = kind
+        return kind
+
+    def _with_entry(self, cls: type, kind: Kind, qualname: str) -> Kind | None:
+        if qualname in self.entries:  # of another class
+            return None
+        try:
+            self.entries[qualname] = entry_of(cls, kind)
+        except CannotCarry:
+            return None
+        return kind
 
     def _extension(self, kind: Kind, value: Any) -> object:
         return _Ext(kind.code, _encode(kind.pack(value, self.pack)))
@@ -186,24 +228,10 @@ class _Packer:
 _KINDS: dict[type, Kind | None] = dict(BUILTIN_KINDS)
 
 
-def _kind_of(cls: type) -> Kind | None:
-    try:
-        return _KINDS[cls]
-    except KeyError:
-        pass
-    kind = standard_kind(cls) or numpy_kind(cls) or class_kind(cls)
-    try:
-        class_name(cls)
-    except CannotCarry:
-        return kind  # not kept: a class that nothing can import may be one of very many
-    _KINDS[cls] = kind
-    return kind
-
-
 def _pickled(value: object) -> object:
     """`value` as a pickled extension, read once: many a pickle fails only then, with its value long gone."""
     try:
-        content = cloudpickle_dumps()(value)
+        content = pickle_dumps()(value)
         importlib.import_module("pickle").loads(content)
     except Exception as error:
         raise NotPicklable(str(error)) from error
@@ -211,14 +239,49 @@ def _pickled(value: object) -> object:
 
 
 @cache
-def cloudpickle_dumps() -> Callable[..., bytes]:
-    """cloudpickle's `dumps`, imported when first needed: plain values never need it."""
-    return cast("Callable[..., bytes]", importlib.import_module("cloudpickle").dumps)
+def pickle_dumps() -> Callable[..., bytes]:
+    """`packing_pickle.dumps`, imported when first needed: data never needs pickle and cloudpickle."""
+    from upwell.core import packing_pickle
+
+    return packing_pickle.dumps
 
 
 # Reading
 
-_KIND_OF_CODE = {kind.code: kind for kind in (BIG_INT, ODD_STR, PAIRS, *STANDARD_KINDS, *CLASS_KINDS, *NUMPY_KINDS)}
+
+def _unpack_of_main(body: Any) -> Any:
+    """The value inside, whose classes of `__main__` are those of this program or, if it has them not, copies."""
+    entries, content = body
+    classes = Classes(entries)
+    if classes.as_stored:
+        return _decode(content)
+
+    def read_extension(code: int, content: memoryview) -> Any:
+        if code in (Code.RAW, Code.PICKLE):
+            return _read_extension(code, content)
+        kind, inside = _kind_of_code(code), decode(content)
+        if isinstance(kind, ClassKind):
+            return kind.unpack_with(classes.fitted(code, inside), classes.find)
+        return kind.unpack(inside)
+
+    decode = msgspec.msgpack.Decoder(ext_hook=read_extension).decode
+    return decode(content)
+
+
+def _never_packs(_value: object, _down: object) -> object:
+    raise AssertionError("only a whole value is packed with its classes of __main__")
+
+
+_OF_MAIN = Kind(Code.OF_MAIN, _never_packs, _unpack_of_main)
+_KINDS_READ = (BIG_INT, ODD_STR, PAIRS, *STANDARD_KINDS, *CLASS_KINDS, *NUMPY_KINDS, _OF_MAIN)
+_KIND_OF_CODE = {kind.code: kind for kind in _KINDS_READ}
+
+
+def _kind_of_code(code: int) -> Kind:
+    kind = _KIND_OF_CODE.get(code)
+    if kind is None:
+        raise LookupError(f"extension {code} is not known to this version of upwell")
+    return kind
 
 
 def _read_extension(code: int, content: memoryview) -> Any:
@@ -226,10 +289,7 @@ def _read_extension(code: int, content: memoryview) -> Any:
         return content
     if code == Code.PICKLE:
         return importlib.import_module("pickle").loads(content)
-    kind = _KIND_OF_CODE.get(code)
-    if kind is None:
-        raise LookupError(f"extension {code} is not known to this version of upwell")
-    return kind.unpack(_decode(content))
+    return _kind_of_code(code).unpack(_decode(content))
 
 
 _decode = msgspec.msgpack.Decoder(ext_hook=_read_extension).decode

@@ -15,6 +15,7 @@ import msgspec
 from upwell.core.packing_kinds import (
     CannotCarry,
     Code,
+    DeserializationError,
     Down,
     Kind,
     NotPicklable,
@@ -22,6 +23,15 @@ from upwell.core.packing_kinds import (
     class_of,
     find_class,
 )
+
+Find = Callable[[str, str], Any]
+"""Gives the class of a module and a qualified name: `find_class`, but for what the reader's `__main__` lacks."""
+
+
+class ClassKind(Kind, frozen=True):
+    """A kind of users' classes. unpack_with: as `unpack`, with classes that are found otherwise."""
+
+    unpack_with: Callable[[Any, Find], object]
 
 
 def class_kind(cls: type) -> Kind | None:
@@ -56,9 +66,13 @@ def _pack_enum(value: enum.Enum, _down: Down) -> object:
     return [*class_name(type(value)), value.name]
 
 
-def _unpack_enum(body: Any) -> object:
+def _unpack_enum(body: Any, find: Find = find_class) -> object:
     module, qualname, name = body
-    return find_class(module, qualname)[name]
+    cls = find(module, qualname)
+    try:
+        return cls[name]
+    except KeyError:
+        raise DeserializationError(f"{module}.{qualname} has no member {name!r}, which was stored") from None
 
 
 def _pack_flag(value: enum.Flag, down: Down) -> object:
@@ -67,9 +81,9 @@ def _pack_flag(value: enum.Flag, down: Down) -> object:
     return [*class_name(type(value)), down(value.value)]
 
 
-def _unpack_flag(body: Any) -> object:
+def _unpack_flag(body: Any, find: Find = find_class) -> object:
     module, qualname, number = body
-    return find_class(module, qualname)(number)
+    return find(module, qualname)(number)
 
 
 # Dataclasses and attrs: the state is what `object.__getstate__` gives: None, the instance's dict, or that
@@ -90,9 +104,9 @@ def _pack_record(value: Any, down: Down) -> object:
     return [*name, down(get_state(value))]
 
 
-def _unpack_record(body: Any) -> object:
+def _unpack_record(body: Any, find: Find = find_class) -> object:
     module, qualname, state = body
-    cls = find_class(module, qualname)
+    cls = find(module, qualname)
     value = object.__new__(cls)
     if state is None:
         return value
@@ -138,9 +152,9 @@ def _pack_struct(value: Any, down: Down) -> object:
     return [*name, [down(content) for content in fields.values()], down(attributes)]
 
 
-def _unpack_struct(body: Any) -> object:
+def _unpack_struct(body: Any, find: Find = find_class) -> object:
     module, qualname, contents, attributes = body
-    cls = find_class(module, qualname)
+    cls = find(module, qualname)
     return _make_struct(cls, dict(zip(cls.__struct_fields__, contents, strict=True)), attributes)
 
 
@@ -151,9 +165,9 @@ def _pack_namedtuple(value: Any, down: Down) -> object:
     return [*class_name(class_of(value)), down(list(value)), down(getattr(value, "__dict__", None))]
 
 
-def _unpack_namedtuple(body: Any) -> object:
+def _unpack_namedtuple(body: Any, find: Find = find_class) -> object:
     module, qualname, items, attributes = body
-    value = _new_tuple(find_class(module, qualname), items)
+    value = _new_tuple(find(module, qualname), items)
     if attributes:
         value.__dict__.update(attributes)
     return value
@@ -204,19 +218,19 @@ def _related(error: BaseException | None, down: Down) -> object:
         return down(RuntimeError(f"{type(error).__qualname__}: {error} (a stand-in: {reason})"))
 
 
-def _unpack_exception(body: Any) -> object:
+def _unpack_exception(body: Any, find: Find = find_class) -> object:
     module, qualname, args, state, cause, context, suppress_context = body
-    value = _make_exception(find_class(module, qualname), args, state)
+    value = _make_exception(find(module, qualname), args, state)
     value.__cause__ = cause
     value.__context__ = context
     value.__suppress_context__ = suppress_context
     return value
 
 
-ENUM = Kind(Code.ENUM, _pack_enum, _unpack_enum)
-FLAG = Kind(Code.FLAG, _pack_flag, _unpack_flag)
-RECORD = Kind(Code.RECORD, _pack_record, _unpack_record)
-STRUCT = Kind(Code.STRUCT, _pack_struct, _unpack_struct)
-NAMEDTUPLE = Kind(Code.NAMEDTUPLE, _pack_namedtuple, _unpack_namedtuple)
-EXCEPTION = Kind(Code.EXCEPTION, _pack_exception, _unpack_exception)
+ENUM = ClassKind(Code.ENUM, _pack_enum, _unpack_enum, _unpack_enum)
+FLAG = ClassKind(Code.FLAG, _pack_flag, _unpack_flag, _unpack_flag)
+RECORD = ClassKind(Code.RECORD, _pack_record, _unpack_record, _unpack_record)
+STRUCT = ClassKind(Code.STRUCT, _pack_struct, _unpack_struct, _unpack_struct)
+NAMEDTUPLE = ClassKind(Code.NAMEDTUPLE, _pack_namedtuple, _unpack_namedtuple, _unpack_namedtuple)
+EXCEPTION = ClassKind(Code.EXCEPTION, _pack_exception, _unpack_exception, _unpack_exception)
 CLASS_KINDS = (ENUM, FLAG, RECORD, STRUCT, NAMEDTUPLE, EXCEPTION)

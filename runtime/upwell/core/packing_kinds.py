@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from upwell.core.errors import SerializationError
+
 Down = Callable[[object], object]
 
 
@@ -50,6 +52,11 @@ class Code:
     EXCEPTION = 26
     ARRAY = 27
     NUMPY_SCALAR = 28
+    OF_MAIN = 29
+
+
+class DeserializationError(SerializationError):
+    """What was stored cannot be read back."""
 
 
 class CannotCarry(Exception):
@@ -84,16 +91,44 @@ def class_of(value: object) -> Any:
 def class_name(cls: type) -> tuple[str, str]:
     """Module and qualified name under which `cls` can be found again; CannotCarry where it cannot.
 
-    What `__main__` holds cannot: another program's `__main__` is another module.
+    A class of `__main__` has a name as well: a later run of the same script has the class under it.
     """
     module, qualname = cls.__module__, cls.__qualname__
-    if module != "__main__" and module in sys.modules:
+    if module in _MAIN_MODULES:
+        if name_in_main(cls):
+            return MAIN, qualname
+    elif module in sys.modules:
         try:
             if find_class(module, qualname) is cls:
                 return module, qualname
         except AttributeError:
             pass
     raise CannotCarry(f"{module}.{qualname} cannot be imported again")
+
+
+MAIN = "__main__"
+_MAIN_MODULES = frozenset({MAIN, "__mp_main__"})  # the second: what multiprocessing calls it in its children
+
+
+def find_in_main(qualname: str) -> Any:
+    """What this process's `__main__` has under that name; None if it has nothing there."""
+    try:
+        return find_class(MAIN, qualname)
+    except AttributeError:
+        return None
+
+
+def name_in_main(cls: type) -> str:
+    """The qualified name of a class of `__main__`; "" for any other class, local ones among them.
+
+    Also "" if `__main__` has something else under the name by now. It may have nothing there: then the class
+    came by value from a program that has it.
+    """
+    qualname = cls.__qualname__
+    if cls.__module__ not in _MAIN_MODULES or "<" in qualname:
+        return ""
+    found = find_in_main(qualname)
+    return qualname if found is None or found is cls else ""
 
 
 def _pack_items(value: Any, down: Down) -> object:

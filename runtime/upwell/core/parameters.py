@@ -71,6 +71,11 @@ class Parameters:
         """Whether a call surely fits the signature; False means that only `bind` can tell."""
         return not kwargs and self.min_positional <= n_positional <= self.max_positional
 
+    def takes(self, keyword: str) -> bool:
+        """Whether the function can be given this keyword."""
+        kinds = {parameter.kind for parameter in self.signature.parameters.values()}
+        return keyword in self._keyword_names or Parameter.VAR_KEYWORD in kinds
+
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The value of every parameter by name, in the signature's order, defaults included.
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.errors import BlockingWaitError
-from upwell.core.options import Options, check_at_least_one, check_seconds
+from upwell.core.options import Options, check_at_least_one, check_idempotency_key, check_seconds
 from upwell.core.retries import RetryPolicy
 from upwell.core.states import State
 from upwell.engine.call import Call
@@ -19,7 +19,7 @@ from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
 from upwell.engine.flow_generators import iterate_flow, iterate_flow_async
 from upwell.engine.flow_life import flow_life
-from upwell.engine.flow_run import FlowRun
+from upwell.engine.flow_run import FlowRun, Wish
 from upwell.engine.future import RunFuture, TaskFuture
 from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
@@ -68,13 +68,19 @@ def _own_keywords(kwargs: Kwargs) -> tuple[bool, Any]:
     return bool(kwargs.pop("return_state", False)), kwargs.pop("wait_for", None)
 
 
+def _own_key(definition: Definition, kwargs: Kwargs, keyword: str) -> Any:
+    """Take a keyword that is upwell's own out of a call's, unless the function has one of this name."""
+    return None if definition.parameters.takes(keyword) else kwargs.pop(keyword, None)
+
+
 def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
     """A direct call of a task."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    key = _own_key(definition, kwargs, "key") if kwargs else None
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:
-        return _call_task_async(definition, args, kwargs, return_state, wait_for)
-    run = inline_run(definition, args, kwargs, wait_for)
+        return _call_task_async(definition, args, kwargs, return_state, wait_for, key)
+    run = inline_run(definition, args, kwargs, wait_for, key)
     if definition.kind is FunctionKind.GENERATOR:
         return iterate_inline(run)
     if definition.kind is FunctionKind.ASYNC_GENERATOR:
@@ -84,9 +90,9 @@ def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> 
 
 
 async def _call_task_async(
-    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any, key: Any
 ) -> Any:
-    run = inline_run(definition, args, kwargs, wait_for)
+    run = inline_run(definition, args, kwargs, wait_for, key)
     await live_async(inline_life(run))
     return run.state if return_state else run.result()
 
@@ -94,8 +100,9 @@ async def _call_task_async(
 def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
     """`.submit`: a future, or with `return_state` the final state."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    key = _own_key(definition, kwargs, "key") if kwargs else None
     ensure_configured()
-    future = submit(scope or current_scope(), definition, args, kwargs, wait_for)
+    future = submit(scope or current_scope(), definition, args, kwargs, wait_for, key)
     return _final_states([future], lambda states: states[0]) if return_state else future
 
 
@@ -168,26 +175,29 @@ def _final_states(runs: list[RunFuture[Any]], pick: Callable[[list[State]], Any]
 # --- flows ------------------------------------------------------------------------------------------------
 
 
-def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
-    """A direct call of a flow."""
+def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, wish: Wish | None = None) -> Any:
+    """A direct call of a flow. wish: which run is meant, where it is not just a new one."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
+    key = _own_key(definition, kwargs, "idempotency_key") if kwargs else None
+    if key is not None:
+        wish = Wish(idempotency_key=check_idempotency_key(key))
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:
-        return _call_flow_async(definition, args, kwargs, return_state, wait_for)
+        return _call_flow_async(definition, args, kwargs, return_state, wait_for, wish)
     if definition.kind is FunctionKind.GENERATOR:
         return iterate_flow(definition, args, kwargs)
     if definition.kind is FunctionKind.ASYNC_GENERATOR:
         return iterate_flow_async(definition, args, kwargs)
-    run = FlowRun(definition, args, kwargs)
+    run = FlowRun(definition, args, kwargs, wish)
     with ctrl_c_twice_kills():
         live_blocking(flow_life(run, wait_for))
     return _flow_answer(run, return_state)
 
 
 async def _call_flow_async(
-    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any
+    definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, return_state: bool, wait_for: Any, wish: Wish | None
 ) -> Any:
-    run = FlowRun(definition, args, kwargs)
+    run = FlowRun(definition, args, kwargs, wish)
     with ctrl_c_twice_kills():
         await live_async(flow_life(run, wait_for))
     return _flow_answer(run, return_state)

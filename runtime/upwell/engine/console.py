@@ -56,6 +56,10 @@ class ConsoleFormatter(logging.Formatter):
         return f"{self._clock}.{int(record.msecs):03d} | {level} | {whose} - {record.message}"
 
 
+class BesideConsole(logging.Handler):
+    """A handler of upwell's own that shows nothing to anybody: beside it, the console goes on."""
+
+
 class ConsoleHandler(logging.Handler):
     """Writes lines to whatever `sys.stderr` is, above a progress bar that stands there."""
 
@@ -141,4 +145,6 @@ def _is_heard(logger: logging.Logger | None) -> bool:
 
 def _others_listen() -> bool:
     """Whether the application has given the root logger handlers of its own."""
-    return any(handler is not _handler for handler in logging.root.handlers)
+    return any(
+        handler is not _handler and not isinstance(handler, BesideConsole) for handler in logging.root.handlers
+    )

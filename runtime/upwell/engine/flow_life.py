@@ -28,6 +28,7 @@ from upwell.core.lifecycle import (
     safe_repr,
 )
 from upwell.core.names import render_name
+from upwell.core.results import not_kept
 from upwell.core.states import (
     CANCELLED,
     CANCELLING,
@@ -38,9 +39,11 @@ from upwell.core.states import (
     RUNNING,
     SCHEDULED,
     State,
+    StateType,
 )
 from upwell.engine.attempt import outcome_of
 from upwell.engine.clock import clock, moment
+from upwell.engine.durability import begin_durably
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
 from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
@@ -60,6 +63,7 @@ class Ending(NamedTuple):
     finish: Finish
     value: Any = None
     interruption: BaseException | None = None
+    is_known: bool = False  # another process has come to this end, and recorded it
 
 
 def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
@@ -81,8 +85,12 @@ def conclude(run: FlowRun, ending: Ending) -> Life[None]:
         message=ending.finish.message,
         data=ending.value,
     )
-    yield from call_hooks(run, state)
-    run.move(state)
+    if ending.is_known:
+        run.states.append(state)
+    else:
+        yield from call_hooks(run, state)
+        _keep_result(run, state)
+        run.move(state)
     _log_end(run)
     run.scope.close(EndedFlowRun(run.id, run.name, run.flow_name))
     if run.scope.recorder is not None and run.parent_flow_run_id is None:
@@ -96,7 +104,7 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
             return problem
         while True:
             run.run_count += 1
-            run.move(State(type=RUNNING, name="Running" if run.run_count == 1 else "Retrying"))
+            run.move(State(type=RUNNING, name="Running" if run.run_count - run.crashes == 1 else "Retrying"))
             yield from call_hooks(run, run.state)
             outcome: Outcome = yield FlowAttempt(run)
             ending = yield from end_children(run, outcome)
@@ -134,8 +142,40 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
         return Ending(Finish(FAILED, None, message), error)
     except Exception as error:
         return Ending(Finish(FAILED, None, f"The flow run could not be named: {describe(error)}"), error)
+    if run.needs_claim:
+        known = yield from _claim(run)
+        if known is not None:
+            return known
     run.log.info("Beginning flow run '%s' for flow '%s'", run.name, run.flow_name)
     return None
+
+
+def _claim(run: FlowRun) -> Generator[Any, Any, Ending | None]:
+    """Have the store say which run this is; its end, if it has ended already."""
+    try:
+        claim = yield from begin_durably(run)
+        if claim.ended is None:
+            return None
+        state, name, message, result = claim.ended
+        finish = Finish(StateType(state), name, message)
+        if finish.type is not COMPLETED:
+            return Ending(finish, None, None, True)
+        if result is None:
+            raise not_kept(run.name)
+        return Ending(finish, run.scope.recorder.journal.load(result), None, True)  # type: ignore[union-attr]  # it asked
+    except UpwellError as error:
+        return Ending(Finish(FAILED, None, f"The flow run could not begin: {describe(error)}"), error)
+
+
+def _keep_result(run: FlowRun, state: State) -> None:
+    """Store the value of a durable flow run: who calls it again, or resumes what is around it, gets it from there."""
+    recorder = run.scope.recorder
+    if not run.needs_claim or recorder is None or not state.is_completed():
+        return
+    try:
+        run.result_record, run.result_file = recorder.journal.dump(state.data)
+    except UpwellError as error:
+        run.log.warning("The result of flow run '%s' cannot be stored, and can only be read here: %s", run.name, error)
 
 
 class FlowAttempt:
@@ -281,7 +321,7 @@ def _states_in(value: Any) -> list[State]:
 def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
     """Whether an attempt is left and wanted; waits for its time."""
     definition, retries = run.definition, run.definition.retry.retries
-    if ending.finish.type is not FAILED or run.run_count > retries or ending.interruption is not None:
+    if ending.finish.type is not FAILED or run.run_count - run.crashes > retries or ending.interruption is not None:
         return False
     if definition.options.retry_condition_fn is not None:
         state = State(type=FAILED, name="Failed", message=ending.finish.message, data=ending.value)
@@ -309,6 +349,8 @@ def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
     )
     yield Sleep(delay)
     run.scope.begin_again()
+    if run.scope.durable is not None:
+        run.scope.durable.begin_again()
     return True
 
 

@@ -20,6 +20,7 @@ from upwell.engine.current import engine_for_blocking_flow, engine_for_flow
 from upwell.engine.future import CURRENT_RUN, run_that_waits
 from upwell.engine.loggers import RunLogger
 from upwell.engine.logs import flow_run_logger
+from upwell.engine.recorder import recorder
 from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ class FlowRun:
 
     id, name, flow_name, tags, parameters: who it is and what it was called with.
     state: the state now; `states`: all of them, oldest first.
-    run_count: how often it has begun.
+    run_count: how often it has begun; crashes: how often its process died, after which another began it again.
     parent_task_run_id, parent_flow_run_id: what started it, if a run did.
+    durable: whether another process can go on with it if this one dies; "strict": each step safe before the next.
+    arguments, source_hash, entrypoint, result_record: what the store keeps of a durable one, so that it can.
     """
 
-    def __init__(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def __init__(
+        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wish: Wish | None = None
+    ) -> None:
         parent_scope = CURRENT_SCOPE.get()
         parent = CURRENT_RUN.get()
         self.created = clock().time()
@@ -61,8 +66,25 @@ class FlowRun:
             flow_run=self,
             holder=run_that_waits(),
             task_runner=definition.task_runner or (parent_scope.task_runner if parent_scope else None),
+            recorder=recorder(),
         )
-        self.move(State(type=PENDING, name="Pending", message="About to start."))
+        self.wish = wish or Wish()
+        self.durable = definition.options.durable
+        if self.durable is None and parent_scope is not None and parent_scope.durable is not None:
+            self.durable = "strict" if parent_scope.is_strict else True
+        self.crashes = 0
+        self.arguments: bytes | None = None
+        self.source_hash: str | None = None
+        self.entrypoint: str | None = None
+        self.result_record: bytes | None = None
+        self.result_file: Any = None
+        if not self.needs_claim:
+            self.move(State(type=PENDING, name="Pending", message="About to start."))
+
+    @property
+    def needs_claim(self) -> bool:
+        """Whether the store must know of this run before it begins."""
+        return bool(self.durable) or self.wish.idempotency_key is not None
 
     @property
     def state(self) -> State:
@@ -96,6 +118,21 @@ class FlowRun:
 
     def __repr__(self) -> str:
         return f"<FlowRun {self.name!r} of {self.flow_name!r} {self.state}>"
+
+
+class Wish(NamedTuple):
+    """Which run a call of a flow means, where it is not just a new one.
+
+    idempotency_key: the run of this key, if there is one. resume: the run of this id, which died before it had ended.
+    fork_of, fork_before: a new one that takes over what that run had finished, before that task run began.
+    keep_changed: what is finished counts although the code of its task has changed.
+    """
+
+    idempotency_key: str | None = None
+    resume: str | None = None
+    fork_of: str | None = None
+    fork_before: str | None = None
+    keep_changed: bool = False
 
 
 class EndedFlowRun(NamedTuple):

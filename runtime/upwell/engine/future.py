@@ -114,6 +114,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     waits_for: Any = None
     cause: str | None = None
     tickets: Any = ()
+    durable_key: Any = None
 
     # --- who it is ------------------------------------------------------------------------------------
 

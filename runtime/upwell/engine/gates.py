@@ -118,6 +118,7 @@ class LimitGate:
     def enter(self, run: Run, opened: Opened) -> bool:
         loop = asyncio.get_running_loop()
         ticket = self.limit.ticket(lambda: loop.call_soon_threadsafe(self._granted, run, opened))
+        ticket.holder = run
         self._tickets[run] = ticket
         seconds = self.limit.take(ticket)
         if seconds is None:
@@ -128,7 +129,8 @@ class LimitGate:
         return False
 
     def _granted(self, run: Run, opened: Opened) -> None:
-        if run in self._tickets:
+        ticket = self._tickets.get(run)
+        if ticket is not None and ticket.error is None:  # else it waits on, and what is the matter was said
             opened(run)
 
     def leave(self, run: Run) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
-from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome, final_state, may_retry
+from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
+from upwell.engine.caching_inline import give_up, keep_result, look_up
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
@@ -23,7 +24,7 @@ from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
-from upwell.engine.settle import finish, log_end, never_ready, record_retry, retry_message, state_of
+from upwell.engine.settle import finish, keep, log_end, never_ready, record_retry, retry_message, state_of
 from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, Written, live_async, live_blocking
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
@@ -31,8 +32,10 @@ from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, t
 Run = RunFuture[Any]
 
 
-def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any) -> Run:
-    """The record of a direct call; its life is `inline_life`.
+def inline_run(
+    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any, key: Any = None
+) -> Run:
+    """The record of a direct call; its life is `inline_life`. key: what it is known by in a durable flow run.
 
     Raises:
         ParameterBindError: the arguments do not fit.
@@ -40,16 +43,27 @@ def inline_run(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, 
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
     scope = scope_of_direct_call()
-    call = new_call(
-        scope.series_of(definition), None, unary=False
-    )  # never opened: its caller waits for it, so its scope need not
+    durable, place = scope.durable, None
+    if durable is None:
+        series = scope.series_of(definition)
+        series.submitted += 1
+    else:
+        series, place = durable.place(definition, args, kwargs, wait_for, key)
+    call = new_call(series, None, unary=False)  # never opened: its caller waits for it, so its scope need not
     call.context = None
     item: Any = args
     if kwargs:
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
-    run: Run = RunFuture(call, next(call.series.numbers), item, inline=True, looked=True)
-    call.series.submitted += 1
+    number = next(series.numbers) if place is None else place.number
+    run: Run = RunFuture(call, number, item, inline=True, looked=True)
+    if place is not None:
+        run.durable_key = place.key
+        if place.finished is not None:
+            durable.restore(run, place.finished)
+            return run
+        if place.waiting is not None:
+            run.run_count, run.due = place.waiting.run_count, place.waiting.due
     plain = FINDER.is_plain(args, kwargs)
     if not plain or wait_for is not None:
         run.upstream = [*dependencies_of(None, item), *dependencies_of(None, wait_for)]
@@ -68,15 +82,25 @@ def record_begin(run: Run) -> None:
 
 def inline_life(run: Run) -> Life[None]:
     """From the dependencies of a direct call to its final state."""
-    definition = run.call.definition
+    if run.done:
+        return  # it was finished in an earlier process
+    definition, computation = run.call.definition, None
     try:
         if run.upstream is not None and not (yield from _upstream(run)):
             return
+        if run.call.keeping is not None:
+            computation, found = yield from look_up(run)
+            if found is not None:
+                name_run(run)
+                yield from _end(run, found, "Cached")
+                return
         yield from _begin(run)
         limits = _limits(run)
+        if run.due > clock().time():
+            yield Sleep(run.due - clock().time())
         recorder = run.call.scope.recorder
         while True:
-            if recorder is not None and recorder.is_full():
+            if recorder is not None and (recorder.is_full() or run.call.scope.is_strict):
                 yield Written(recorder)
             run.tickets = yield from take_tickets(limits)
             run.status = RUNNING.value
@@ -90,8 +114,11 @@ def inline_life(run: Run) -> Life[None]:
             if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
                 break
             yield from _wait_for_retry(run, outcome)
+        if run.call.keeping is not None:
+            outcome = yield from keep_result(run, computation, outcome)
         yield from _end(run, outcome)
     except BaseException as error:
+        give_up(run, computation)
         if not run.done:
             finish(run, StateType.CANCELLED, error, f"Cancelled: {error!r}", None, clock().time())
         raise
@@ -209,12 +236,16 @@ def _wait_for_retry(run: Run, outcome: Outcome) -> Life[None]:
         record_retry(run, clock().time())
 
 
-def _end(run: Run, outcome: Outcome) -> Life[None]:
+def _end(run: Run, outcome: Outcome, name: str | None = None) -> Life[None]:
     now = clock().time()
+    if outcome.kind is RETURNED:
+        outcome = keep(run, outcome)
     if outcome.kind is RETURNED and run.call.definition.silent:
-        finish(run, COMPLETED, outcome.value, None, None, now)
+        finish(run, COMPLETED, outcome.value, None, name, now)
         return
     end = final_state(outcome, "Task run")
+    if name is not None and end.type is COMPLETED:
+        end = Finish(COMPLETED, name)
     state = state_of(end, outcome.value, now)
     for hook in run.call.definition.hooks[end.type]:
         yield from _hook(run, hook, state)

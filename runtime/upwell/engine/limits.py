@@ -1,13 +1,14 @@
 """Named limits of this process: known by name, taken from coroutines, threads and runs alike.
 
 Everything here is arithmetic under a lock; nobody polls: who gives a slot back wakes who waits first.
+A name that is not known here may be one of the store's, whose limits hold across processes; see `Shared`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from upwell.core.errors import ConcurrencySlotAcquisitionError, ConfigurationError
 from upwell.core.limits import LeakyBucket, Slots
@@ -15,15 +16,20 @@ from upwell.engine.clock import clock
 
 
 class Ticket:
-    """One wish for slots of one limit. `wake` is called, from any thread, when they were granted."""
+    """One wish for slots of one limit. `wake` is called, from any thread, when they were granted.
 
-    __slots__ = ("granted", "slots", "timer", "wake")
+    error: why they never will be; `wake` is called then, too. holder: the run that wishes for them, where it is known.
+    """
+
+    __slots__ = ("error", "granted", "holder", "slots", "timer", "wake")
 
     def __init__(self, slots: int, wake: Callable[[], object]) -> None:
         self.slots = slots
         self.wake = wake
         self.granted = False
         self.timer: Any = None
+        self.error: Exception | None = None
+        self.holder: Any = None
 
 
 class NamedLimit:
@@ -47,6 +53,11 @@ class NamedLimit:
         self._lock = threading.Lock()
         self._slots: Slots[Ticket] = Slots(limit)
         self._bucket = LeakyBucket(limit, slot_decay_per_second) if slot_decay_per_second else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known what it allows; what another process has set may have to be read first."""
+        return True
 
     def ticket(self, wake: Callable[[], object], slots: int = 1) -> Ticket:
         return Ticket(slots, wake)
@@ -163,5 +174,56 @@ class Limits:
         return iter(list(self._limits.values()))
 
 
-PROCESS_LIMITS = Limits()
+class Shared(Protocol):
+    """The limits of the store, which hold across processes. What is asked here is answered at once, without I/O."""
+
+    def get(self, name: str) -> NamedLimit | None:
+        """The limit of this name. As long as the names are not known: one that asks the store when slots are taken."""
+        ...
+
+    def are_known(self) -> bool:
+        """Whether the names have been read."""
+        ...
+
+    def when_known(self, callback: Callable[[], object]) -> None:
+        """Call this, from any thread, as soon as the names have been read."""
+        ...
+
+    def __bool__(self) -> bool:
+        """Whether there may be any."""
+        ...
+
+
+class ProcessLimits(Limits):
+    """The limits that hold in every runtime of this process: its own, and behind them those of the store."""
+
+    def get(self, name: str) -> NamedLimit | None:
+        found = self._limits.get(name)
+        if found is None and (behind := shared()) is not None:
+            return behind.get(name)
+        return found
+
+    def own(self, name: str) -> NamedLimit | None:
+        """The limit that was set in this process."""
+        return self._limits.get(name)
+
+    def __bool__(self) -> bool:
+        return bool(self._limits) or bool(shared())
+
+
+_find_shared: Callable[[], Shared | None] | None = None
+
+
+def shared() -> Shared | None:
+    """The limits of the store that this process records in; None where it records nothing."""
+    return None if _find_shared is None else _find_shared()
+
+
+def share_limits_of(find: Callable[[], Shared | None] | None) -> None:
+    """Say who knows the limits of the store; the public face does."""
+    global _find_shared
+    _find_shared = find
+
+
+PROCESS_LIMITS = ProcessLimits()
 """The limits that hold in every runtime of this process."""

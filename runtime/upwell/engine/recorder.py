@@ -26,11 +26,15 @@ class Recorder:
     moves: `(run, State)` for states that a run's own times do not tell.
     fed: `(run, item, wait_for)` of runs that wait for others, with the arguments as they were submitted.
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
-    calls: what durable flow runs have submitted.
+    kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
+    cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
     awake: whether the journal looks here without being told.
     """
 
-    __slots__ = ("_on_wake", "awake", "begun", "calls", "ended", "fed", "flow_moves", "journal", "logs", "moves")
+    __slots__ = (
+        "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "journal", "kept", "logs",
+        "moves",
+    )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
         self.journal = journal
@@ -42,7 +46,10 @@ class Recorder:
         self.fed: list[tuple[Any, Any, Any]] = []
         self.flow_moves: list[tuple[Any, State]] = []
         self.logs: list[Any] = []
+        self.kept: list[tuple[Any, bytes, bytes | None, Any]] = []
         self.calls: list[Any] = []
+        self.cached: list[tuple[Any, Any]] = []
+        self.cache: Any = None
 
     def wake(self) -> None:
         """Have the journal look here soon; cheap where it does anyway."""
@@ -56,7 +63,25 @@ class Recorder:
 
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
-        return not (self.ended or self.begun or self.moves or self.fed or self.flow_moves or self.logs or self.calls)
+        return not any(
+            (self.ended, self.begun, self.moves, self.fed, self.flow_moves, self.logs, self.kept, self.calls, self.cached)
+        )
+
+    def discard(self) -> Recorder:
+        """Keep nothing from here on; returns one with what was recorded until now."""
+        until_now = Recorder(self.journal, self._on_wake)
+        for name in self.__slots__:
+            if isinstance(facts := getattr(self, name), list):
+                setattr(until_now, name, facts)
+                setattr(self, name, _Discarded())
+        return until_now
+
+
+class _Discarded(list[Any]):
+    """Stays empty."""
+
+    def append(self, _: Any) -> None:
+        pass
 
 
 class Opener(Protocol):

@@ -22,6 +22,7 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.caching_loop import Caching
 from upwell.engine.call import Call
 from upwell.engine.clock import Gate, clock, moment
 from upwell.engine.dispatch import Dispatcher
@@ -58,6 +59,8 @@ class Engine(EngineSeam):
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
         self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
+        self.caching = Caching(loop, self, self.call_soon, self._spawn)
+        self.settlement.keep_result = self.caching.keep
         self.dispatcher = Dispatcher(loop, self.settlement.settle, self.settlement.refuse)
         self.scope = Scope(self, "the runtime")
         self._remotes: dict[Any, Remote] = {}
@@ -132,12 +135,21 @@ class Engine(EngineSeam):
         call.open += len(runs)
         scope.total += len(runs)
         if scope.recorder is not None:
-            call.series.submitted += len(runs)
+            if scope.durable is None:  # else they are counted where they are numbered
+                call.series.submitted += len(runs)
             scope.recorder.wake()
         if scope.ended or self.closed:
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
-        elif call.straight:
+        elif scope.is_strict and scope.recorder is not None:
+            scope.recorder.journal.when_written(partial(self.call_soon, partial(self._let_in, runs)))
+        else:
+            self._let_in(runs)
+
+    def _let_in(self, runs: Sequence[Run]) -> None:
+        """Start these on their way."""
+        call = runs[0].call
+        if call.straight:
             if call.runner is None:
                 self.dispatcher.extend(runs)
             else:
@@ -163,8 +175,13 @@ class Engine(EngineSeam):
             call.run_ended()
 
     def _admit(self, run: Run) -> None:
-        if run.upstream is not None:
+        now = clock().time()
+        if run.due > now and run.status == PENDING:
+            self.settlement.wait_out(run, now)
+        elif run.upstream is not None:
             self.upstream_ended(run)
+        elif run.call.keeping is not None and not run.run_count:
+            self.caching.enter(run)
         else:
             self._pass_gates(run)
 
@@ -193,8 +210,22 @@ class Engine(EngineSeam):
         run.item = resolved(run.item)
         if run.call.direct and run.call.runner is None:
             self.dispatcher.push(run)
+        elif run.call.keeping is not None:
+            self.caching.enter(run)
         else:
             self._pass_gates(run)
+
+    def compute(self, run: Run) -> None:
+        """There is no result of this run yet."""
+        self._pass_gates(run)
+
+    def found(self, run: Run, value: Any) -> None:
+        """There is a result of this run in the cache."""
+        self.settlement.found(run, value)
+
+    def refuse(self, run: Run) -> None:
+        """A run that has not begun and will not: its flow run is being stopped."""
+        self.settlement.refuse(run)
 
     def _have_all_ended(self, run: Run, upstream: Any) -> bool:
         """Whether all futures of a list have ended as they should; else sees to it that the run hears of it."""
@@ -333,7 +364,10 @@ class Engine(EngineSeam):
             limit = self.limits.get(name)
             if limit is not None:
                 limit.check_that_it_lets_anybody_through()
-                gates.append(self._limit_gates.setdefault(name, LimitGate(limit)))
+                gate = self._limit_gates.get(name)
+                if gate is None or gate.limit is not limit:  # it was removed and set anew, or the store is another
+                    gate = self._limit_gates[name] = LimitGate(limit)
+                gates.append(gate)
         return gates
 
     # --- stopping ------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from upwell.core.ids import RANDOM_BITS
 from upwell.core.states import RUNNING
 from upwell.engine.clock import clock
 from upwell.engine.elsewhere import ELSEWHERE
-from upwell.engine.recorder import recorder
+from upwell.engine.recorder import Recorder
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -99,6 +99,8 @@ class Series(Struct, gc=False, eq=False):
     route: how its runs are executed, decided when the first is submitted.
     submitted: how many runs there are, begun or not.
     journal_key, journal_submitted: the journal's own: what it knows the series by, and what it has written.
+    source: a digest of the task's code, in durable flow runs.
+    keeping: what is to be done about results; None: nothing; False: nobody has asked yet.
     """
 
     definition: Definition
@@ -111,6 +113,8 @@ class Series(Struct, gc=False, eq=False):
     submitted: int = 0
     journal_key: int = 0
     journal_submitted: int = 0
+    source: bytes | None = None
+    keeping: Any = False
 
 
 class Scope:
@@ -125,6 +129,7 @@ class Scope:
         "_open_engine",
         "cancelled_count",
         "cancelled_names",
+        "durable",
         "ended",
         "engine",
         "failed",
@@ -153,6 +158,7 @@ class Scope:
         flow_run: Any = None,
         holder: Any = None,
         task_runner: Any = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._open_engine: Any = None
         if isinstance(engine, EngineSeam):
@@ -174,7 +180,8 @@ class Scope:
         self.cancelled_count = 0
         self.cancelled_names: list[str] = []
         self.ended = False
-        self.recorder = recorder()
+        self.recorder = recorder
+        self.durable: Any = None  # of a durable flow run: what it has finished in an earlier process
 
     def __getattr__(self, name: str) -> Any:
         """The engine that drives what is started here, if it was given as a function: made when first asked for."""
@@ -199,6 +206,11 @@ class Scope:
             fresh = Series(definition, self, base, counting(), clock().time(), self.flow_run_id())
             series = self.series.setdefault(definition, fresh)
         return series
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether everything that has ended must be safe in the store before anything else begins here."""
+        return self.durable is not None and bool(self.durable.strict)
 
     def flow_run_id(self) -> str | None:
         """The flow run that what is started here belongs to; it may be one of another process."""

@@ -8,12 +8,13 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from upwell.core.lifecycle import WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
+from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
+from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
 
 Run = RunFuture[Any]
@@ -76,6 +77,14 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
         call.let_go()
 
 
+def keep(run: Run, outcome: Outcome) -> Outcome:
+    """Store what a run of a durable flow has returned; a submitted flow run has stored it itself."""
+    durable = run.call.scope.durable
+    if durable is None or run.call.definition.wraps_flow:
+        return outcome
+    return durable.keep(run, outcome)  # type: ignore[no-any-return]  # a scope does not know what it is
+
+
 def record_move(run: Run, kind: StateType, name: str, message: str | None, seconds: float) -> None:
     """Record a state that the run's own times will not tell."""
     recorder = run.call.scope.recorder
@@ -88,6 +97,11 @@ def record_retry(run: Run, now: float) -> None:
     """Record the attempt that has failed, and what the run does until the next."""
     record_move(run, RUNNING, "Retrying" if run.run_count > 1 else "Running", None, run.started or now)
     record_move(run, StateType(run.status), run.state_name or "", run.message, now)
+    scope = run.call.scope
+    if scope.recorder is not None:
+        scope.recorder.begun.append(run)  # its row shall say that it waits
+    if scope.durable is not None and run.status == SCHEDULED:
+        scope.durable.keep_waiting(run)
 
 
 def never_ready(run: Run, upstream: Any) -> None:
@@ -108,6 +122,10 @@ def why_not_ready(upstream: Any) -> tuple[str, str]:
     return (f"{message}, because of '{root}'." if root else f"{message}."), root or name
 
 
+KeepResult = Callable[[Run, Outcome, float, Callable[[Run, Outcome, float], None]], None]
+"""Stores what an attempt has returned, then ends the run with the outcome that this leads to."""
+
+
 class Settlement:
     """Ends and retries the runs of one engine; called on its loop's thread."""
 
@@ -121,6 +139,7 @@ class Settlement:
         self._leave_gates = leave_gates
         self._spawn = spawn
         self._retrying: dict[Run, asyncio.TimerHandle] = {}
+        self.keep_result: KeepResult | None = None  # what stores the results that are to be stored
 
     def settle(self, run: Run, outcome: Outcome, now: float) -> None:
         """One attempt at the run has ended so."""
@@ -129,6 +148,8 @@ class Settlement:
         if run.done:
             return
         definition = run.call.definition
+        if outcome.kind is RETURNED:
+            outcome = keep(run, outcome)
         if outcome.kind is WAS_CANCELLED:
             reason = run.call.scope.stop_reason
             outcome.message = run.message or reason or outcome.message
@@ -197,6 +218,12 @@ class Settlement:
             record_retry(run, now)
             self._start_again(run)
 
+    def wait_out(self, run: Run, now: float) -> None:
+        """A run waits for the time of an attempt that was due when an earlier process died."""
+        run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"
+        run.call.scope.live.add(run)
+        self._retrying[run] = asyncio.get_running_loop().call_later(run.due - now, self._due, run)
+
     def _due(self, run: Run) -> None:
         self._retrying.pop(run, None)
         run.call.scope.live.discard(run)
@@ -209,8 +236,22 @@ class Settlement:
 
     # --- the end ----------------------------------------------------------------------------------------
 
+    def found(self, run: Run, value: Any) -> None:
+        """A run need not begin: its result was in the cache."""
+        if run.call.has_prelude:
+            name_run(run)
+        self._end(run, keep(run, Outcome(RETURNED, value)), clock().time(), "Cached")
+
     def _conclude(self, run: Run, outcome: Outcome, now: float) -> None:
+        if run.call.keeping is not None and self.keep_result is not None:
+            self.keep_result(run, outcome, now, self._end)
+        else:
+            self._end(run, outcome, now)
+
+    def _end(self, run: Run, outcome: Outcome, now: float, name: str | None = None) -> None:
         end = final_state(outcome, "Task run")
+        if name is not None and end.type is COMPLETED:
+            end = Finish(COMPLETED, name)
         if run.call.definition.hooks[end.type]:
             self._spawn(self._conclude_with_hooks(run, outcome, end, now))
         else:

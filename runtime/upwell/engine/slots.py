@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from upwell.core.errors import (
@@ -10,8 +11,9 @@ from upwell.core.errors import (
     ConfigurationError,
 )
 from upwell.core.options import check_at_least_one
+from upwell.engine.clock import ERRANDS, Gate
 from upwell.engine.current import CURRENT_ENGINE
-from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit, Ticket
+from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit, Ticket, shared
 from upwell.engine.scope import CURRENT_SCOPE
 from upwell.engine.steps import Life, TakeSlots
 
@@ -35,8 +37,17 @@ def take_all(
     """
     check_at_least_one("occupy", occupy)
     held: Held = []
+    limits = _limits(names, strict)
+    if not all(limit.is_known for limit in limits):
+        try:
+            yield NamesKnown(timeout_seconds)
+        except TimeoutError:
+            raise AcquireConcurrencySlotTimeoutError(
+                f"The store, which knows whether {names!r} is limited, did not answer within {timeout_seconds} s."
+            ) from None
+        limits = _limits(names, strict)
     try:
-        for limit in _limits(names, strict):
+        for limit in limits:
             if as_rate and not limit.slot_decay_per_second:
                 raise ConfigurationError(
                     f"The limit {limit.name!r} has no slot_decay_per_second, so it bounds no rate; "
@@ -72,9 +83,48 @@ def _limits(names: Any, strict: bool) -> list[NamedLimit]:
             found.append(limit)
         elif strict:
             raise ConcurrencySlotAcquisitionError(
-                f"There is no limit {name!r}; create it with set_limit({name!r}, ...) or Runtime(limits=...)."
+                f"There is no limit {name!r}; create it with set_limit({name!r}, ...), Runtime(limits=...), or for all "
+                f"processes that share the store with create_limit({name!r}, ...)."
             )
     return found
+
+
+class NamesKnown:
+    """Wait until it is known which limits the store has; once in the life of a process.
+
+    Raises:
+        TimeoutError: not known within `timeout` seconds.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+
+    def block(self) -> None:
+        behind = shared()
+        if behind is None:
+            return
+        known = Gate()
+        ERRANDS.add(self)
+        try:
+            behind.when_known(known.open)
+            if not known.wait(self._timeout):
+                raise TimeoutError
+        finally:
+            ERRANDS.discard(self)
+
+    async def wait(self) -> None:
+        behind = shared()
+        if behind is None:
+            return
+        loop = asyncio.get_running_loop()
+        known = asyncio.Event()
+        ERRANDS.add(self)
+        try:
+            behind.when_known(lambda: loop.call_soon_threadsafe(known.set))
+            async with asyncio.timeout(self._timeout):
+                await known.wait()
+        finally:
+            ERRANDS.discard(self)
 
 
 def known_limits() -> Limits:

@@ -179,6 +179,8 @@ class TakeSlots:
                 raise TimeoutError
             else:
                 clock().sleep(seconds)
+            if ticket.error is not None:
+                raise ticket.error
         except BaseException:
             self._limit.abandon(ticket)
             raise
@@ -198,6 +200,8 @@ class TakeSlots:
                     await granted
                 else:
                     await asyncio.sleep(seconds)
+            if ticket.error is not None:
+                raise ticket.error
         except BaseException:
             self._limit.abandon(ticket)
             raise

@@ -8,6 +8,7 @@ whole: the caller makes all of them, then hands them over in one go.
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from upwell.core.errors import ForeignFutureError, RuntimeClosedError
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, RUNNING
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
+from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture
@@ -98,7 +100,7 @@ def _find_route(scope: Scope, definition: Definition) -> Route:
     return Route(
         runner,
         gates,
-        definition.plain and definition.silent,
+        definition.plain and definition.silent and scope.durable is None,
         attempt_plain if shortest else attempt_fully,
         attempt_unary if shortest else attempt_fully,
         definition.options.run_name is not None or bool(definition.hooks[RUNNING]),
@@ -119,6 +121,7 @@ def new_call(
     if around:
         tags = tags | around
     call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
+    keeping = call.keeping = keeping_of(series) if series.keeping is False else series.keeping
     if scope.recorder is not None:
         call.record = scope.recorder.ended.append
         call.record_fully = bool(around)
@@ -131,26 +134,43 @@ def new_call(
         call.gates = gates
         call.runner = route.runner
         call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
-        call.plain = route.plain and not gates
+        call.plain = route.plain and not gates and keeping is None
         call.has_prelude = route.has_prelude
-        call.direct = call.straight = not gates and not route.has_prelude
+        call.direct = call.straight = not gates and not route.has_prelude and keeping is None
     return call
 
 
 def submit(
-    scope: Scope, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any = None
+    scope: Scope,
+    definition: Definition,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    wait_for: Any = None,
+    key: Any = None,
 ) -> RunFuture[Any]:
-    """Start one run; returns its future at once."""
+    """Start one run; returns its future at once. key: what it is known by in a durable flow run."""
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
-    series = scope.series.get(definition) or scope.series_of(definition)
+    durable, place = scope.durable, None
+    if durable is None:
+        series = scope.series.get(definition) or scope.series_of(definition)
+    else:
+        series, place = durable.place(definition, args, kwargs, wait_for, key)
     unary = len(args) == 1 and not kwargs
     call = new_call(series, series.route or route_of(series), unary=unary)
     item: Any = args[0] if unary else args
     if kwargs:
         call.row_names = tuple(kwargs)
         item = (*args, *kwargs.values())
-    run: RunFuture[Any] = RunFuture(call, next(series.numbers), item)
+    run: RunFuture[Any] = RunFuture(call, next(series.numbers) if place is None else place.number, item)
+    if place is not None:
+        run.durable_key = place.key
+        if place.finished is not None:
+            durable.restore(run, place.finished)
+            call.let_go()
+            return run
+        if place.waiting is not None:
+            _wait_on(run, place.waiting)
     kind = type(item) if unary else None
     if kind is RunFuture and wait_for is None:
         _check_dependency(scope, item)
@@ -181,16 +201,55 @@ def map_over(
     plan = definition.parameters.plan_map(args, kwargs)
     if not plan.length:
         return []
-    series = scope.series_of(definition)
     unary = len(args) == 1 and not plan.kwarg_names
+    items: list[Any] = [row[0] for row in plan.rows] if unary else list(plan.rows)
+    durable, places = scope.durable, None
+    numbers: Iterable[int]
+    if durable is None:
+        series = scope.series_of(definition)
+        numbers = series.numbers
+    else:
+        series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for)
+        numbers = [place.number for place in places]
     call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
-    items: list[Any] = [row[0] for row in plan.rows] if unary else list(plan.rows)
-    runs: list[RunFuture[Any]] = list(map(RunFuture, [call] * plan.length, series.numbers, items))
-    if wait_for is not None or not (FINDER.all_plain(items) and FINDER.is_plain((), plan.static_kwargs)):
+    runs: list[RunFuture[Any]] = list(map(RunFuture, [call] * plan.length, numbers, items))
+    begun = runs if places is None else _restore(durable, runs, places)
+    if begun:
+        _begin(scope, call, begun, items, wait_for, plan.static_kwargs)
+    else:
+        call.let_go()
+    return runs
+
+
+def _restore(durable: Any, runs: list[RunFuture[Any]], places: list[Any]) -> list[RunFuture[Any]]:
+    """End those runs of a map that were finished in an earlier process; returns the others."""
+    begun: list[RunFuture[Any]] = []
+    restore = durable.restore
+    for run, (_, key, finished, waiting) in zip(runs, places, strict=True):
+        run.durable_key = key
+        if finished is None:
+            begun.append(run)
+            if waiting is not None:
+                _wait_on(run, waiting)
+        else:
+            restore(run, finished)
+    return begun
+
+
+def _wait_on(run: RunFuture[Any], waiting: Any) -> None:
+    """Let a run go on waiting for the attempt that was due when an earlier process died."""
+    run.run_count, run.due = waiting.run_count, waiting.due
+    run.call.straight = False
+
+
+def _begin(
+    scope: Scope, call: Call, runs: list[RunFuture[Any]], items: list[Any], wait_for: Any, constants: dict[str, Any]
+) -> None:
+    """See to what the runs of a map wait for, and give them to the engine. items: of all its runs."""
+    if wait_for is not None or not (FINDER.all_plain(items) and FINDER.is_plain((), constants)):
         _add_upstream(scope, call, runs, wait_for)
     hand_over(scope, runs)
-    return runs
 
 
 def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for: Any) -> None:

@@ -4,7 +4,12 @@ The thread runs an event loop of its own, for all that talks to the store. It lo
 interval while something happens there, sleeps otherwise, and never makes the engine wait, but for a full recorder.
 
 A store that fails is tried again while runs go on, and that is said once. Who waits for a flush waits so long only;
-then what could not be written is spooled to a file, which is as safe, and brought in later.
+then what could not be written is spooled to a file, which is as safe, and brought in before anything newer is written.
+Where there is no room for that either, it stays in memory, and beyond `ROOM` the oldest is given up: no run ever fails
+or waits because of its journal.
+
+Once it has ended, whoever still records in it records into nothing: after `close`, in the child of a fork, and where
+the process was declared lost. Each asks anew where to record, and gets another journal, when the next flow begins.
 """
 
 from __future__ import annotations
@@ -12,31 +17,49 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
+from upwell.core.errors import UpwellError
 from upwell.engine.loggers import ENGINE
-from upwell.engine.recorder import Recorder
+from upwell.engine.recorder import ROOM, Recorder
 from upwell.journal.batch import Batch
-from upwell.journal.database import StoreUnavailable
+from upwell.journal.database import StoreError, StoreUnavailable
+from upwell.journal.durable import begin_flow_run
+from upwell.journal.intake import Intake
+from upwell.journal.kept import Kept, no_files
 from upwell.journal.processes import Process
 from upwell.journal.rows import RowMaker
 from upwell.journal.spool import Spool
 from upwell.journal.store import ProcessLost, Store
 
-SLICE: Final = 2_000
-"""How many runs are made into rows at a time: a few milliseconds, then other threads get their turn."""
-
-MOST_ROWS: Final = 20_000
-"""Of one transaction."""
-
 FIRST_RETRY_SECONDS: Final = 0.05
 LAST_RETRY_SECONDS: Final = 2.0
 
 PATIENCE_SECONDS: Final = 2.0
-"""How long who waits for a flush waits for a store that fails, before it is spooled."""
+"""How long who waits for a flush waits for a store that fails, before it is spooled; not again while it fails."""
 
-CLOSE_SECONDS: Final = 30.0
+SLOW_SECONDS: Final = 5.0
+"""The same for a store that does not say whether it fails: others write to it, or it is stuck."""
+
+LOOK_SECONDS: Final = 0.25
+SHORTEST_SECONDS: Final = 0.02
+"""How often is looked whether there is patience left, at most and at least."""
+
+GIVE_UP_SECONDS: Final = 2.0
+"""How long the end still waits where the user has no patience: after Ctrl-C."""
+
+CLOSE_SECONDS: Final = 20.0
+"""For writing, or spooling, what is left at the end."""
+
+GOODBYE_SECONDS: Final = 2.0
+"""For taking leave of the store, after everything is safe."""
+
+IDLE_SECONDS: Final = 0.5
+"""How often the recorder is looked at although nobody said that there is something."""
+
+TIDY_FIRST_SECONDS: Final = 10.0
+TIDY_SECONDS: Final = 3600.0
 
 
 class Journal:
@@ -45,29 +68,48 @@ class Journal:
     make_store: makes the store, on the journal's thread.
     spool: where to put what the store does not take.
     flush_seconds: how long something may wait to be written.
+    tidy: what is done for the store's upkeep now and then, if anything.
+    kept: how results that are stored become records, and records results.
     """
 
     def __init__(
-        self, make_store: Callable[[], Store], process: Process, spool: Spool, flush_seconds: float = 0.05
+        self,
+        make_store: Callable[[], Store],
+        process: Process,
+        spool: Spool,
+        flush_seconds: float = 0.05,
+        tidy: Callable[[Store], Awaitable[object]] | None = None,
+        kept: Kept | None = None,
     ) -> None:
         self.pid = os.getpid()
         self.process = process
         self.recorder = Recorder(self, self._look)
-        self.closed = False
+        self.closed = False  # nothing is recorded any more, and nobody has to wait
         self.problem: BaseException | None = None  # why the store does not take anything now
-        self.lost = False
         self._make_store = make_store
         self._spool = spool
         self._flush_seconds = flush_seconds
-        self._rows = RowMaker(process.id)
+        self._tidy = tidy
+        self._kept = kept or Kept(no_files)
+        self.dump, self.load = self._kept.dump, self._kept.load
+        self._rows = RowMaker(process.id, self._kept.write)
+        self._intake = Intake(self.recorder, self._rows)
         self._unwritten: list[Batch] = []
         self._waiting: list[Callable[[], object]] = []
         self._closing = False
+        self._given_up = False
+        self._settled = threading.Event()
         self._loop = asyncio.SelectorEventLoop()
         self._looks = asyncio.Event()
         self._hurry = asyncio.Event()
         self._opened = False
+        self._lost = False
+        self._process_key = 0
+        self._last_written = 0
+        self._writing: asyncio.Task[None] | None = None
         self._failures = 0
+        self._put_away_before = self._said_no_room = False  # since the store fails
+        self._left_out = 0
         self._thread = threading.Thread(target=self._serve, name="upwell-journal", daemon=True)
         self._thread.start()
 
@@ -79,12 +121,12 @@ class Journal:
 
     def when_written(self, callback: Callable[[], object]) -> None:
         """Call this as soon as everything recorded until now is safe: in the store, or spooled."""
-        if self.closed:
-            callback()
-            return
         self._waiting.append(callback)
-        self.recorder.awake = True
-        self._tell(self._be_quick)
+        if self._settled.is_set():  # looked at after it was added: either this thread sees it, or the journal's
+            self._tell_all_who_wait()
+        else:
+            self.recorder.awake = True
+            self._tell(self._be_quick)
 
     def flush(self, timeout: float | None = None) -> bool:
         """Block until everything recorded until now is safe; whether it was in time."""
@@ -92,24 +134,60 @@ class Journal:
         self.when_written(written.set)
         return written.wait(timeout)
 
+    def begin(self, run: Any) -> Any:
+        """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
+        return self.ask(lambda store: begin_flow_run(store, self._rows, run))
+
     def ask(self, work: Callable[[Store], Any]) -> Any:
-        """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future."""
+        """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future.
 
-        async def asked() -> Any:
-            while not self._opened:
-                await self._try_to_open()
-            return await work(self._store)
+        Raises (in the future):
+            StoreUnavailable: the store cannot be opened.
+        """
+        return asyncio.run_coroutine_threadsafe(self._asked(work), self._loop)
 
-        return asyncio.run_coroutine_threadsafe(asked(), self._loop)
+    async def _asked(self, work: Callable[[Store], Any]) -> Any:
+        until = self._loop.time() + PATIENCE_SECONDS
+        while not self._opened:
+            await self._write_in_background()
+            if not self._opened:
+                if self._loop.time() >= until or self._closing:
+                    raise StoreUnavailable(f"The store cannot be opened: {self.problem}") from self.problem
+                await asyncio.sleep(self._pause())
+        return await work(self._store)
 
     def close(self) -> None:
-        """Write or spool what is left, and end the thread; may be called twice."""
-        if self.closed or self.pid != os.getpid():
+        """Write or spool what is left, and end the thread; may be called twice.
+
+        Raises:
+            KeyboardInterrupt: it came meanwhile; what is left was spooled rather than waited for.
+        """
+        if self.pid != os.getpid():
             return
         self._closing = True
         self._tell(self._be_quick)
-        self._thread.join(CLOSE_SECONDS)
-        self.closed = True
+        if threading.current_thread() is self._thread:
+            return
+        try:
+            settled = self._settled.wait(CLOSE_SECONDS)
+        except BaseException:
+            self._given_up = True
+            self._tell(self._be_quick)
+            self._settled.wait(GIVE_UP_SECONDS)
+            raise
+        finally:
+            self._stop_recording()
+        if not settled:
+            self._settle()
+            ENGINE.error("The journal did not end within %s s: what happened last may be missing", CLOSE_SECONDS)
+        self._thread.join(GOODBYE_SECONDS)
+
+    def abandon(self) -> None:
+        """This is the child of a fork: the journal, its thread and its connection are the parent's."""
+        self._waiting.clear()
+        self._settled = threading.Event()  # the lock of the other may be held by a thread that is not here
+        self._settled.set()
+        self._stop_recording()
 
     def _tell(self, what: Callable[[], object]) -> None:
         try:
@@ -121,188 +199,268 @@ class Journal:
         self._looks.set()
         self._hurry.set()
 
+    def _stop_recording(self) -> None:
+        """Whoever records from here on records into nothing."""
+        self.closed = True
+        self.recorder.discard()
+
+    def _tell_all_who_wait(self, most: int | None = None) -> None:
+        for _ in range(len(self._waiting) if most is None else most):
+            try:
+                callback = self._waiting.pop(0)
+            except IndexError:  # another thread did it
+                return
+            try:
+                callback()
+            except Exception as error:  # such as: whoever waited has ended with its event loop
+                ENGINE.debug("Nobody waits for this flush any more", exc_info=error)
+
     # --- on the journal's own thread ------------------------------------------------------------------------
 
     def _serve(self) -> None:
         try:
             self._loop.run_until_complete(self._live())
         except BaseException as error:
-            ENGINE.error("The journal has stopped: nothing is recorded from here on", exc_info=error)
+            ENGINE.error("The journal has stopped: nothing is recorded in it from here on", exc_info=error)
         finally:
-            self.closed = True
-            waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback()
+            self._stop_recording()
+            self._settle()
+            self._spool.close()
             self._loop.close()
 
     async def _live(self) -> None:
         self._store = self._make_store()
-        renewing = asyncio.create_task(self._keep_alive())
-        try:
-            while not self._closing:
+        helpers = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._keep_tidy())]
+        self._write_in_background()  # opens it
+        while not self._closing and not self._lost:
+            try:
                 await self._turn()
-        finally:
-            await self._write_all(patience=0.0 if self.problem else PATIENCE_SECONDS)
-            renewing.cancel()
-            await asyncio.wait([renewing])
-            await self._say_goodbye()
+            except Exception as error:
+                self._failed(error)
+                await asyncio.sleep(self._pause())
+        await self._end(helpers)
 
     async def _turn(self) -> None:
         """Wait until there is something to write, and write it."""
-        recorder = self.recorder
-        if recorder.is_empty() and not self._waiting and not self._unwritten:
+        if not self._has_work():
             self._looks.clear()
-            recorder.awake = False
-            if recorder.is_empty() and not self._waiting and not self._closing:  # else it came meanwhile
-                await self._looks.wait()
-            recorder.awake = True
-        if not self._waiting and not self._closing:
-            try:
-                await asyncio.wait_for(self._hurry.wait(), self._pause())
-            except TimeoutError:
-                pass
+            self.recorder.awake = False
+            if not self._has_work():  # else it came meanwhile
+                await _within(IDLE_SECONDS, self._looks.wait())
+            self.recorder.awake = True
+            if not self._has_work():
+                return
+        if not self._waiting:
+            await _within(self._pause(), self._hurry.wait())
         self._hurry.clear()
-        await self._write_all(PATIENCE_SECONDS)
+        await self._flush()
+
+    def _has_work(self) -> bool:
+        return bool(
+            self._closing
+            or self._lost
+            or self._waiting
+            or self._unwritten
+            or self._spool.has_own
+            or not self.recorder.is_empty()
+        )
 
     def _pause(self) -> float:
         """How long to wait before the next flush: longer while the store fails."""
         if not self._failures:
             return self._flush_seconds
-        return float(min(FIRST_RETRY_SECONDS * 2**self._failures, LAST_RETRY_SECONDS))
+        return float(min(FIRST_RETRY_SECONDS * 2 ** (self._failures - 1), LAST_RETRY_SECONDS))
 
-    async def _write_all(self, patience: float) -> None:
-        """Write everything recorded until now; spool it, if somebody waits for it and the store does not take it."""
+    async def _flush(self) -> None:
+        """Write what was recorded until now; if somebody waits for that, see that it is safe, in the store or not."""
         waiting = len(self._waiting)
-        until = self._loop.time() + patience
-        await self._take()
-        while self._unwritten and not await self._write():
-            if not waiting and not self._closing:
-                if self.recorder.is_full():
-                    self._spool_all()
+        self._rows.process_key = self._process_key
+        self._unwritten += await self._intake.take()
+        if waiting or self._closing:
+            await self._make_safe()
+        else:
+            writing, hurried = self._write_in_background(), asyncio.create_task(self._hurry.wait())
+            await asyncio.wait([writing, hurried], timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            hurried.cancel()
+            if self._unwritten and sum(batch.size() for batch in self._unwritten) > ROOM:
+                self._put_away()
+        self._tell_all_who_wait(waiting)
+
+    async def _make_safe(self) -> None:
+        """Write what there is; what the store does not take in time is spooled."""
+        began = self._loop.time()
+        while (self._unwritten or self._spool.has_own) and not self._lost:
+            writing = self._write_in_background()
+            left = began + self._patience() - self._loop.time()
+            await asyncio.wait([writing], timeout=max(min(left, LOOK_SECONDS), SHORTEST_SECONDS))
+            if writing.done() and not self._failures:
+                continue
+            if self._loop.time() >= began + self._patience():
+                self._put_away()
                 return
-            if self._loop.time() >= until:
-                self._spool_all()
-                break
-            await asyncio.sleep(min(self._pause(), max(until - self._loop.time(), 0.0)))
-        for callback in _take(self._waiting, waiting):
-            callback()
+            if writing.done():
+                await asyncio.sleep(self._pause())
 
-    async def _take(self) -> None:
-        """Make rows of what was recorded, a slice at a time."""
-        recorder, rows = self.recorder, self._rows
-        ends = len(recorder.ended)
-        batch = self._unwritten.pop() if self._unwritten and not self.problem else rows.new_batch()
-        flow_moves = _take(recorder.flow_moves)
-        rows.add_flow_moves(batch, flow_moves)
-        rows.add_moves(batch, _take(recorder.moves))
-        rows.add_edges(batch, _take(recorder.fed))
-        begun = _take(recorder.begun)
-        while ends > 0:
-            slice_ = recorder.ended[: min(SLICE, ends)]
-            ends -= len(slice_)
-            rows.add_ended(batch, slice_)
-            del recorder.ended[: len(slice_)]
-            await asyncio.sleep(0)
-            if batch.size() > MOST_ROWS:
-                rows.add_series(batch)
-                self._unwritten.append(batch)
-                batch = rows.new_batch()
-        rows.add_begun(batch, begun)
-        batch.logs += _take(recorder.logs)
-        rows.add_series(batch)
-        if not batch.is_empty():
-            self._unwritten.append(batch)
+    def _patience(self) -> float:
+        if self._given_up or self._put_away_before:
+            return 0.0
+        return PATIENCE_SECONDS if self._failures else SLOW_SECONDS
 
-    async def _write(self) -> bool:
-        """Write what is there to be written; False if the store does not take it now."""
-        if self.lost:
-            self._unwritten.clear()
-            return True
+    # --- writing ----------------------------------------------------------------------------------------------
+
+    def _write_in_background(self) -> asyncio.Task[None]:
+        """Have everything written that is ready for it: by the attempt that is under way, or a new one."""
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+        return self._writing
+
+    async def _write(self) -> None:
+        """Write what is ready, oldest first. Never raises."""
         try:
-            if not self._opened:
-                await self._open()
-            while self._unwritten:
-                await self._store.write(self._unwritten[0].numbered_from(self._rows.process_key))
-                self._unwritten.pop(0)
-        except StoreUnavailable as error:
-            self._failed(error)
-            return False
+            await self._open()
+            while not self._lost:
+                await self._spool.bring_in_own(self._store)
+                if not self._unwritten:
+                    break
+                batch = self._unwritten[0]
+                await self._store.write(batch.numbered_from(self._process_key))
+                self._last_written = batch.number
+                if batch.cache_records and self.recorder.cache is not None:
+                    self.recorder.cache.were_written(batch.cache_records)
+                if self._unwritten and self._unwritten[0] is batch:  # else it was spooled, too, meanwhile
+                    del self._unwritten[0]
         except ProcessLost as error:
             self._is_lost(error)
-            return True
-        self._works()
-        return True
+        except Exception as error:
+            self._failed(error)
+        else:
+            self._works()
 
     async def _open(self) -> None:
-        self._rows.process_key = await self._store.open(self.process)
-        self._opened = True
-        await self._spool.bring_in(self._store)
+        if self._opened:
+            return
+        key, written = await self._store.open(self.process)
+        if written < self._last_written:  # another store than before
+            self._rows.start_over()
+        self._process_key, self._opened = key, True
+        await self._spool.bring_in_others(self._store)
 
-    async def _try_to_open(self) -> None:
+    def _put_away(self) -> None:
+        """Spool what the store does not take."""
+        if self.problem is None:
+            self._failed(StoreUnavailable(f"The store {self._store.place} has not answered for some seconds."))
+        self._put_away_before = True
+        unwritten, self._unwritten = self._unwritten, []
         try:
-            if not self._opened:
-                await self._open()
-        except StoreUnavailable as error:
-            self._failed(error)
-            await asyncio.sleep(self._pause())
+            if unwritten:
+                self._spool.keep(unwritten)
+        except Exception as error:
+            self._unwritten = unwritten
+            if not self._said_no_room:
+                self._said_no_room = True
+                ENGINE.error("The journal cannot write to %s either: %s", self._spool.place, error)
+            self._give_up_the_oldest()
 
-    # --- a store that fails -----------------------------------------------------------------------------------
+    def _give_up_the_oldest(self) -> None:
+        """Keep no more in memory than there is room for."""
+        size = sum(batch.size() for batch in self._unwritten)
+        while size > ROOM:
+            size -= self._unwritten[0].size()
+            self._left_out += self._unwritten.pop(0).size()
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
         self._failures = min(self._failures + 1, 10)
+        self._opened = False
         if self.problem is None:
             self.problem = error
-            ENGINE.warning("The journal cannot write, and tries again; runs go on: %s", error)
+            unexpected = None if isinstance(error, UpwellError) else error
+            ENGINE.warning("The journal cannot write, and tries again; runs go on: %s", error, exc_info=unexpected)
 
     def _works(self) -> None:
         self._failures = 0
+        self._put_away_before = self._said_no_room = False
         if self.problem is not None:
             self.problem = None
             ENGINE.info("The journal writes again to %s", self._store.place)
+            self._report_left_out()
 
-    def _is_lost(self, error: BaseException) -> None:
-        if not self.lost:
-            self.lost = True
+    def _report_left_out(self) -> None:
+        if self._left_out:
+            ENGINE.error("There was no room to keep %s records, which are lost", self._left_out)
+            self._left_out = 0
+
+    def _is_lost(self, error: ProcessLost) -> None:
+        if not self._lost:
+            self._lost = True
             ENGINE.error("%s", error)
-        self._unwritten.clear()
+            self._be_quick()
 
-    def _spool_all(self) -> None:
-        """Put what the store does not take into a file."""
-        unwritten, self._unwritten = self._unwritten, []
-        try:
-            self._spool.keep(self.process, unwritten)
-        except OSError as error:
-            self._unwritten = unwritten
-            ENGINE.error("The journal cannot write to %s either: %s", self._spool.path, error)
-
-    # --- signs of life -------------------------------------------------------------------------------------------
+    # --- signs of life, and upkeep ------------------------------------------------------------------------------
 
     async def _keep_alive(self) -> None:
         """Renew the lease, often enough that a renewal or two may fail."""
         while True:
             await asyncio.sleep(self.process.lease_seconds / 4)
-            if not self._opened or self.lost:
+            if not self._opened:
                 continue
             try:
                 await self._store.renew(self.process)
-            except StoreUnavailable as error:
-                self._failed(error)
             except ProcessLost as error:
                 self._is_lost(error)
+            except Exception as error:
+                self._failed(error)
+                self._be_quick()  # so that it is opened again
 
-    async def _say_goodbye(self) -> None:
-        if self._unwritten:
-            self._spool_all()
-        if self._opened:
+    async def _keep_tidy(self) -> None:
+        await asyncio.sleep(TIDY_FIRST_SECONDS)
+        while self._tidy is not None:
             try:
-                await self._store.close(self.process)
-            except StoreUnavailable:
-                pass  # its lease runs out
+                if self._opened:
+                    await self._tidy(self._store)
+            except StoreError:
+                pass  # there is a next time; if it is more than that, writing says so
+            except Exception as error:
+                ENGINE.warning("The store's upkeep has failed, and is tried again later", exc_info=error)
+            await asyncio.sleep(TIDY_SECONDS)
+
+    # --- the end ------------------------------------------------------------------------------------------------
+
+    async def _end(self, helpers: list[asyncio.Task[None]]) -> None:
+        self.closed = self._closing = True
+        self._intake = self._intake.of(self.recorder.discard())
+        for helper in helpers:
+            helper.cancel()
+        try:
+            await self._flush()
+            if self._unwritten:  # what a lost process did is brought in by others, as far as it does no harm
+                self._put_away()
+        finally:
+            self._left_out += sum(batch.size() for batch in self._unwritten)
+            self._report_left_out()
+            self._unwritten.clear()
+            self._settle()
+        await self._say_goodbye(helpers)
+
+    def _settle(self) -> None:
+        self._settled.set()
+        self._tell_all_who_wait()
+
+    async def _say_goodbye(self, helpers: list[asyncio.Task[None]]) -> None:
+        """Nobody waits for this: it may take as long as a store needs that is stuck."""
+        others = asyncio.all_tasks() - {asyncio.current_task(), self._writing, *helpers}
+        for task in others:
+            task.cancel()
+        if waited_for := {*others, *helpers} | ({self._writing} if self._writing is not None else set()):
+            await asyncio.wait(waited_for)
+        try:
+            await self._store.close(self.process)
+        except Exception as error:  # its lease runs out
+            ENGINE.debug("The journal could not take leave of its store", exc_info=error)
 
 
-def _take(items: list[Any], most: int | None = None) -> list[Any]:
-    """Take everything, or the first so many, out of a list to which others append."""
-    taken = items[:most]
-    del items[: len(taken)]
-    return taken
-
+async def _within(seconds: float, wait: Coroutine[Any, Any, Any]) -> None:
+    """Wait for this, but no longer than so long."""
+    try:
+        await asyncio.wait_for(wait, seconds)
+    except TimeoutError:
+        pass

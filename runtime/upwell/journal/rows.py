@@ -8,7 +8,7 @@ Runs that completed and have nothing special about them, which is most, become s
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -16,12 +16,12 @@ import msgspec
 from upwell.core.dependencies import Dependency
 from upwell.core.shown import HIDDEN, is_secret, shown, shown_arguments, shown_parameters
 from upwell.core.states import COMPLETED, RUNNING, State
-from upwell.engine.flow_run import FlowRun
 from upwell.engine.call import Call
+from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import RunFuture
 from upwell.engine.scope import Series
 from upwell.engine.submit import FINDER
-from upwell.journal.batch import SERIES_BITS, Batch, Row
+from upwell.journal.batch import FIRST_KEY, SERIES_BITS, Batch, Row
 
 Run = RunFuture[Any]
 
@@ -36,24 +36,32 @@ def micros(seconds: float) -> int:
 
 
 class RowMaker:
-    """Makes the rows of one process. Not for more than one thread at a time."""
+    """Makes the rows of one process. Not for more than one thread at a time. write_file: of a large result."""
 
-    def __init__(self, process_id: str) -> None:
+    def __init__(self, process_id: str, write_file: Callable[[Any], None]) -> None:
         self._process_id = process_id
+        self._write_file = write_file
         self.process_key = 0
         self._numbers = itertools.count(1)
+        self._first = 1
         self._changed: dict[int, Series] = {}
 
     def new_batch(self) -> Batch:
         return Batch(self._process_id, self.process_key)
 
+    def start_over(self) -> None:
+        """What is written from here on goes to another store: no series is known there."""
+        self._first = next(self._numbers)
+
     # --- series -----------------------------------------------------------------------------------------
 
     def key_of(self, series: Series) -> int:
         """The key of a series, which is written with the next batch if it is new or has grown."""
-        if not series.journal_key:
-            series.journal_key = next(self._numbers)
-        key = series.journal_key + (self.process_key << SERIES_BITS)
+        if series.journal_key < self._first:
+            series.journal_key, series.journal_submitted = next(self._numbers), -1
+        key = series.journal_key
+        if key < FIRST_KEY:  # else it is a series of an earlier process, which a durable flow run goes on with
+            key += self.process_key << SERIES_BITS
         if series.submitted != series.journal_submitted:
             self._changed[key] = series
         return key
@@ -72,6 +80,7 @@ class RowMaker:
                     series.flow_run_id,
                     micros(series.created),
                     _tags(definition.options.tags),
+                    series.source,
                     series.submitted,
                     self._process_id,
                 )
@@ -99,7 +108,7 @@ class RowMaker:
     def add_begun(self, batch: Batch, runs: list[Run]) -> None:
         """Runs that have begun; those that have ended since are, or will be, among the ended."""
         for run in runs:
-            if not run.done and run.status == _RUNNING:
+            if not run.done and run.run_count:
                 call = run.call
                 batch.task_runs.append(self._full_row(self.key_of(call.series), micros(call.created), run))
 
@@ -145,6 +154,20 @@ class RowMaker:
                 )
             )
 
+    # --- what is stored -----------------------------------------------------------------------------------
+
+    def add_kept(self, batch: Batch, kept: Iterable[tuple[Run, bytes, bytes | None, Any]]) -> None:
+        """Results; the files of large ones are written before the rows that speak of them."""
+        for run, record, durable_key, file in kept:
+            if file is not None:
+                self._write_file(file)
+            batch.results.append((self.key_of(run.call.series), run.number, record, durable_key))
+
+    def add_calls(self, batch: Batch, calls: Iterable[tuple[str, bytes, Series, int, int]]) -> None:
+        """The large maps of durable flow runs."""
+        for flow_run_id, digest, series, first, runs in calls:
+            batch.durable_calls.append((flow_run_id, digest, self.key_of(series), first, runs))
+
     # --- what fed what ----------------------------------------------------------------------------------
 
     def add_edges(self, batch: Batch, fed: Iterable[tuple[Run, Any, Any]]) -> None:
@@ -172,6 +195,9 @@ class RowMaker:
 
     def _flow_run_row(self, run: FlowRun) -> Row:
         state = run.state
+        if run.result_file is not None:
+            file, run.result_file = run.result_file, None
+            self._write_file(file)
         began = next((other.timestamp for other in run.states if other.type is RUNNING), None)
         final = state.is_final()
         parameters = msgspec.json.encode(shown_parameters(run.parameters)).decode() if run.parameters else None
@@ -184,7 +210,8 @@ class RowMaker:
             str(run.parent_flow_run_id) if run.parent_flow_run_id else None,
             str(run.parent_task_run_id) if run.parent_task_run_id else None,
             str(run.root_flow_run_id), self._process_id,
-            None, 0, None, None, None, None,
+            run.wish.idempotency_key, int(bool(run.durable)), run.source_hash, run.entrypoint, run.arguments,
+            run.result_record,
         )  # fmt: skip  # one line a few columns
 
 

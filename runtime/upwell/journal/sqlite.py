@@ -73,6 +73,7 @@ class SqliteDatabase:
         self._synchronous = synchronous
         self._read_only = read_only
         self._raw: _RawConnection | None = None
+        self._file: tuple[int, int] | None = None
         self._turn = asyncio.Lock()
         self._session = SqlSession(self, Dialect.SQLITE)
 
@@ -104,6 +105,7 @@ class SqliteDatabase:
                 raise
         for pragma in self._pragmas():
             await self._set(pragma)
+        self._file = _file_at(self.path)
 
     async def _set(self, pragma: str) -> None:
         """SQLite itself does not wait for its turn to change the journal mode of a new file."""
@@ -157,13 +159,21 @@ class SqliteDatabase:
     @asynccontextmanager
     async def transaction(self) -> AsyncGenerator[Session]:
         async with self._turn:
+            self._check_still_there()
             try:
                 await self.run("BEGIN IMMEDIATE")
                 yield self._session
-                await finish(self.run("COMMIT"))
+                await self.run("COMMIT")
             except BaseException:
                 await finish(self._roll_back())
                 raise
+
+    def _check_still_there(self) -> None:
+        """SQLite goes on writing to a file that was deleted, and nobody would ever read that."""
+        if self._raw is not None and self._file is not None and self._file != _file_at(self.path):
+            _ABANDONED.append(self._raw)  # closed, it would delete the log of the file that stands there now
+            self._raw = None
+            raise StoreUnavailable(f"The store {self.place} was deleted or replaced while it was open.")
 
     async def _roll_back(self) -> None:
         try:
@@ -239,6 +249,18 @@ def insert_of_size(insert: BulkInsert, size: int) -> str:
     """One statement for so many rows."""
     row = "(" + ",".join("?" if differs_by_row(value) else value for value in insert.row) + ")"
     return f"{insert.before}VALUES {','.join([row] * size)}{insert.after}"
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file is there."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+_ABANDONED: Final[list[_RawConnection]] = []
 
 
 def _quoted(path: Path) -> str:

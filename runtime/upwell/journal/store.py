@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
+
+from msgspec.json import encode
 
 from upwell.engine.clock import clock
-from upwell.journal.batch import Batch
-from upwell.journal.database import Database, Session, StoreError
+from upwell.engine.loggers import ENGINE
+from upwell.journal.batch import KINDS, Batch
+from upwell.journal.cache import release_locks
+from upwell.journal.database import Database, Session, StoreError, StoreUnavailable
 from upwell.journal.migrations import migrate
 from upwell.journal.processes import Process
 
@@ -20,13 +25,26 @@ _WRITES: Final = {
     "edges": "put_edges",
     "results": "put_results",
     "durable_calls": "put_durable_calls",
+    "cache_records": "put_cache_records",
     "logs": "put_logs",
 }
 """Which query writes which rows of a batch, in this order."""
 
+_FLOW_RUN_OF_SERIES: Final = 3
+
+Put: TypeAlias = Callable[[Session, Batch], Awaitable[None]]
+"""Writes the rows of a batch in an open transaction."""
+
 
 class ProcessLost(StoreError):
     """Others have declared this process dead, and may have taken over its runs: it may write no more."""
+
+
+class Registered(NamedTuple):
+    """What a store knows of a process: the key that its series' keys begin with, and its last batch."""
+
+    key: int
+    written: int
 
 
 class Store(Protocol):
@@ -37,12 +55,18 @@ class Store(Protocol):
         """Where it is, for messages."""
         ...
 
-    async def open(self, process: Process) -> int:
-        """Connect, bring the schema up to date, register the process; answers with the process's key."""
+    async def open(self, process: Process) -> Registered:
+        """Connect, bring the schema up to date, register the process; may be called again, after a failure.
+
+        Raises:
+            ProcessLost: the process was declared dead.
+        """
         ...
 
     async def write(self, batch: Batch) -> None:
-        """Write all of a batch, or nothing.
+        """Write all of a batch, or nothing; nothing either if this batch has been written before.
+
+        A row that the database refuses is left out, and that is said.
 
         Raises:
             ProcessLost: the process was declared dead meanwhile.
@@ -50,7 +74,14 @@ class Store(Protocol):
         ...
 
     async def take_over(self, process: Process, batch: Batch) -> None:
-        """Write what was spooled."""
+        """Write what was spooled by a process that may have ended, or have been declared dead.
+
+        What it did is written all the same, but for its part in flow runs that another process has taken over.
+        """
+        ...
+
+    async def state_of(self, process: Process) -> str | None:
+        """What became of a process: `alive`, `ended`, `lost`; None if it was never here."""
         ...
 
     async def renew(self, process: Process) -> None:
@@ -73,22 +104,48 @@ class SqlStore:
         self.database = database
         self.place = database.place
 
-    async def open(self, process: Process) -> int:
+    async def open(self, process: Process) -> Registered:
         await self.database.open()
         await migrate(self.database)
         async with self.database.transaction() as session:
             return await register(session, process)
 
     async def write(self, batch: Batch) -> None:
-        async with self.database.transaction() as session:
-            await check_alive(session, batch.process_id)
-            await write_rows(session, batch)
+        async def put(session: Session, write_rows: Put) -> None:
+            if await session.fetch("mark_written", id=batch.process_id, number=batch.number):
+                await write_rows(session, batch)
+            else:
+                await check_alive(session, batch.process_id)  # else it is here already
+
+        await self._whatever_can_be(put)
 
     async def take_over(self, process: Process, batch: Batch) -> None:
-        """Write what another process has spooled before it ended, or this one while the store was away."""
-        async with self.database.transaction() as session:
-            key = await register(session, process)
-            await write_rows(session, batch.numbered_from(key))
+        async def put(session: Session, write_rows: Put) -> None:
+            await session.fetch("note_process", **_described(process))
+            marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
+            for key, state in marked:
+                if state == "lost":
+                    await _leave_out_what_others_do_now(session, batch)
+                await write_rows(session, batch.numbered_from(int(key)))
+
+        await self._whatever_can_be(put)
+
+    async def _whatever_can_be(self, put: Callable[[Session, Put], Awaitable[None]]) -> None:
+        """Do this in a transaction; if the database refuses something of it, again without those rows."""
+        try:
+            async with self.database.transaction() as session:
+                await put(session, write_rows)
+        except StoreError:
+            raise
+        except Exception:
+            refused = Refused()
+            async with self.database.transaction() as session:
+                await put(session, refused.write_others)
+            refused.report(self.place)
+
+    async def state_of(self, process: Process) -> str | None:
+        rows = await self.database.fetch("process_state", id=process.id)
+        return str(rows[0][0]) if rows else None
 
     async def renew(self, process: Process) -> None:
         now = clock().time()
@@ -96,8 +153,8 @@ class SqlStore:
             renewed = await session.fetch(
                 "renew_lease", id=process.id, seen=_micros(now), lease_until=_micros(now + process.lease_seconds)
             )
-        if not renewed:
-            raise ProcessLost(_lost(process.id))
+            if not renewed:
+                await check_alive(session, process.id)
 
     async def close(self, process: Process) -> None:
         try:
@@ -107,32 +164,30 @@ class SqlStore:
             await self.database.close()
 
 
-async def register(session: Session, process: Process) -> int:
-    """Say that a process is at work here; answers with its key.
+async def register(session: Session, process: Process) -> Registered:
+    """Say that a process is at work here.
 
     Raises:
         ProcessLost: it was, and was declared dead.
     """
-    now = clock().time()
-    rows = await session.fetch(
-        "register_process",
-        id=process.id,
-        host=process.host,
-        pid=process.pid,
-        pid_started=process.pid_started,
-        seen=_micros(now),
-        lease_until=_micros(now + process.lease_seconds),
-    )
-    key, state = rows[0]
-    if state == "lost":
+    rows = await session.fetch("register_process", **_described(process))
+    if not rows:
         raise ProcessLost(_lost(process.id))
-    return int(key)
+    key, written = rows[0]
+    return Registered(int(key), int(written))
 
 
 async def check_alive(session: Session, process_id: str) -> None:
-    """Let nobody write who was declared dead: its runs may have been taken over."""
+    """Let nobody write who was declared dead: its runs may have been taken over.
+
+    Raises:
+        ProcessLost: it was.
+        StoreUnavailable: it is not known here, so this is another store than the one it began with.
+    """
     rows = await session.fetch("process_state", id=process_id)
-    if rows and rows[0][0] == "lost":
+    if not rows:
+        raise StoreUnavailable("The store does not know this process any more: it is a new one, or was restored.")
+    if rows[0][0] == "lost":
         raise ProcessLost(_lost(process_id))
 
 
@@ -142,6 +197,73 @@ async def write_rows(session: Session, batch: Batch) -> None:
         rows: list[tuple[Any, ...]] = getattr(batch, kind)
         if rows:
             await session.insert(query, rows)
+    if batch.released_locks:
+        await release_locks(session, batch.process_id, batch.released_locks)
+
+
+class Refused:
+    """Finds the rows that a database refuses, by halves, and writes the others."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.why: Exception | None = None
+        self.first = ""
+
+    async def write_others(self, session: Session, batch: Batch) -> None:
+        """All rows but those, in an open transaction."""
+        await session.fetch_text("SAVEPOINT part")
+        try:
+            await write_rows(session, batch)
+        except StoreError:
+            raise
+        except Exception as error:
+            await session.fetch_text("ROLLBACK TO SAVEPOINT part")
+            await session.fetch_text("RELEASE SAVEPOINT part")
+            parts = batch.parts()
+            if not parts:
+                self._note(batch, error)
+            for part in parts:
+                await self.write_others(session, part)
+        else:
+            await session.fetch_text("RELEASE SAVEPOINT part")
+
+    def _note(self, batch: Batch, error: Exception) -> None:
+        self.count += 1
+        if self.why is None:
+            self.why = error
+            self.first = next(kind for kind in KINDS if getattr(batch, kind))
+
+    def report(self, place: str) -> None:
+        """Say what was left out."""
+        if self.count:
+            ENGINE.error(
+                "The store %s refused %s record(s), which are left out; the first is of %s: %s",
+                place, self.count, self.first, self.why,
+            )  # fmt: skip
+
+
+async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
+    """Take out of a dead process's batch what would stand in the way of those who have taken over its flow runs."""
+    ids = {row[0] for row in (*batch.flow_runs, *batch.durable_calls)}
+    ids |= {row[_FLOW_RUN_OF_SERIES] for row in batch.series} - {None}
+    if not ids:
+        return
+    rows = await session.fetch("of_others_now", ids=encode(sorted(ids)).decode(), process_id=batch.process_id)
+    taken_over = {row[0] for row in rows}
+    for kind in ("flow_runs", "flow_run_states", "durable_calls"):
+        setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in taken_over])
+
+
+def _described(process: Process) -> dict[str, Any]:
+    now = clock().time()
+    return {
+        "id": process.id,
+        "host": process.host,
+        "pid": process.pid,
+        "pid_started": process.pid_started,
+        "seen": _micros(now),
+        "lease_until": _micros(now + process.lease_seconds),
+    }
 
 
 def _micros(seconds: float) -> int:
@@ -151,8 +273,8 @@ def _micros(seconds: float) -> int:
 def _lost(process_id: str) -> str:
     return (
         f"This process ({process_id}) gave no sign of life for longer than its lease, and was declared dead: others may "
-        "have taken over its runs, so what it does now is recorded no more. Was it stopped, or the machine asleep?"
+        "have taken over its runs, so what they do now is recorded no more. Was it stopped, or the machine asleep?"
     )
 
 
-__all__ = ["ProcessLost", "SqlStore", "Store", "check_alive", "register", "write_rows"]
+__all__ = ["ProcessLost", "Registered", "SqlStore", "Store", "check_alive", "register", "write_rows"]

@@ -298,6 +298,34 @@ class DatabaseConformance:
         )
         del keeper
 
+    def test_wherever_a_transaction_is_cancelled_the_next_one_works(self) -> None:
+        numbers = count(1)
+
+        async def put_two(database: Database) -> None:
+            async with database.transaction() as session:
+                number = next(numbers)
+                await session.insert(_bulk(database, _PUT_TALLIES), [(number, "x")])
+                await session.insert(_bulk(database, _PUT_TALLIES), [(number, "y")])
+
+        async def scenario() -> None:
+            database = self.make_database()
+            try:
+                await database.open()
+                try:
+                    await put_two(database)
+                except asyncio.CancelledError:
+                    await put_two(database)
+                    rows = await database.fetch_text("SELECT count(*) FROM tallies GROUP BY a")
+                    assert set(rows) == {(2,)}
+                    raise
+            finally:
+                await database.close()
+
+        self._run(_nothing)
+        keeper = self.make_database()
+        cancel_everywhere(scenario, times=(1,), loop_factory=asyncio.new_event_loop)
+        del keeper
+
     # --- several at once --------------------------------------------------------------------------------------
 
     def test_many_coroutines_may_use_it_at_once(self) -> None:

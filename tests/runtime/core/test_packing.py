@@ -226,7 +226,7 @@ def no_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> Any:
         raise AssertionError("this value is pickled, and should not be")
 
-    monkeypatch.setattr(packing, "cloudpickle_dumps", refuse)
+    monkeypatch.setattr(packing, "pickle_dumps", refuse)
 
 
 def never_set() -> Point:

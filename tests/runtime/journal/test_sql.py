@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -25,6 +26,17 @@ from upwell.journal.sql import (
 from upwell.journal.sqlite import SqliteDatabase, insert_of_size
 
 SQLITE, POSTGRES = Dialect.SQLITE, Dialect.POSTGRES
+
+
+@asynccontextmanager
+async def migrated(database: Database) -> AsyncGenerator[Database]:
+    """The database, open, with the whole schema."""
+    await database.open()
+    try:
+        await migrate(database)
+        yield database
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize(
@@ -90,15 +102,12 @@ def test_steps_of_the_schema_are_numbered_without_a_gap() -> None:
 
 def test_all_text_is_compared_by_its_bytes_in_postgres(postgres_url: str) -> None:
     async def main() -> None:
-        database = PostgresDatabase(postgres_url)
-        await database.open()
-        await migrate(database)
-        others = await database.fetch_text(
-            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
-            " AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
-        )
-        assert others == []
-        await database.close()
+        async with migrated(PostgresDatabase(postgres_url)) as database:
+            others = await database.fetch_text(
+                "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = current_schema()"
+                " AND data_type = 'text' AND collation_name IS DISTINCT FROM 'C'"
+            )
+            assert others == []
 
     asyncio.run(main())
 
@@ -107,19 +116,12 @@ def test_every_query_is_understood_by_every_database(make_database: Callable[[],
     """Planned on the real schema: its tables and columns exist, and its parameters have types."""
 
     async def main() -> list[str]:
-        database = make_database()
-        await database.open()
-        await migrate(database)
-        wrong = list[str]()
-        texts = {name: query.text for name, query in queries(database.dialect).items()}
-        for name, insert in bulk_inserts(database.dialect).items():
-            texts[name] = _of_many_rows(insert, database.dialect)
-        for name, text in texts.items():
-            problem = await _problem_of(database, text)
-            if problem:
-                wrong.append(f"{name}: {problem}")
-        await database.close()
-        return wrong
+        async with migrated(make_database()) as database:
+            texts = {name: query.text for name, query in queries(database.dialect).items()}
+            for name, insert in bulk_inserts(database.dialect).items():
+                texts[name] = _of_many_rows(insert, database.dialect)
+            problems = {name: await _problem_of(database, text) for name, text in texts.items()}
+        return [f"{name}: {problem}" for name, problem in problems.items() if problem]
 
     assert asyncio.run(main()) == []
 

@@ -1,4 +1,5 @@
--- What the writer puts into the store, one flush at a time. A run that has ended is never written over.
+-- What the writer puts into the store, one flush at a time. A run that has ended is never written over; but where others
+-- took its process for dead, what that process knows better, and had put into its spool, counts.
 
 -- name: put_completed_runs
 -- Task runs of the commonest kind: begun once, completed, nothing special about them.
@@ -7,7 +8,7 @@ VALUES :rows(series, number, created, started, ended, inputs, 'COMPLETED', 1)
 ON CONFLICT (series, number) DO UPDATE SET
     started = excluded.started, ended = excluded.ended, state = excluded.state, state_name = NULL, message = NULL,
     run_count = excluded.run_count
-WHERE task_runs.ended IS NULL;
+WHERE task_runs.ended IS NULL OR task_runs.state = 'CRASHED';
 
 -- name: put_task_runs
 -- Task runs of any kind, as they are now.
@@ -18,15 +19,15 @@ ON CONFLICT (series, number) DO UPDATE SET
     started = excluded.started, ended = excluded.ended, state = excluded.state, state_name = excluded.state_name,
     message = excluded.message, run_count = excluded.run_count, name = coalesce(excluded.name, task_runs.name),
     inputs = coalesce(excluded.inputs, task_runs.inputs)
-WHERE task_runs.ended IS NULL;
+WHERE task_runs.ended IS NULL OR task_runs.state = 'CRASHED';
 
 -- name: put_task_run_states
 INSERT INTO task_run_states (series, number, at, state, name, message)
 VALUES :rows(series, number, at, state, name, message);
 
 -- name: put_series
-INSERT INTO series (key, base, task, flow_run_id, created, tags, submitted, process_id)
-VALUES :rows(key, base, task, flow_run_id, created, tags, submitted, process_id)
+INSERT INTO series (key, base, task, flow_run_id, created, tags, source, submitted, process_id)
+VALUES :rows(key, base, task, flow_run_id, created, tags, source, submitted, process_id)
 ON CONFLICT (key) DO UPDATE SET submitted = excluded.submitted;
 
 -- name: put_flow_runs
@@ -41,7 +42,7 @@ ON CONFLICT (id) DO UPDATE SET
     started = excluded.started, ended = excluded.ended, due = excluded.due, run_count = excluded.run_count,
     parameters = excluded.parameters, process_id = excluded.process_id,
     arguments = coalesce(excluded.arguments, flow_runs.arguments), result = excluded.result
-WHERE flow_runs.ended IS NULL;
+WHERE flow_runs.ended IS NULL OR flow_runs.state = 'CRASHED' AND flow_runs.process_id = excluded.process_id;
 
 -- name: put_flow_run_states
 INSERT INTO flow_run_states (flow_run_id, at, state, name, message) VALUES :rows(flow_run_id, at, state, name, message);
@@ -59,5 +60,5 @@ INSERT INTO task_run_results (series, number, record, durable_key) VALUES :rows(
 ON CONFLICT (series, number) DO UPDATE SET record = excluded.record, durable_key = excluded.durable_key;
 
 -- name: put_durable_calls
-INSERT OR IGNORE INTO durable_calls (flow_run_id, task, digest, occurrence, series, first_number, runs, inputs)
-VALUES :rows(flow_run_id, task, digest, occurrence, series, first_number, runs, inputs);
+INSERT OR IGNORE INTO durable_calls (flow_run_id, digest, series, first_number, runs)
+VALUES :rows(flow_run_id, digest, series, first_number, runs);

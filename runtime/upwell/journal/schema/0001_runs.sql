@@ -44,9 +44,10 @@ CREATE TABLE flow_runs (
     result              BLOB,              -- a ResultRecord, where the result is stored
     crashes             INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX flow_runs_created ON flow_runs (created);
-CREATE INDEX flow_runs_flow ON flow_runs (flow, created);
-CREATE INDEX flow_runs_state ON flow_runs (state, created) WHERE state <> 'COMPLETED';
+CREATE INDEX flow_runs_created ON flow_runs (created, id);
+CREATE INDEX flow_runs_flow ON flow_runs (flow, created, id);
+CREATE INDEX flow_runs_state ON flow_runs (state, created, id) WHERE state <> 'COMPLETED';
+CREATE INDEX flow_runs_tags ON flow_runs (tags, created, id) WHERE tags IS NOT NULL;
 CREATE INDEX flow_runs_parent ON flow_runs (parent_flow_run_id) WHERE parent_flow_run_id IS NOT NULL;
 CREATE INDEX flow_runs_process ON flow_runs (process_id) WHERE ended IS NULL;
 CREATE UNIQUE INDEX flow_runs_idempotency ON flow_runs (flow, idempotency_key) WHERE idempotency_key IS NOT NULL;
@@ -70,12 +71,14 @@ CREATE TABLE series (
     flow_run_id  TEXT,
     created      INTEGER NOT NULL,
     tags         TEXT,
+    source       BLOB,                             -- digest of the task's code, in durable flow runs
     submitted    INTEGER NOT NULL,                 -- those without a row of their own have not begun
     process_id   TEXT    NOT NULL
 );
 CREATE UNIQUE INDEX series_base ON series (base);
 CREATE INDEX series_flow_run ON series (flow_run_id);
 CREATE INDEX series_task ON series (task, created);
+CREATE INDEX series_tags ON series (tags) WHERE tags IS NOT NULL;
 
 -- A run that begins and ends between two flushes is one row; its states are its times.
 CREATE TABLE task_runs (
@@ -94,10 +97,15 @@ CREATE TABLE task_runs (
     inputs      TEXT,                              -- for people: bounded, secrets left out
     PRIMARY KEY (series, number)
 ) WITHOUT ROWID;
-CREATE INDEX task_runs_created ON task_runs (created);
-CREATE INDEX task_runs_state ON task_runs (state, created) WHERE state <> 'COMPLETED';
+-- Pages of runs go newest first along one of these; the partial ones are small.
+CREATE INDEX task_runs_created ON task_runs (created, series, number);
+CREATE INDEX task_runs_series ON task_runs (series, created, number);
+CREATE INDEX task_runs_state ON task_runs (state, created, series, number) WHERE state <> 'COMPLETED';
+CREATE INDEX task_runs_series_state ON task_runs (series, state, created, number) WHERE state <> 'COMPLETED';
+CREATE INDEX task_runs_state_name ON task_runs (state_name, created, series, number) WHERE state_name IS NOT NULL;
 CREATE INDEX task_runs_name ON task_runs (name) WHERE name IS NOT NULL;
-CREATE INDEX task_runs_parent ON task_runs (parent) WHERE parent IS NOT NULL;
+CREATE INDEX task_runs_parent ON task_runs (parent, created, series, number) WHERE parent IS NOT NULL;
+CREATE INDEX task_runs_tags ON task_runs (tags, created, series, number) WHERE tags IS NOT NULL;
 
 -- The states of a task run that its own times do not tell: waits, retries, earlier attempts.
 CREATE TABLE task_run_states (
@@ -143,18 +151,16 @@ CREATE TABLE task_run_results (
     PRIMARY KEY (series, number)
 ) WITHOUT ROWID;
 
--- The submits and maps of durable flow runs: what they were called with, so that a resumed run knows them again.
+-- The large maps of durable flow runs: so that a resumed run knows all their runs again at once.
 CREATE TABLE durable_calls (
     flow_run_id   TEXT    NOT NULL,
-    task          TEXT    NOT NULL,
     digest        BLOB    NOT NULL,   -- of the task and of all inputs
-    occurrence    INTEGER NOT NULL,   -- among equal ones
     series        INTEGER NOT NULL,
     first_number  INTEGER NOT NULL,
     runs          INTEGER NOT NULL,
-    inputs        BLOB,               -- of a map: exact, so that its rows are known again where the map has changed
-    PRIMARY KEY (flow_run_id, task, digest, occurrence)
+    PRIMARY KEY (series, first_number)
 ) WITHOUT ROWID;
+CREATE INDEX durable_calls_flow_run ON durable_calls (flow_run_id);
 
 CREATE TABLE cache_records (
     key          TEXT    NOT NULL PRIMARY KEY,

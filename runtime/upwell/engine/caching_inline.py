@@ -1,0 +1,185 @@
+"""How direct calls go through the cache: steps of their life, carried out in the caller's thread or on the loop."""
+
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from upwell.core.errors import DependencyCycleError
+from upwell.core.lifecycle import RAISED, RETURNED, Outcome
+from upwell.core.results import ResultRecord
+from upwell.engine.caching import (
+    Computation,
+    Keeping,
+    Stored,
+    cache_of,
+    is_quick,
+    keep_in_cache,
+    key_of,
+    log_lost,
+    record_result,
+    stored,
+)
+from upwell.engine.clock import Gate
+from upwell.engine.future import RunFuture, until_aside, wait_aside
+
+Run = RunFuture[Any]
+
+
+class Answer:
+    """Ask something that calls back from any thread, and wait for what it says.
+
+    holder: the run that is waited for, if it is one.
+
+    Raises:
+        DependencyCycleError: the holder waits, in the end, for the run that would wait here.
+    """
+
+    def __init__(self, ask: Callable[[Callable[[Any], object]], object], holder: Run | None = None) -> None:
+        self._ask = ask
+        self._holder = holder
+
+    def block(self) -> Any:
+        if self._holder is not None and asyncio._get_running_loop() is not None:
+            raise DependencyCycleError("A blocking wait on a loop's thread for a run that may be on it would not end.")
+        answered, answers = Gate(), list[Any]()
+
+        def tell(answer: Any) -> None:
+            answers.append(answer)
+            answered.open()
+
+        self._ask(tell)
+        if not answers:
+            wait_aside(answered, None, self._holder)
+        return answers[0]
+
+    async def wait(self) -> Any:
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[None] = loop.create_future()
+        answers: list[Any] = []
+
+        def tell(answer: Any) -> None:
+            answers.append(answer)
+            try:
+                loop.call_soon_threadsafe(_set, answered)
+            except RuntimeError:  # the loop has ended, and who waited with it
+                pass
+
+        self._ask(tell)
+        if not answers:
+            await until_aside(answered, self._holder)
+        return answers[0]
+
+
+class Beside:
+    """Call something that may block: here, in a thread of its own if this is a loop's."""
+
+    def __init__(self, fn: Callable[..., Any], *args: Any) -> None:
+        self._fn = fn
+        self._args = args
+
+    def block(self) -> Any:
+        return self._fn(*self._args)
+
+    async def wait(self) -> Any:
+        return await asyncio.to_thread(self._fn, *self._args)
+
+
+Looked = Generator[Any, Any, tuple[Computation | None, Outcome | None]]
+
+
+def look_up(run: Run) -> Looked:
+    """What a direct call is to compute, for others as well, and what it has if it need not."""
+    keeping: Keeping = run.call.keeping
+    key = key_of(run)
+    if key is None:
+        return None, None
+    cache, refresh = cache_of(run), keeping.refresh
+    while True:
+        computation, is_own = cache.begin(key, run, keeping, refresh)
+        if not is_own:
+            try:
+                record = yield Answer(partial(cache.wait_for, computation), computation.holder)
+            except DependencyCycleError:
+                return None, None  # it computes for itself what another one waits for it to compute
+            if record is None or refresh:
+                continue
+            outcome = yield from _read(run, record)
+            if outcome is not None:
+                return None, outcome
+            refresh = True
+            continue
+        try:
+            while True:
+                record = yield Answer(partial(_claim, cache, computation))
+                if record is None:
+                    return computation, None
+                outcome = yield from _read(run, record)
+                if outcome is not None:
+                    cache.end(computation, record)
+                    return None, outcome
+                computation.refresh = True
+        except BaseException:
+            cache.give_up(computation)
+            raise
+
+
+def _claim(cache: Any, computation: Computation, tell: Callable[[Any], object]) -> None:
+    cache.claim([computation], lambda found: tell(found[0][1]))
+
+
+def _read(run: Run, record: ResultRecord) -> Generator[Any, Any, Outcome | None]:
+    """The value of a record; None if it is lost."""
+    keeping: Keeping = run.call.keeping
+    try:
+        if not keeping.in_memory:
+            there = record.data is not None or (yield Beside(keeping.results.exists, record))
+            if not there:
+                raise FileNotFoundError(record.where)
+            value: Any = Stored(keeping.results, record)
+        elif record.data is not None:
+            value = keeping.results.get(record)
+        else:
+            value = yield Beside(keeping.results.get, record)
+    except Exception as error:
+        log_lost(run, error)
+        return None
+    record_result(run, record)
+    return Outcome(RETURNED, value)
+
+
+def keep_result(run: Run, computation: Computation | None, outcome: Outcome) -> Generator[Any, Any, Outcome]:
+    """Store the value of a direct call, if it has one; the outcome with which it ends."""
+    keeping: Keeping = run.call.keeping
+    if outcome.kind is not RETURNED or not keeping.persists:
+        give_up(run, computation)
+        return outcome
+    try:
+        if is_quick(run, outcome.value):
+            record = stored(run, outcome.value)
+        else:
+            record = yield Beside(stored, run, outcome.value)
+    except Exception as error:
+        give_up(run, computation)
+        return Outcome(RAISED, error)
+    record_result(run, record)
+    if computation is not None:
+        keep_in_cache(run, computation, record)
+    if not keeping.in_memory:
+        outcome.value = Stored(keeping.results, record)
+    return outcome
+
+
+def give_up(run: Run, computation: Computation | None) -> None:
+    """A direct call does not compute what it was to compute."""
+    if computation is not None and computation.waiters is not None:  # else it has ended well
+        cache_of(run).give_up(computation)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,269 @@
+"""How submitted runs go through the cache: all that became ready in one turn of the loop are looked up together."""
+
+# An isinstance check cannot say what a generic future holds, and here nobody needs to know.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final, Protocol
+
+from upwell.core.lifecycle import RAISED, RETURNED, Outcome
+from upwell.core.results import ResultRecord
+from upwell.engine.caching import (
+    Cache,
+    Computation,
+    Found,
+    Keeping,
+    Stored,
+    cache_of,
+    is_quick,
+    keep_in_cache,
+    key_of,
+    log_lost,
+    record_result,
+    stored,
+)
+from upwell.engine.clock import clock
+from upwell.engine.future import RunFuture
+
+Run = RunFuture[Any]
+Conclude = Callable[[Run, Outcome, float], None]
+
+SLICE_SECONDS: Final = 0.002
+"""How long the loop is kept from other work."""
+
+GROUP: Final = 2_000
+"""How many keys are looked up together."""
+
+
+class Ways(Protocol):
+    """The ways on which a run leaves the cache.
+
+    compute: it is to be run. refuse: its flow run is being stopped. found: it has this value.
+    """
+
+    def compute(self, run: Run) -> None: ...
+    def refuse(self, run: Run) -> None: ...
+    def found(self, run: Run, value: Any) -> None: ...
+
+
+class Caching:
+    """The runs of one engine on their way through the cache; used on its loop's thread."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ways: Ways,
+        post: Callable[[Callable[[], None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
+    ) -> None:
+        self._loop = loop
+        self._ways = ways
+        self._post = post
+        self._spawn = spawn
+        self._entered: deque[tuple[Run, bool]] = deque()
+        self._due = False
+        self._answers: deque[tuple[Run, Computation | None, ResultRecord | None]] = deque()
+        self._answers_due = False
+        self._held: dict[Run, Computation] = {}
+
+    # --- looking up -------------------------------------------------------------------------------------
+
+    def enter(self, run: Run, refresh: bool | None = None) -> None:
+        """A run is ready: look its result up. refresh: whether to compute it anyway; None: as its task says."""
+        run.call.scope.live.add(run)
+        self._entered.append((run, run.call.keeping.refresh if refresh is None else refresh))
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._look_up)
+
+    def _look_up(self) -> None:
+        """Make the keys, for a slice of time, and ask for their records."""
+        self._due = False
+        entered, now_of = self._entered, clock().time
+        until = now_of() + SLICE_SECONDS
+        groups: dict[Cache, list[Computation]] = {}
+        while entered:
+            run, refresh = entered.popleft()
+            if run.done:
+                continue
+            if run.call.scope.stop_reason is not None:
+                self._ways.refuse(run)
+                continue
+            key = key_of(run)
+            if key is None:
+                self._compute(run, None)
+                continue
+            cache = cache_of(run)
+            computation, is_own = cache.begin(key, run, run.call.keeping, refresh)
+            if is_own:
+                groups.setdefault(cache, []).append(computation)
+            else:
+                cache.wait_for(computation, partial(self._waited, run, refresh))
+            if now_of() > until:
+                break
+        for cache, computations in groups.items():
+            for start in range(0, len(computations), GROUP):
+                cache.claim(computations[start : start + GROUP], self._told)
+        if entered and not self._due:
+            self._due = True
+            self._loop.call_soon(self._look_up)
+
+    # --- answers; these two from any thread ----------------------------------------------------------------
+
+    def _told(self, found: Sequence[Found]) -> None:
+        self._answers.extend((computation.holder, computation, record) for computation, record in found)
+        self._answer_soon()
+
+    def _waited(self, run: Run, refresh: bool, record: ResultRecord | None) -> None:
+        """The run that computed the same has ended."""
+        if record is None or refresh:
+            self._post(partial(self.enter, run, refresh))
+        else:
+            self._answers.append((run, None, record))
+            self._answer_soon()
+
+    def _answer_soon(self) -> None:
+        if not self._answers_due:
+            self._answers_due = True
+            self._post(self._take_answers)
+
+    # --- on the loop again --------------------------------------------------------------------------------
+
+    def _take_answers(self) -> None:
+        self._answers_due = False
+        answers, now_of = self._answers, clock().time
+        until = now_of() + SLICE_SECONDS
+        to_read: list[tuple[Run, Computation | None, ResultRecord]] = []
+        while answers:
+            run, computation, record = answers.popleft()
+            if record is None:
+                self._compute(run, computation)
+            elif run.done:
+                if computation is not None:
+                    cache_of(run).end(computation, record)
+            elif record.data is None:
+                to_read.append((run, computation, record))
+            else:
+                self._take(run, computation, record)
+            if now_of() > until:
+                break
+        if to_read:
+            self._spawn(self._read(to_read))
+        if answers and not self._answers_due:
+            self._answers_due = True
+            self._loop.call_soon(self._take_answers)
+
+    def _compute(self, run: Run, computation: Computation | None) -> None:
+        """There is no result: the run is to compute it."""
+        if run.done:
+            if computation is not None:
+                cache_of(run).give_up(computation)
+            return
+        run.call.scope.live.discard(run)
+        if computation is not None:
+            self._held[run] = computation
+        if run.call.scope.stop_reason is not None:
+            self._ways.refuse(run)
+        else:
+            self._ways.compute(run)
+
+    def _take(self, run: Run, computation: Computation | None, record: ResultRecord) -> None:
+        """There is a result that needs no file."""
+        keeping: Keeping = run.call.keeping
+        try:
+            value = keeping.results.get(record) if keeping.in_memory else Stored(keeping.results, record)
+        except Exception as error:
+            self._is_lost(run, computation, error)
+        else:
+            self._has(run, computation, record, value)
+
+    async def _read(self, to_read: list[tuple[Run, Computation | None, ResultRecord]]) -> None:
+        """Read results from files, on a thread."""
+        for run, computation, record in to_read:
+            keeping: Keeping = run.call.keeping
+            try:
+                if keeping.in_memory:
+                    value = await asyncio.to_thread(keeping.results.get, record)
+                elif await asyncio.to_thread(keeping.results.exists, record):
+                    value = Stored(keeping.results, record)
+                else:
+                    raise FileNotFoundError(record.where)
+            except Exception as error:
+                self._is_lost(run, computation, error)
+            else:
+                self._has(run, computation, record, value)
+
+    def _has(self, run: Run, computation: Computation | None, record: ResultRecord, value: Any) -> None:
+        if computation is not None:
+            cache_of(run).end(computation, record)
+        if not run.done:
+            record_result(run, record)
+            self._ways.found(run, value)
+
+    def _is_lost(self, run: Run, computation: Computation | None, error: Exception) -> None:
+        """A result was cached and cannot be had any more: the same as if there were none."""
+        log_lost(run, error)
+        if computation is None:
+            self.enter(run, refresh=True)
+        else:
+            computation.refresh = True
+            cache_of(run).claim([computation], self._told)
+
+    # --- after an attempt -----------------------------------------------------------------------------------
+
+    def keep(self, run: Run, outcome: Outcome, now: float, conclude: Conclude) -> None:
+        """A run ends with this outcome: store its value, if it has one, and let it end."""
+        computation = self._held.pop(run, None)
+        if outcome.kind is not RETURNED or not run.call.keeping.persists:
+            if computation is not None:
+                cache_of(run).give_up(computation)
+            conclude(run, outcome, now)
+        elif is_quick(run, outcome.value):
+            try:
+                record = stored(run, outcome.value)
+            except Exception as error:
+                self._was_not_kept(run, computation, error, now, conclude)
+            else:
+                self._was_kept(run, computation, outcome, record, now, conclude)
+        else:
+            run.call.scope.live.discard(run)
+            self._spawn(self._keep_slowly(run, computation, outcome, now, conclude))
+
+    async def _keep_slowly(
+        self, run: Run, computation: Computation | None, outcome: Outcome, now: float, conclude: Conclude
+    ) -> None:
+        try:
+            record = await asyncio.to_thread(stored, run, outcome.value)
+        except Exception as error:
+            self._was_not_kept(run, computation, error, now, conclude)
+        else:
+            self._was_kept(run, computation, outcome, record, now, conclude)
+
+    def _was_kept(
+        self,
+        run: Run,
+        computation: Computation | None,
+        outcome: Outcome,
+        record: ResultRecord,
+        now: float,
+        conclude: Conclude,
+    ) -> None:
+        record_result(run, record)
+        if computation is not None:
+            keep_in_cache(run, computation, record)
+        keeping: Keeping = run.call.keeping
+        if not keeping.in_memory:
+            outcome.value = Stored(keeping.results, record)
+        conclude(run, outcome, now)
+
+    def _was_not_kept(
+        self, run: Run, computation: Computation | None, error: Exception, now: float, conclude: Conclude
+    ) -> None:
+        """A value that was to be stored and cannot be is a failure of the run."""
+        if computation is not None:
+            cache_of(run).give_up(computation)
+        conclude(run, Outcome(RAISED, error), now)

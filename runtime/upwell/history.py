@@ -1,0 +1,355 @@
+"""What has run: flow runs and task runs, their states, logs and dependencies, as the journal has recorded them.
+
+From scripts the functions of this module answer: `history.task_runs(state="FAILED")`. Each opens the store, asks, and
+closes it. In async code, and for many questions, `async with History() as h: await h.task_runs(...)`.
+What has happened in this process until now is written before something is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import datetime as dt
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar
+from uuid import UUID
+
+from upwell.composition import make_database, open_recorder
+from upwell.core.errors import RuntimeClosedError
+from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskGroup, TaskRun
+from upwell.core.states import State, StateType
+from upwell.engine.clock import clock, moment
+from upwell.journal.reader import FlowRunFilter, Reader, UnknownRun
+from upwell.journal.reader_sessions import InMemory, open_to_read
+from upwell.journal.reader_task_runs import TaskRunFilter
+from upwell.settings import Settings
+from upwell.settings import current as settings
+
+if TYPE_CHECKING:
+    from upwell.journal.database import Database
+    from upwell.journal.journal import Journal
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+PAGE_ITEMS: Final = 50
+"""How many items a page has unless said; 1,000 at most."""
+
+Order: TypeAlias = Literal["newest", "oldest"]
+Id: TypeAlias = UUID | str
+
+
+class History:
+    """The journal's store, opened to be read, and never written to: `async with History() as history`.
+
+    It is the store that the settings name when it is opened. Where nothing has been recorded yet, there is nothing:
+    pages are empty, and no file is made. To be used on one event loop, by any number of tasks.
+
+    Every method raises:
+        StoreUnavailable: the store cannot be read just now.
+        ValueError: an argument that means nothing: an unknown order, a limit out of bounds, a text that is no id.
+    """
+
+    def __init__(self) -> None:
+        self._settings: Settings | None = None
+        self._database: Database | None = None
+        self._opening = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        self._settings = settings()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> None:
+        self._settings = None
+        database, self._database = self._database, None
+        if database is not None:
+            await database.close()
+
+    # --- flow runs ------------------------------------------------------------------------------------------
+
+    async def flow_runs(
+        self,
+        *,
+        flow: str | None = None,
+        state: StateType | str | None = None,
+        tags: Iterable[str] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        text: str | None = None,
+        parent: Id | None = None,
+        order: Order = "newest",
+        limit: int = PAGE_ITEMS,
+        after: str | None = None,
+    ) -> Page[FlowRunRecord]:
+        """A page of flow runs by when they were created.
+
+        Args:
+            flow: the name of their flow.
+            state: a type of state (`"FAILED"`), or a state's name (`"TimedOut"`).
+            tags: all of these they have.
+            since, until: created at or after the one, and before the other.
+            text: part of their name or of their flow's, in capitals or not.
+            parent: the flow run that started them.
+            after: the `next` of the page before.
+        """
+        wanted = FlowRunFilter(flow=flow, state=state, tags=tags, since=since, until=until, text=text, parent=parent)
+        reader = await self._reader()
+        return await reader.flow_runs(wanted, order, limit, after)
+
+    async def flow_run(self, run_id: Id) -> FlowRunRecord:
+        """One flow run.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.flow_run(run_id)
+
+    # --- task runs ------------------------------------------------------------------------------------------
+
+    async def task_runs(
+        self,
+        *,
+        flow_run_id: Id | None = None,
+        task: str | None = None,
+        flow: str | None = None,
+        state: StateType | str | None = None,
+        tags: Iterable[str] | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        text: str | None = None,
+        parent: Id | None = None,
+        order: Order = "newest",
+        limit: int = PAGE_ITEMS,
+        after: str | None = None,
+    ) -> Page[TaskRun]:
+        """A page of task runs by when they were submitted.
+
+        Those of one flow run (`flow_run_id`) that have not begun come after all others, as PENDING; elsewhere they are
+        left out, for the journal has no more of them than their number.
+
+        Args:
+            flow_run_id: whose task runs; without those of the flow runs that it has started.
+            task: the name of their task.
+            flow: the name of the flow in whose runs they ran.
+            state: a type of state (`"FAILED"`), or a state's name (`"TimedOut"`).
+            tags: all of these they have.
+            since, until: created at or after the one, and before the other.
+            text: part of their task's name or of their own (`task_run_name`), in capitals or not; or `fetch-3`.
+            parent: the task run that started them.
+            after: the `next` of the page before.
+        """
+        wanted = TaskRunFilter(
+            flow_run_id=flow_run_id,
+            task=task,
+            flow=flow,
+            state=state,
+            tags=tags,
+            since=since,
+            until=until,
+            text=text,
+            parent=parent,
+        )
+        reader = await self._reader()
+        return await reader.task_runs(wanted, order, limit, after)
+
+    async def task_run(self, run_id: Id) -> TaskRun:
+        """One task run.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.task_run(run_id)
+
+    # --- what happened to a run -----------------------------------------------------------------------------
+
+    async def states(self, run_id: Id) -> list[State]:
+        """All states that a flow run or a task run has been in, in their order; without data.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.states(run_id)
+
+    async def logs(
+        self, run_id: Id, *, level: int = 0, limit: int = PAGE_ITEMS, after: str | None = None
+    ) -> Page[LogLine]:
+        """A page of the log of a flow run, its task runs included, or of a task run; in the order of writing.
+
+        Args:
+            level: the least severe lines that are wanted, as in `logging`: 30 leaves out what is less than WARNING.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.logs(run_id, level, limit, after)
+
+    async def edges(self, flow_run_id: Id, *, limit: int = 1_000, after: str | None = None) -> Page[Edge]:
+        """A page of what waited for what among the task runs of a flow run.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.edges(flow_run_id, limit, after)
+
+    # --- overviews ------------------------------------------------------------------------------------------
+
+    async def tree(self, flow_run_id: Id, *, runs_per_task: int = 20) -> RunTree:
+        """A flow run with its task runs, grouped by task, and the flow runs that it has started, each a tree again.
+
+        Args:
+            runs_per_task: how many of the runs of each task, the first ones, are in it; all are counted.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.tree(flow_run_id, runs_per_task)
+
+    async def timeline(self, flow_run_id: Id, *, limit: int = 1_000, after: str | None = None) -> Page[Span]:
+        """A page of what ran when in a flow run and in those that it has started, in the order of starts.
+
+        All flow runs stand on the first page, beside `limit` task runs. What has not started comes last.
+
+        Raises:
+            UnknownRun: it is not in the journal.
+        """
+        reader = await self._reader()
+        return await reader.timeline(flow_run_id, limit, after)
+
+    async def counts(
+        self,
+        *,
+        of: Literal["task_runs", "flow_runs"] = "task_runs",
+        by: Literal["minute", "hour", "day"] | float = "hour",
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+    ) -> list[StateCounts]:
+        """How many runs are in which state now, by when they were created; an item for each span of time.
+
+        Task runs that have not begun count as PENDING, by when the first run of their task and flow run was created.
+
+        Args:
+            by: how long a span is: a name, or seconds.
+            since, until: the last day unless said; no more than 10,000 spans.
+        """
+        until = until or moment(clock().time()) + dt.timedelta(microseconds=1)
+        since = since or until - dt.timedelta(days=1)
+        reader = await self._reader()
+        return await reader.counts(of, by, since, until)
+
+    # --- the store ------------------------------------------------------------------------------------------
+
+    async def _reader(self) -> Reader:
+        """Reads the store, in which is now whatever has happened in this process before."""
+        wanted = self._settings
+        if wanted is None:
+            raise RuntimeClosedError("This History is not open: use it inside of `async with History() as history`.")
+        recorder = open_recorder()
+        journal: Journal | None = recorder.journal if recorder is not None else None
+        if journal is not None:
+            await _written(journal)
+        if wanted.journal == "memory":
+            return Reader(None if journal is None else InMemory(journal), "memory")
+        async with self._opening:
+            if self._database is None:
+                self._database = await open_to_read(functools.partial(make_database, wanted))
+        return Reader(self._database, "the journal" if self._database is None else self._database.place)
+
+
+async def _written(journal: Journal) -> None:
+    """Wait until everything that was recorded until now can be read."""
+    loop = asyncio.get_running_loop()
+    written: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not written.done():
+            written.set_result(None)
+
+    def tell_the_loop() -> None:
+        try:
+            loop.call_soon_threadsafe(tell)
+        except RuntimeError:  # it was closed: nobody waits
+            pass
+
+    journal.when_written(tell_the_loop)
+    await written
+
+
+# --- the same from sync code --------------------------------------------------------------------------------
+
+
+def _blocking(question: Callable[Concatenate[History, P], Coroutine[Any, Any, R]]) -> Callable[P, R]:
+    """The question as a function that opens a History, asks, and closes it, on a thread of its own.
+
+    So it can be asked from anywhere: from code that an event loop runs, too, which it blocks for so long.
+    """
+
+    @functools.wraps(question)
+    def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        async def opened() -> R:
+            async with History() as history:
+                return await question(history, *args, **kwargs)
+
+        answer: concurrent.futures.Future[R] = concurrent.futures.Future()
+
+        def serve() -> None:
+            try:
+                answer.set_result(asyncio.run(opened()))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=serve, name="upwell-history", daemon=True).start()
+        return answer.result()
+
+    first, *others = inspect.signature(question).parameters.values()
+    assert first.name == "self"
+    ask.__signature__ = inspect.Signature(others)  # type: ignore[attr-defined]  # `self` is given
+    ask.__qualname__ = question.__name__
+    return ask
+
+
+flow_runs = _blocking(History.flow_runs)
+flow_run = _blocking(History.flow_run)
+task_runs = _blocking(History.task_runs)
+task_run = _blocking(History.task_run)
+states = _blocking(History.states)
+logs = _blocking(History.logs)
+edges = _blocking(History.edges)
+tree = _blocking(History.tree)
+timeline = _blocking(History.timeline)
+counts = _blocking(History.counts)
+
+__all__ = [
+    "Edge",
+    "FlowRunRecord",
+    "History",
+    "LogLine",
+    "Page",
+    "RunTree",
+    "Span",
+    "StateCounts",
+    "TaskGroup",
+    "TaskRun",
+    "UnknownRun",
+    "counts",
+    "edges",
+    "flow_run",
+    "flow_runs",
+    "logs",
+    "states",
+    "task_run",
+    "task_runs",
+    "timeline",
+    "tree",
+]

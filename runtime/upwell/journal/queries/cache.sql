@@ -1,0 +1,58 @@
+-- Cached results by key, who computes which key now, and results by run.
+
+-- name: cached_records
+-- `keys` is a JSON array.
+SELECT key, record FROM cache_records
+WHERE key IN (SELECT value FROM json_each(:keys)) AND (expires IS NULL OR expires > :now);
+
+-- name: cached_record
+-- One record, expired or not.
+SELECT task, record, created, expires, task_run_id FROM cache_records WHERE key = :key;
+
+-- name: put_cache_records
+INSERT INTO cache_records (key, task, record, created, expires, task_run_id)
+VALUES :rows(key, task, record, created, expires, task_run_id)
+ON CONFLICT (key) DO UPDATE SET
+    task = excluded.task, record = excluded.record, created = excluded.created, expires = excluded.expires,
+    task_run_id = excluded.task_run_id;
+
+-- name: take_cache_locks
+-- Those that nobody holds; those that the process itself holds go to another of its runs.
+INSERT INTO cache_locks (key, holder, process_id) VALUES :rows(key, holder, process_id)
+ON CONFLICT (key) DO UPDATE SET holder = excluded.holder WHERE cache_locks.process_id = excluded.process_id;
+
+-- name: cache_lock_holders
+SELECT l.key, l.process_id, p.state, p.host, p.pid, p.pid_started, p.lease_until
+FROM cache_locks l LEFT JOIN processes p ON p.id = l.process_id
+WHERE l.key IN (SELECT value FROM json_each(:keys));
+
+-- name: take_over_cache_lock
+-- Of a process that has ended.
+UPDATE cache_locks SET holder = :holder, process_id = :process_id WHERE key = :key AND process_id = :gone
+RETURNING key;
+
+-- name: release_cache_locks
+-- `holders` is a JSON array.
+DELETE FROM cache_locks
+WHERE process_id = :process_id AND key IN (SELECT value FROM json_each(:keys))
+    AND holder IN (SELECT value FROM json_each(:holders));
+
+-- name: task_run_result
+-- Of the run whose id has this random part and belongs to the series that begins at or before it.
+SELECT s.task, s.base, s.submitted, r.state, r.state_name, r.message, t.record
+FROM series s
+LEFT JOIN task_runs r ON r.series = s.key AND r.number = :number
+LEFT JOIN task_run_results t ON t.series = s.key AND t.number = :number
+WHERE s.key = :series;
+
+-- name: series_at_or_before
+SELECT key, base, task FROM series WHERE base <= :base ORDER BY base DESC LIMIT 1;
+
+-- name: flow_run_result
+SELECT name, state, state_name, message, result FROM flow_runs WHERE id = :id;
+
+-- name: put_rolled_back_runs
+-- Runs that had completed, and whose transaction was rolled back.
+INSERT INTO task_runs (series, number, created, state, state_name, message, run_count)
+VALUES :rows(series, number, created, state, state_name, message, run_count)
+ON CONFLICT (series, number) DO UPDATE SET state_name = excluded.state_name, message = excluded.message;

@@ -1,0 +1,65 @@
+-- Durable flow runs: begun, claimed, and what they have finished.
+
+-- name: flow_run_of_key
+SELECT id FROM flow_runs WHERE flow = :flow AND idempotency_key = :key;
+
+-- name: flow_run_to_resume
+-- The oldest run of this very call whose process has died.
+SELECT id FROM flow_runs
+WHERE flow = :flow AND state = 'SCHEDULED' AND state_name = 'AwaitingResume' AND entrypoint = :entrypoint
+  AND arguments = :arguments AND parent_flow_run_id IS NULL AND idempotency_key IS NULL
+ORDER BY created LIMIT 1;
+
+-- name: flow_run_as_it_is
+SELECT state, state_name, message, result, durable, ended, name, created, process_id FROM flow_runs WHERE id = :id;
+
+-- name: claim_flow_run
+-- By one process only: whoever comes second finds another state.
+UPDATE flow_runs SET state = 'PENDING', state_name = NULL, message = 'Resumed.', process_id = :process_id
+WHERE id = :id AND state = 'SCHEDULED' AND state_name = 'AwaitingResume'
+RETURNING name, created, run_count, crashes, source_hash;
+
+-- name: flow_run_to_call_again
+-- What a run was called with, to call its flow again.
+SELECT flow, entrypoint, arguments FROM flow_runs WHERE id = :id;
+
+-- name: durable_series
+SELECT key, base, task, created, submitted, source FROM series WHERE flow_run_id = :id ORDER BY key;
+
+-- name: begun_runs
+SELECT t.series, t.number FROM series s JOIN task_runs t ON t.series = s.key
+WHERE s.flow_run_id = :id AND t.state <> 'COMPLETED';
+
+-- name: finished_runs
+SELECT r.series, r.number, r.durable_key, r.record, t.started, t.ended
+FROM series s
+JOIN task_run_results r ON r.series = s.key
+JOIN task_runs t ON t.series = r.series AND t.number = r.number
+WHERE s.flow_run_id = :id AND t.state = 'COMPLETED' AND r.durable_key IS NOT NULL
+ORDER BY r.series, r.number;
+
+-- name: waiting_runs
+-- Those that waited for their next attempt. mark: what their records begin with.
+SELECT r.durable_key, r.record FROM series s
+JOIN task_run_results r ON r.series = s.key
+LEFT JOIN task_runs t ON t.series = r.series AND t.number = r.number
+WHERE s.flow_run_id = :id AND substr(r.record, 1, 1) = :mark AND coalesce(t.state, '') <> 'COMPLETED'
+ORDER BY r.series, r.number;
+
+-- name: large_maps
+SELECT digest, series, first_number, runs FROM durable_calls WHERE flow_run_id = :id ORDER BY series, first_number;
+
+-- name: children
+-- Subflow runs: those that completed, and those that can go on.
+SELECT id, flow, arguments FROM flow_runs
+WHERE parent_flow_run_id = :id AND arguments IS NOT NULL
+  AND (state = 'COMPLETED' OR (state = 'SCHEDULED' AND state_name = 'AwaitingResume'))
+ORDER BY created;
+
+-- name: task_run_started
+SELECT started FROM task_runs WHERE series = :series AND number = :number;
+
+-- name: runs_to_resume
+-- Of these flows, in the order in which they began.
+SELECT id, flow FROM flow_runs
+WHERE state = 'SCHEDULED' AND state_name = 'AwaitingResume' AND parent_flow_run_id IS NULL ORDER BY created;

@@ -1,0 +1,49 @@
+-- Who has died, and what becomes of what it had under way.
+
+-- name: crash_flow_runs
+-- Of a process that has died: those that cannot go on. What was being cancelled is cancelled now.
+UPDATE flow_runs SET
+    state = CASE state WHEN 'CANCELLING' THEN 'CANCELLED' ELSE 'CRASHED' END, state_name = NULL,
+    message = :message, ended = :now, crashes = crashes + 1
+WHERE process_id = :process_id AND ended IS NULL AND (durable = 0 OR state = 'CANCELLING')
+RETURNING id, state, state_name, message;
+
+-- name: give_up_durable_flow_runs
+-- Of a process that has died: those that crash whenever they are resumed.
+UPDATE flow_runs SET
+    state = 'CRASHED', state_name = NULL, ended = :now, crashes = crashes + 1,
+    message = CAST(:message AS TEXT) || ' It has crashed ' || CAST(crashes + 1 AS TEXT) || ' times, and is not resumed '
+        || 'by itself any more (UPWELL_DURABLE_MAX_CRASHES).'
+WHERE process_id = :process_id AND ended IS NULL AND crashes + 1 >= :most_crashes
+RETURNING id, state, state_name, message;
+
+-- name: await_resume
+-- Of a process that has died: those that go on where they stopped. They are nobody's until somebody takes them.
+UPDATE flow_runs SET
+    state = 'SCHEDULED', state_name = 'AwaitingResume', process_id = NULL, crashes = crashes + 1,
+    message = CAST(:message AS TEXT) || ' upwell.resume(''' || id || ''') goes on where it stopped.'
+WHERE process_id = :process_id AND ended IS NULL
+RETURNING id, state, state_name, message;
+
+-- name: crash_task_runs
+-- The series of one process are numbered in a row. The other conditions are for the index of what is not completed.
+UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
+WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
+  AND series >= :first AND series < :after;
+
+-- name: drop_leases_of_process
+DELETE FROM leases WHERE process_id = :process_id;
+
+-- name: drop_cache_locks_of_process
+DELETE FROM cache_locks WHERE process_id = :process_id;
+
+-- name: process_key
+SELECT key FROM processes WHERE id = :id;
+
+-- name: processes_that_left_runs
+-- They are not at work any more, and have runs that never ended.
+SELECT DISTINCT p.id, p.key, p.host, p.pid, p.state FROM flow_runs f JOIN processes p ON p.id = f.process_id
+WHERE f.ended IS NULL AND f.process_id IS NOT NULL AND p.state <> 'alive';
+
+-- name: lock_left_process
+SELECT state FROM processes WHERE id = :id AND state <> 'alive' FOR UPDATE;

@@ -1,0 +1,195 @@
+"""Pages of runs along an index: which rows a filter keeps, in which order, and where the next page begins.
+
+A page is asked for by the key of the row before it, never by how many rows to skip. Everything a user says is a bound
+parameter; what is put into the text of a query comes from this package alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from upwell.core.states import COMPLETED, StateType
+from upwell.journal.database import Session
+
+MOST_ITEMS: Final = 1_000
+"""Of one page."""
+
+LAST: Final = 1 << 62
+"""After every number of a run."""
+
+Key = tuple[Any, ...]
+
+
+class Condition(NamedTuple):
+    """What a filter asks of one column. and_so: what follows from it, said for the sake of a partial index."""
+
+    column: str
+    test: str
+    and_so: str = ""
+
+    def text(self) -> str:
+        """So that an index may be used for it."""
+        return f"{self.column} {self.test}{self.and_so}"
+
+    def unindexed(self) -> str:
+        """So that no index is: another one leads to the rows."""
+        return f"({self.column} || '') {self.test}"
+
+
+class Order(NamedTuple):
+    """Newest first, or oldest first."""
+
+    direction: str
+    beyond: str  # how a row that comes later in this order compares
+
+    def comes_before(self, key: Key, other: Key) -> bool:
+        return key > other if self.beyond == "<" else key < other
+
+    def sorted(self, rows: Iterable[Any], key: Any) -> list[Any]:
+        return sorted(rows, key=key, reverse=self.beyond == "<")
+
+
+_ORDERS: Final = {"newest": Order("DESC", "<"), "oldest": Order("ASC", ">")}
+
+
+def order_of(name: str) -> Order:
+    """The order of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return _ORDERS[name]
+    except KeyError:
+        raise ValueError(f"order is {name!r}, and must be 'newest' or 'oldest'.") from None
+
+
+def checked_limit(limit: int) -> int:
+    """How many items a page shall have.
+
+    Raises:
+        ValueError: too many, or none.
+    """
+    if not 1 <= limit <= MOST_ITEMS:
+        raise ValueError(f"limit is {limit}, and must be from 1 to {MOST_ITEMS:,}; ask for the next page with `after`.")
+    return limit
+
+
+# --- cursors ------------------------------------------------------------------------------------------------
+
+
+def cursor(kind: str, *key: Any) -> str:
+    """Where the next page begins, as text to be handed out."""
+    return base64.urlsafe_b64encode(msgspec.json.encode((kind, *key))).decode().rstrip("=")
+
+
+def key_of(text: str | None, **kinds: tuple[type, ...]) -> tuple[str, Key] | None:
+    """The kind and the key that a cursor stands for. kinds: which are known here, and what is in the key of each.
+
+    Raises:
+        ValueError: it is no cursor of these.
+    """
+    if text is None:
+        return None
+    try:
+        kind, *key = msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if tuple(map(type, key)) == kinds[kind]:
+            return kind, tuple(key)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"after is {text!r}, and must be the `next` of a page that was asked for with the same filters.")
+
+
+# --- filters ------------------------------------------------------------------------------------------------
+
+
+def state_condition(alias: str, state: StateType | str, parameters: dict[str, Any]) -> Condition:
+    """Runs in a state of this type (`FAILED`) or of this name (`TimedOut`)."""
+    if state.upper() in StateType.__members__:
+        parameters["state"] = state.upper()
+        and_so = "" if state.upper() == COMPLETED.value else f" AND {alias}.state <> 'COMPLETED'"
+        return Condition(f"{alias}.state", "= :state", and_so)
+    parameters["state_name"] = state
+    return Condition(f"{alias}.state_name", "= :state_name")
+
+
+def time_conditions(
+    alias: str, since: dt.datetime | None, until: dt.datetime | None, parameters: dict[str, Any]
+) -> list[str]:
+    """Runs that were created in this span of time; `until` itself is not in it."""
+    conditions: list[str] = []
+    for name, moment, test in (("since", since, ">="), ("until", until, "<")):
+        if moment is not None:
+            parameters[name] = micros_of(moment, name)
+            conditions.append(f"{alias}.created {test} :{name}")
+    return conditions
+
+
+def micros_of(moment: dt.datetime, name: str) -> int:
+    """A moment as the store has it.
+
+    Raises:
+        ValueError: it says no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"{name} is {moment}, which says no time zone: add tzinfo, such as datetime.UTC.")
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def id_text(given: UUID | str) -> str:
+    """An id as the store has it.
+
+    Raises:
+        ValueError: it is no UUID.
+    """
+    try:
+        return str(given if isinstance(given, UUID) else UUID(given))
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError(f"{given!r} is no id: ids are UUIDs, such as 01a2001f-5e03-73ab-bd7f-7bf7080e6241.") from None
+
+
+def pattern_of(text: str) -> str:
+    """The LIKE pattern, with `ESCAPE '!'`, for what contains this text in capitals or not."""
+    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return f"%{escaped}%"
+
+
+async def distinct(session: Session, table: str, column: str) -> list[str]:
+    """All values in an indexed column of few values, by leaps along its index."""
+    rows = await session.fetch_text(
+        f"""WITH RECURSIVE leap(value) AS (
+            SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL
+            UNION ALL
+            SELECT (SELECT min({column}) FROM {table} WHERE {column} > leap.value) FROM leap
+            WHERE leap.value IS NOT NULL
+        ) SELECT value FROM leap WHERE value IS NOT NULL"""
+    )
+    return [row[0] for row in rows]
+
+
+async def tag_sets(session: Session, table: str, tags: Sequence[str]) -> list[str]:
+    """The sets of tags, as the store has them, that hold all of these."""
+    wanted = set(tags)
+    return [text for text in await distinct(session, table, "tags") if wanted <= set(msgspec.json.decode(text))]
+
+
+def checked_tags(tags: Iterable[str] | None) -> list[str]:
+    """The tags that a run must have."""
+    if isinstance(tags, str):
+        raise ValueError(f"tags is {tags!r}, and must be several: tags=[{tags!r}].")
+    return sorted(set(tags or ()))
+
+
+def json_text(values: Iterable[Any]) -> str:
+    """Several values as one parameter, for `json_each`."""
+    return msgspec.json.encode(list(values)).decode()
+
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MICROSECOND: Final = dt.timedelta(microseconds=1)

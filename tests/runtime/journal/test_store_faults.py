@@ -1,0 +1,253 @@
+"""RELIABILITY T5: whatever the store does, runs are none the worse for it, and in the end it has everything once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from tests.runtime.journal.writing import ask, count_rows, journal_of, spooled
+
+from upwell import flow, get_run_logger, task
+from upwell.journal.database import Database
+from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
+from upwell.testing.crashing_store import Fault, FaultyDatabase
+
+RUNS = 12
+EXPECTED = sum(x * x for x in range(RUNS))
+NEVER = 10**9
+
+
+@flow
+async def sums() -> int:
+    failed: set[int] = set()
+
+    @task(retries=1)
+    async def square(x: int) -> int:
+        if x % 5 == 0 and x not in failed:
+            failed.add(x)
+            raise ValueError(x)
+        get_run_logger().info("squared %s", x)
+        return x * x
+
+    @task
+    def total(numbers: list[int]) -> int:
+        return sum(numbers)
+
+    return await total.submit(square.map(range(RUNS)))
+
+
+def run_with(database: Database, folder: Path, *, opened: bool) -> None:
+    """The flow, recorded there; `opened` waits for the first look at the store first."""
+    with journal_of(lambda: database, folder) as journal:
+        if opened:
+            journal.ask(lambda store: store.state_of(journal.process)).result(5)
+        assert asyncio.run(sums()) == EXPECTED
+    assert spooled(folder) == []
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """What is stored if nothing fails."""
+    memory = MemoryDatabase()
+    run_with(memory, tmp_path_factory.mktemp("wanted"), opened=True)
+    found = count_rows(memory)
+    assert found["flow_runs"] == 1 and found["task_runs"] == RUNS + 1 and found["edges"] == RUNS
+    assert found["logs"] > RUNS
+    return found
+
+
+def check_fault(
+    n: int, fault: Fault, times: int, wanted: dict[str, int], folder: Path, caplog: pytest.LogCaptureFixture
+) -> bool:
+    """Run with this fault; whether it happened."""
+    memory = MemoryDatabase()
+    database = FaultyDatabase(memory, fail_at=n, fault=fault, times=times)
+    caplog.clear()
+    run_with(database, folder, opened=False)
+    assert count_rows(memory) == wanted, f"fault {n}"
+    assert len(complaints(caplog)) <= 1, f"fault {n}: {complaints(caplog)}"  # none as it takes leave, when all is safe
+    return bool(database.failed)
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_whichever_operation_fails_runs_go_on_and_everything_is_stored_once(
+    fault: Fault, wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    happened = [check_fault(n, fault, 1, wanted, tmp_path, caplog) for n in range(1, 51)]
+    assert happened[:3] == [True] * 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("fault", Fault)
+def test_however_often_they_fail(
+    fault: Fault, times: int, wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(1, 5001):
+        if not check_fault(n, fault, times, wanted, tmp_path, caplog):
+            assert n > 3
+            return
+
+
+def test_an_error_that_nobody_foresaw_is_a_fault_like_any_other(
+    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(1, 30):
+        memory = MemoryDatabase()
+        database = FaultyDatabase(memory, fail_at=n, error=lambda: ZeroDivisionError("nobody foresaw this"))
+        run_with(database, tmp_path, opened=False)
+        assert count_rows(memory) == wanted, f"operation {n}"
+
+
+def test_what_a_store_that_fails_for_good_does_not_take_is_spooled_and_brought_in_by_the_next(
+    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = MemoryDatabase()
+    with journal_of(lambda: FaultyDatabase(memory, fail_at=1, times=NEVER), tmp_path):
+        began = time.monotonic()
+        assert asyncio.run(sums()) == EXPECTED
+        assert time.monotonic() - began < 5
+        began = time.monotonic()
+        assert asyncio.run(sums()) == EXPECTED
+        assert time.monotonic() - began < 1, "who knows that the store fails does not wait for it again"
+    assert len(complaints(caplog)) == 1
+    assert len(spooled(tmp_path)) == 1
+    with journal_of(lambda: memory, tmp_path) as journal:
+        assert journal.flush(10)
+    assert spooled(tmp_path) == []
+    assert count_rows(memory) == {table: 2 * count for table, count in wanted.items()}
+
+
+def test_what_was_spooled_comes_in_before_what_is_newer_as_soon_as_the_store_works_again(
+    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = MemoryDatabase()
+    database = FaultyDatabase(memory, fail_at=1, times=NEVER)
+    with journal_of(lambda: database, tmp_path) as journal:
+        assert asyncio.run(sums()) == EXPECTED
+        assert spooled(tmp_path)
+        database.stop_failing()
+        assert asyncio.run(sums()) == EXPECTED
+        assert journal.flush(5)
+    assert spooled(tmp_path) == []
+    assert count_rows(memory) == {table: 2 * count for table, count in wanted.items()}
+
+
+def test_with_no_room_for_a_spool_either_runs_go_on_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "spool").write_text("in the way")
+    memory = MemoryDatabase()
+    with journal_of(lambda: FaultyDatabase(memory, fail_at=1, times=NEVER), tmp_path):
+        for _ in range(3):
+            assert asyncio.run(sums()) == EXPECTED
+        began = time.monotonic()
+    assert time.monotonic() - began < 5, "the end does not hang"
+    warning, no_spool, lost = complaints(caplog)
+    assert "tries again" in warning
+    assert "either" in no_spool
+    assert "lost" in lost
+
+
+def test_a_file_that_another_process_locks_for_seconds_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.db"
+    with journal_of(lambda: SqliteDatabase(path), tmp_path) as journal:
+        assert asyncio.run(sums()) == EXPECTED
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN EXCLUSIVE")
+        freed = threading.Timer(3, lambda: other.execute("ROLLBACK"))
+        freed.start()
+        assert asyncio.run(sums()) == EXPECTED
+        freed.join()
+        assert journal.flush(5)
+        other.close()
+    assert complaints(caplog) == []
+    assert count_rows(SqliteDatabase(path))["flow_runs"] == 2
+
+
+def test_a_file_that_is_deleted_under_it_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "store.db"
+    with journal_of(lambda: SqliteDatabase(path), tmp_path):
+        assert asyncio.run(sums()) == EXPECTED
+        for file in tmp_path.glob("store.db*"):
+            file.unlink()
+        assert asyncio.run(sums()) == EXPECTED
+    assert len(complaints(caplog)) == 1
+    assert count_rows(SqliteDatabase(path))["flow_runs"] == 1
+
+
+FLOW = """
+import asyncio, resource, sys
+from upwell import flow, task
+
+@task
+async def echo(x):
+    return x
+
+@flow
+async def many(n):
+    return sum([await future for future in echo.map(range(n))])
+
+limit = int(sys.argv[1])
+assert asyncio.run(many(10)) == 45
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for n in (20_000, 3, 3):
+    assert asyncio.run(many(n)) == n * (n - 1) // 2
+print("fine")
+"""
+
+
+def run_script(script: str, home: Path, *arguments: str, **variables: str) -> tuple[str, str]:
+    environment = {**os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home), "UPWELL_LOGGING_LEVEL": "WARNING"}
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        env={**environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_a_full_disk_does_not_fail_a_run(tmp_path: Path) -> None:
+    began = time.monotonic()
+    output, errors = run_script(FLOW, tmp_path, str(400_000))
+    assert output == "fine\n"
+    assert time.monotonic() - began < 20
+    assert errors.count("tries again") == 1
+    assert errors.count("either") <= 1
+    assert "Traceback" not in errors
+    assert ask(SqliteDatabase(tmp_path / "upwell.db"), "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_home_that_cannot_be_written_does_not_fail_a_run(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    output, errors = run_script(FLOW, tmp_path, "0")
+    assert output == "fine\n"
+    assert "UPWELL_HOME" in errors
+
+
+def test_a_home_that_is_no_folder_does_not_fail_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    output, errors = run_script(FLOW, tmp_path / "file", "0")
+    assert output == "fine\n"
+    assert errors.count("tries again") == 1
+    assert "UPWELL_HOME" in errors
