@@ -151,6 +151,13 @@ def close_journal() -> None:
         _end(closing[1])
 
 
+def flush_journal() -> None:
+    """Block until what was recorded until now is safe; at once where nothing is recorded."""
+    found = _open_now
+    if found is not None and found[1] is not None and found[1].recorder.awake:
+        found[1].flush()
+
+
 def _end(journal: Journal) -> None:
     import atexit
 

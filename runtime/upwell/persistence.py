@@ -36,6 +36,9 @@ class ResultPlan:
         self._storage_key = own.result_storage_key
         self.context = CacheContext(task=definition.face, flow_run_id=_id(scope))
         self._wants_run = policy is not None and not _is_ours(policy)
+        self.flow_parameters: dict[str, Any] = getattr(scope.flow_run, "parameters", None) or {}
+        parameters = definition.parameters
+        self._takes_one = len(parameters.names) == 1 and parameters.min_positional <= 1 == parameters.max_positional
         self.persists = True
         self.in_memory = options.cache_result_in_memory is not False
         self.caches = policy is not None
@@ -48,19 +51,20 @@ class ResultPlan:
 
     def key_of(self, run: RunFuture[Any]) -> str | None:
         """The key that a run's result is cached under; None: not at all."""
-        context = self.context
+        context, names = self.context, self._definition.parameters.names
+        if run.call.unary and self._takes_one and not run.call.kwargs:
+            inputs = {names[0]: run.item}  # the commonest case, and the shortest
+        else:
+            inputs = self._definition.parameters.bind(run.args, run.kwargs)
         if self._wants_run:
             context = CacheContext(task=context.task, task_run=record_of(run), flow_run_id=context.flow_run_id)
-        return self.key_for(context, self._definition.parameters.bind(run.args, run.kwargs))
+            return self.key_for(context, inputs)
+        return self.policy.compute_key(context, inputs, self.flow_parameters)  # type: ignore[union-attr]  # it has one
 
     def key_for(self, context: CacheContext, inputs: dict[str, Any]) -> str | None:
         """The key of a call with these inputs; None: not at all."""
         return None if self.policy is None else cache_key(self.policy, context, inputs, self.flow_parameters)
 
-    @property
-    def flow_parameters(self) -> dict[str, Any] | None:
-        """The parameters of the flow run around."""
-        return getattr(self._flow_run, "parameters", None)
 
     def location_of(self, run: RunFuture[Any]) -> str | None:
         """Where the result is to be stored, if the task says."""

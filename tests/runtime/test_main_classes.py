@@ -179,19 +179,33 @@ def test_another_program_reads_copies_and_what_it_writes_is_the_scripts_own_agai
     run(script, "read", again, serializer)
 
 
+def test_reading_instances_of_own_classes_needs_no_pickle(tmp_path: Path) -> None:
+    script, data = tmp_path / "script.py", tmp_path / "data"
+    script.write_text(
+        "import sys\nfrom dataclasses import dataclass\nfrom upwell.core.packing import pack, unpack\n"
+        "@dataclass\nclass Doc:\n    x: int\n"
+        "if sys.argv[1] == 'write':\n    open(sys.argv[2], 'wb').write(pack([Doc(1)]))\n"
+        "else:\n    assert unpack(open(sys.argv[2], 'rb').read()) == [Doc(1)]\n"
+        "    assert not {'pickle', 'cloudpickle'} & sys.modules.keys()\n"
+    )
+    run(script, "write", data)
+    run(script, "read", data)
+
+
 @pytest.fixture
 def main(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A `__main__` to define classes in; `main.run(source)` is another run with that source."""
     module: Any = ModuleType("__main__")
+    names: dict[str, Any] = module.__dict__
     monkeypatch.setitem(sys.modules, "__main__", module)
 
     def run_source(source: str) -> None:
-        for name in [name for name in vars(module) if not name.startswith("__") and name != "run"]:
-            delattr(module, name)
+        for name in [name for name in names if not name.startswith("__") and name != "run"]:
+            del names[name]
         exec(
             "import attrs, enum, msgspec\nfrom dataclasses import dataclass, field\nfrom typing import NamedTuple\n"
             + source,
-            vars(module),
+            names,
         )
 
     module.run = run_source
@@ -348,9 +362,10 @@ def test_a_local_struct_keeps_fields_and_options_where_it_is_read(tmp_path: Path
         self.x += 1
 
     base = msgspec.defstruct("Base", [("some_x", int)], rename="camel", module="gone", kw_only=True)
+    fields: list[Any] = [("y", list[int], msgspec.field(default_factory=list)), ("x", int, 1)]
     local = msgspec.defstruct(
-        "Local", [("y", list[int], msgspec.field(default_factory=list)), ("x", int, 1)],
-        bases=(base,), module="gone", tag="T", forbid_unknown_fields=True, namespace={"__post_init__": post_init},
+        "Local", fields, bases=(base,), module="gone", tag="T", forbid_unknown_fields=True,
+        namespace={"__post_init__": post_init},
     )  # fmt: skip
     data, reader = tmp_path / "data", tmp_path / "reader.py"
     data.write_bytes(pack(local(some_x=1)))

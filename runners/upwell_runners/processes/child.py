@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, Final
 
+from upwell.composition import close_journal, flush_journal
 from upwell.core.errors import MissingContextError
 from upwell.engine.elsewhere import ELSEWHERE, RunElsewhere
 from upwell_runners.processes.calls import Callee, run_row
@@ -53,7 +54,10 @@ _WATCH_IDLE_TICKS: Final = 50
 def serve(descriptor: int) -> None:
     """The whole life of a child on its socket."""
     with socket.socket(fileno=descriptor) as sock:
-        Child(sock).work()
+        try:
+            Child(sock).work()
+        finally:
+            close_journal()  # before the parent sees our end, and makes sure of it
 
 
 class Child:
@@ -242,7 +246,8 @@ class Child:
             self._watch_called.set()
 
     def _send_report(self) -> None:
-        """Send what has ended; by the main thread or the watch."""
+        """Send what has ended; by the main thread or the watch. What rows have recorded here is safe before."""
+        flush_journal()
         with self._reporting:
             while self._given_back:
                 self._lender.given_back([self._given_back.popleft()])

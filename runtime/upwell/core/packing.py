@@ -37,7 +37,7 @@ from upwell.core.packing_kinds import (
     class_name,
     standard_kind,
 )
-from upwell.core.packing_main import Classes, Entry, entry_of
+from upwell.core.packing_main import Classes, Met
 from upwell.core.packing_numpy import NUMPY_KINDS, numpy_kind
 
 MAX_DEPTH = 64
@@ -121,23 +121,22 @@ def _pack_exotic(value: object) -> bytes:
 class _Packer:
     """One walk over one value.
 
-    room: how many levels deeper it may still go. of_main: the kinds of the classes of `__main__` that it met.
+    room: how many levels deeper it may still go. met: the classes of `__main__` in the value, if there are any.
     """
 
-    __slots__ = ("careful", "entries", "of_main", "room")
+    __slots__ = ("careful", "met", "room")
 
     def __init__(self, careful: bool) -> None:
         self.careful = careful
         self.room = MAX_DEPTH
-        self.of_main: dict[type, Kind | None] = {}
-        self.entries: dict[str, Entry] = {}
+        self.met: Met | None = None
 
     def pack_whole(self, value: object) -> bytes:
         """`value`, and beside it what is to be known of classes of `__main__`."""
         content = _encode(self.pack(value))
-        if not self.entries:
+        if self.met is None:
             return content
-        body = [list(self.entries.values()), _Ext(Code.RAW, content)]
+        body = [self.met.entries(), _Ext(Code.RAW, content)]
         return _encode(_Ext(Code.OF_MAIN, _encode(body)))
 
     def pack(self, value: Any) -> object:
@@ -197,28 +196,18 @@ class _Packer:
             return _pickled(value)
 
     def _kind_of(self, cls: type) -> Kind | None:
-        if cls in self.of_main:
-            return self.of_main[cls]
+        if self.met is not None and cls in self.met.kinds:
+            return self.met.kinds[cls]
         kind = standard_kind(cls) or numpy_kind(cls) or class_kind(cls)
         try:
-            module, qualname = class_name(cls)
+            module, _ = class_name(cls)
         except CannotCarry:
             return kind  # not kept: a class that nothing can import may be one of very many
+        if kind is not None and module == MAIN:
+            self.met = self.met or Met()
+            return self.met.add(cls, kind)
         if module != MAIN:
             _KINDS[cls] = kind
-            return kind
-        if kind is not None:
-            kind = self._with_entry(cls, kind, qualname)
-        self.of_main[cls] = kind
-        return kind
-
-    def _with_entry(self, cls: type, kind: Kind, qualname: str) -> Kind | None:
-        if qualname in self.entries:  # of another class
-            return None
-        try:
-            self.entries[qualname] = entry_of(cls, kind)
-        except CannotCarry:
-            return None
         return kind
 
     def _extension(self, kind: Kind, value: Any) -> object:

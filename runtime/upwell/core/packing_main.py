@@ -13,7 +13,6 @@ from upwell.core.packing_classes import class_kind
 from upwell.core.packing_fields import MakeDefault, added_fields, fields_of
 from upwell.core.packing_kinds import (
     MAIN,
-    CannotCarry,
     Code,
     DeserializationError,
     Kind,
@@ -36,12 +35,30 @@ class Entry(NamedTuple):
     copy: bytes | None
 
 
-def entry_of(cls: type, kind: Kind) -> Entry:
-    """What to store of `cls`; CannotCarry if nobody could read it again."""
-    copy = _copy_of(cls)
-    if copy is None and find_in_main(cls.__qualname__) is not cls:
-        raise CannotCarry(f"{cls.__qualname__} is neither in this __main__ nor can it be carried by value")
-    return Entry(cls.__qualname__, kind.code, list(fields_of(cls)), copy)
+class Met:
+    """The classes of `__main__` that were met in one value, as it is packed.
+
+    kinds: the kind of each; None: it is left to pickle.
+    """
+
+    def __init__(self) -> None:
+        self.kinds: dict[type, Kind | None] = {}
+        self._entries: dict[str, Entry] = {}
+
+    def add(self, cls: type, kind: Kind) -> Kind | None:
+        """The kind that carries `cls`: the one given, but where nobody would find the class by its name."""
+        name, copy = cls.__qualname__, _copy_of(cls)
+        has_reader = copy is not None or find_in_main(name) is cls
+        if not has_reader or name in self._entries:  # there: another class of that name
+            self.kinds[cls] = None
+            return None
+        self._entries[name] = Entry(name, kind.code, list(fields_of(cls)), copy)
+        self.kinds[cls] = kind
+        return kind
+
+    def entries(self) -> list[Entry]:
+        """What is to be stored beside the value."""
+        return list(self._entries.values())
 
 
 def _copy_of(cls: type) -> bytes | None:

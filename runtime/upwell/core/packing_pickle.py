@@ -37,6 +37,8 @@ _complete: WeakSet[type] = WeakSet()
 it would put copies in the place of their methods, and forget what they have counted or cached."""
 
 _StructMeta: Any = type(msgspec.Struct)
+_MADE_OTHERWISE: tuple[type, ...] = (enum.Enum, tuple)
+"""Enums are made from their members, and a NamedTuple forbids slots."""
 
 
 class Pickler(_CloudPickler):
@@ -73,7 +75,7 @@ def _reduce_class(cls: Any, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
     attributes.pop("__msgspec_cache__", None)  # msgspec's own, made again when needed
     if type(cls) is _StructMeta:
         args = _with_fields_of_struct(cls, args)
-    elif "__slots__" in attributes and not issubclass(cls, enum.Enum | tuple):
+    elif "__slots__" in attributes and not issubclass(cls, _MADE_OTHERWISE):
         maker, class_name, bases, namespace, *rest = args
         args = (maker, class_name, bases, namespace | {"__slots__": attributes.pop("__slots__")}, *rest)
     state = (set_state, (attributes, slots))

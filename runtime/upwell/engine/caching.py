@@ -113,10 +113,11 @@ class CacheRow(Struct, frozen=True, gc=False):
 class Computation(Struct, eq=False):
     """One key that a run of this process looks up or computes now.
 
-    waiters: who wants the same; each is called with the record, or None if there is none after all.
-    has_lock: other processes wait, too.
+    cache: where it is looked up. waiters: who wants the same; each is called with the record, or None if there is
+    none after all. has_lock: other processes wait, too.
     """
 
+    cache: Cache
     key: str
     holder: Run
     keeping: Keeping
@@ -147,7 +148,7 @@ class Cache:
 
     def begin(self, key: str, run: Run, keeping: Keeping, refresh: bool) -> tuple[Computation, bool]:
         """The computation of a key, and whether it is this run's own: begun by this call."""
-        mine = Computation(key, run, keeping, refresh, [])
+        mine = Computation(self, key, run, keeping, refresh, [])
         if not keeping.is_exclusive:
             return mine, True
         found = self._computing.setdefault(key, mine)  # one step under the interpreter's lock
@@ -230,11 +231,6 @@ class MemoryCache(Cache):
 
 
 IN_THIS_PROCESS: Final = MemoryCache()
-
-
-def cache_of(run: Run) -> Cache:
-    """Where the results of a run are cached."""
-    return cache_in(run.call.scope)
 
 
 def cache_in(scope: Any) -> Cache:
@@ -367,9 +363,21 @@ def keep_in_cache(run: Run, computation: Computation, record: ResultRecord) -> N
         None if expiration is None else now + expiration,
         str(run.task_run_id),
     )
-    cache = cache_of(run)
-    cache.keep(row, computation)
-    cache.end(computation, record)
+    computation.cache.keep(row, computation)
+    computation.cache.end(computation, record)
+
+
+def found_under(key: str) -> str:
+    """The message of a run whose result was found; `key_in` reads the key from it."""
+    return f"{_FOUND}{key}."
+
+
+def key_in(message: str | None) -> str | None:
+    """The key under which the result of a run was found, by its message."""
+    return message[len(_FOUND) : -1] if message and message.startswith(_FOUND) else None
+
+
+_FOUND: Final = "Found in the cache under "
 
 
 def log_lost(run: Run, error: Exception) -> None:

@@ -16,7 +16,8 @@ from upwell.engine.caching import (
     Computation,
     Keeping,
     Stored,
-    cache_of,
+    cache_in,
+    found_under,
     is_quick,
     keep_in_cache,
     key_of,
@@ -98,7 +99,7 @@ def look_up(run: Run) -> Looked:
     key = key_of(run)
     if key is None:
         return None, None
-    cache, refresh = cache_of(run), keeping.refresh
+    cache, refresh = cache_in(run.call.scope), keeping.refresh
     while True:
         computation, is_own = cache.begin(key, run, keeping, refresh)
         if not is_own:
@@ -108,7 +109,7 @@ def look_up(run: Run) -> Looked:
                 return None, None  # it computes for itself what another one waits for it to compute
             if record is None or refresh:
                 continue
-            outcome = yield from _read(run, record)
+            outcome = yield from _read(run, key, record)
             if outcome is not None:
                 return None, outcome
             refresh = True
@@ -118,7 +119,7 @@ def look_up(run: Run) -> Looked:
                 record = yield Answer(partial(_claim, cache, computation))
                 if record is None:
                     return computation, None
-                outcome = yield from _read(run, record)
+                outcome = yield from _read(run, key, record)
                 if outcome is not None:
                     cache.end(computation, record)
                     return None, outcome
@@ -132,7 +133,7 @@ def _claim(cache: Any, computation: Computation, tell: Callable[[Any], object]) 
     cache.claim([computation], lambda found: tell(found[0][1]))
 
 
-def _read(run: Run, record: ResultRecord) -> Generator[Any, Any, Outcome | None]:
+def _read(run: Run, key: str, record: ResultRecord) -> Generator[Any, Any, Outcome | None]:
     """The value of a record; None if it is lost."""
     keeping: Keeping = run.call.keeping
     try:
@@ -148,8 +149,7 @@ def _read(run: Run, record: ResultRecord) -> Generator[Any, Any, Outcome | None]
     except Exception as error:
         log_lost(run, error)
         return None
-    record_result(run, record)
-    return Outcome(RETURNED, value)
+    return Outcome(RETURNED, value, found_under(key))
 
 
 def keep_result(run: Run, computation: Computation | None, outcome: Outcome) -> Generator[Any, Any, Outcome]:
@@ -177,7 +177,7 @@ def keep_result(run: Run, computation: Computation | None, outcome: Outcome) -> 
 def give_up(run: Run, computation: Computation | None) -> None:
     """A direct call does not compute what it was to compute."""
     if computation is not None and computation.waiters is not None:  # else it has ended well
-        cache_of(run).give_up(computation)
+        computation.cache.give_up(computation)
 
 
 def _set(future: asyncio.Future[None]) -> None:

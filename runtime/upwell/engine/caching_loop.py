@@ -13,12 +13,13 @@ from typing import Any, Final, Protocol
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
 from upwell.core.results import ResultRecord
 from upwell.engine.caching import (
+    IN_THIS_PROCESS,
     Cache,
     Computation,
     Found,
     Keeping,
     Stored,
-    cache_of,
+    cache_in,
     is_quick,
     keep_in_cache,
     key_of,
@@ -42,12 +43,12 @@ GROUP: Final = 2_000
 class Ways(Protocol):
     """The ways on which a run leaves the cache.
 
-    compute: it is to be run. refuse: its flow run is being stopped. found: it has this value.
+    compute: it is to be run. refuse: its flow run is being stopped. found: it has this value, from under this key.
     """
 
     def compute(self, run: Run) -> None: ...
     def refuse(self, run: Run) -> None: ...
-    def found(self, run: Run, value: Any) -> None: ...
+    def found(self, run: Run, value: Any, key: str, now: float) -> None: ...
 
 
 class Caching:
@@ -64,66 +65,81 @@ class Caching:
         self._ways = ways
         self._post = post
         self._spawn = spawn
-        self._entered: deque[tuple[Run, bool]] = deque()
+        self._entered: deque[Run] = deque()
+        self._refreshing: set[Run] = set()  # those to be computed although there may be a result
         self._due = False
-        self._answers: deque[tuple[Run, Computation | None, ResultRecord | None]] = deque()
+        self._groups: dict[Cache, list[Computation]] = {}
+        self._answers: deque[Found] = deque()
+        self._others: deque[tuple[Run, str, ResultRecord]] = deque()  # what runs have that waited for another
         self._answers_due = False
         self._held: dict[Run, Computation] = {}
 
     # --- looking up -------------------------------------------------------------------------------------
 
-    def enter(self, run: Run, refresh: bool | None = None) -> None:
-        """A run is ready: look its result up. refresh: whether to compute it anyway; None: as its task says."""
+    def enter(self, run: Run) -> None:
+        """A run is ready: look its result up."""
         run.call.scope.live.add(run)
-        self._entered.append((run, run.call.keeping.refresh if refresh is None else refresh))
+        self._entered.append(run)
         if not self._due:
             self._due = True
             self._loop.call_soon(self._look_up)
+
+    def _refresh(self, run: Run) -> None:
+        """A run has a result that cannot be used, or is not to be."""
+        self._refreshing.add(run)
+        self.enter(run)
 
     def _look_up(self) -> None:
         """Make the keys, for a slice of time, and ask for their records."""
         self._due = False
         entered, now_of = self._entered, clock().time
         until = now_of() + SLICE_SECONDS
-        groups: dict[Cache, list[Computation]] = {}
-        while entered:
-            run, refresh = entered.popleft()
+        call, cache, group = None, IN_THIS_PROCESS, list[Computation]()
+        while entered and now_of() < until:
+            run = entered.popleft()
+            if run.call is not call:
+                call = run.call
+                cache = cache_in(call.scope)
+                group = self._groups.setdefault(cache, [])
             if run.done:
                 continue
-            if run.call.scope.stop_reason is not None:
+            if call.scope.stop_reason is not None:
                 self._ways.refuse(run)
                 continue
             key = key_of(run)
             if key is None:
                 self._compute(run, None)
                 continue
-            cache = cache_of(run)
-            computation, is_own = cache.begin(key, run, run.call.keeping, refresh)
-            if is_own:
-                groups.setdefault(cache, []).append(computation)
-            else:
-                cache.wait_for(computation, partial(self._waited, run, refresh))
-            if now_of() > until:
-                break
-        for cache, computations in groups.items():
-            for start in range(0, len(computations), GROUP):
-                cache.claim(computations[start : start + GROUP], self._told)
-        if entered and not self._due:
+            refresh = call.keeping.refresh or run in self._refreshing
+            computation, is_own = cache.begin(key, run, call.keeping, refresh)
+            if not is_own:
+                cache.wait_for(computation, partial(self._waited, run, key))
+                continue
+            group.append(computation)
+            if len(group) >= GROUP:
+                cache.claim(group, self._told)
+                group = self._groups[cache] = []
+        if entered:
             self._due = True
             self._loop.call_soon(self._look_up)
+        else:
+            groups, self._groups = self._groups, {}
+            for cache, group in groups.items():
+                if group:
+                    cache.claim(group, self._told)
 
     # --- answers; these two from any thread ----------------------------------------------------------------
 
     def _told(self, found: Sequence[Found]) -> None:
-        self._answers.extend((computation.holder, computation, record) for computation, record in found)
+        self._answers.extend(found)
         self._answer_soon()
 
-    def _waited(self, run: Run, refresh: bool, record: ResultRecord | None) -> None:
+    def _waited(self, run: Run, key: str, record: ResultRecord | None) -> None:
         """The run that computed the same has ended."""
-        if record is None or refresh:
-            self._post(partial(self.enter, run, refresh))
+        if record is None or run.call.keeping.refresh or run in self._refreshing:
+            self._post(partial(self.enter, run))
         else:
-            self._answers.append((run, None, record))
+            self._others.append((run, key, record))
             self._answer_soon()
 
     def _answer_soon(self) -> None:
@@ -135,25 +151,32 @@ class Caching:
 
     def _take_answers(self) -> None:
         self._answers_due = False
-        answers, now_of = self._answers, clock().time
-        until = now_of() + SLICE_SECONDS
-        to_read: list[tuple[Run, Computation | None, ResultRecord]] = []
-        while answers:
-            run, computation, record = answers.popleft()
+        answers, others, now_of = self._answers, self._others, clock().time
+        now = now_of()
+        until = now + SLICE_SECONDS
+        to_read: list[tuple[Run, str, Computation | None, ResultRecord]] = []
+        while (answers or others) and now < until:
+            computation: Computation | None
+            record: ResultRecord | None
+            if answers:
+                computation, record = answers.popleft()
+                run, key = computation.holder, computation.key
+            else:
+                run, key, record = others.popleft()
+                computation = None
             if record is None:
                 self._compute(run, computation)
             elif run.done:
                 if computation is not None:
-                    cache_of(run).end(computation, record)
+                    computation.cache.end(computation, record)
             elif record.data is None:
-                to_read.append((run, computation, record))
+                to_read.append((run, key, computation, record))
             else:
-                self._take(run, computation, record)
-            if now_of() > until:
-                break
+                self._take(run, key, computation, record, now)
+            now = now_of()
         if to_read:
             self._spawn(self._read(to_read))
-        if answers and not self._answers_due:
+        if (answers or others) and not self._answers_due:
             self._answers_due = True
             self._loop.call_soon(self._take_answers)
 
@@ -161,9 +184,10 @@ class Caching:
         """There is no result: the run is to compute it."""
         if run.done:
             if computation is not None:
-                cache_of(run).give_up(computation)
+                computation.cache.give_up(computation)
             return
         run.call.scope.live.discard(run)
+        self._refreshing.discard(run)
         if computation is not None:
             self._held[run] = computation
         if run.call.scope.stop_reason is not None:
@@ -171,7 +195,7 @@ class Caching:
         else:
             self._ways.compute(run)
 
-    def _take(self, run: Run, computation: Computation | None, record: ResultRecord) -> None:
+    def _take(self, run: Run, key: str, computation: Computation | None, record: ResultRecord, now: float) -> None:
         """There is a result that needs no file."""
         keeping: Keeping = run.call.keeping
         try:
@@ -179,11 +203,13 @@ class Caching:
         except Exception as error:
             self._is_lost(run, computation, error)
         else:
-            self._has(run, computation, record, value)
+            if computation is not None:
+                computation.cache.end(computation, record)
+            self._ways.found(run, value, key, now)
 
-    async def _read(self, to_read: list[tuple[Run, Computation | None, ResultRecord]]) -> None:
+    async def _read(self, to_read: list[tuple[Run, str, Computation | None, ResultRecord]]) -> None:
         """Read results from files, on a thread."""
-        for run, computation, record in to_read:
+        for run, key, computation, record in to_read:
             keeping: Keeping = run.call.keeping
             try:
                 if keeping.in_memory:
@@ -195,23 +221,19 @@ class Caching:
             except Exception as error:
                 self._is_lost(run, computation, error)
             else:
-                self._has(run, computation, record, value)
-
-    def _has(self, run: Run, computation: Computation | None, record: ResultRecord, value: Any) -> None:
-        if computation is not None:
-            cache_of(run).end(computation, record)
-        if not run.done:
-            record_result(run, record)
-            self._ways.found(run, value)
+                if computation is not None:
+                    computation.cache.end(computation, record)
+                if not run.done:
+                    self._ways.found(run, value, key, clock().time())
 
     def _is_lost(self, run: Run, computation: Computation | None, error: Exception) -> None:
         """A result was cached and cannot be had any more: the same as if there were none."""
         log_lost(run, error)
         if computation is None:
-            self.enter(run, refresh=True)
+            self._refresh(run)
         else:
             computation.refresh = True
-            cache_of(run).claim([computation], self._told)
+            computation.cache.claim([computation], self._told)
 
     # --- after an attempt -----------------------------------------------------------------------------------
 
@@ -220,7 +242,7 @@ class Caching:
         computation = self._held.pop(run, None)
         if outcome.kind is not RETURNED or not run.call.keeping.persists:
             if computation is not None:
-                cache_of(run).give_up(computation)
+                computation.cache.give_up(computation)
             conclude(run, outcome, now)
         elif is_quick(run, outcome.value):
             try:
@@ -265,5 +287,5 @@ class Caching:
     ) -> None:
         """A value that was to be stored and cannot be is a failure of the run."""
         if computation is not None:
-            cache_of(run).give_up(computation)
+            computation.cache.give_up(computation)
         conclude(run, Outcome(RAISED, error), now)

@@ -28,6 +28,7 @@ class Call(Struct, gc=False, eq=False):
     failed: how many of its runs have not completed.
     on_end: called after the last has ended.
     record: takes each run that has ended, for the journal; None where none is kept.
+    is_simple: nothing is to be done when a run of it completes but to keep its result.
     record_fully: there is more to be recorded of its runs than the shortest row tells.
     """
 
@@ -54,6 +55,7 @@ class Call(Struct, gc=False, eq=False):
     on_end: Any = None
     record: Any = None
     record_fully: bool = False
+    is_simple: bool = False
     keeping: Any = None
 
     def let_go(self) -> None:

@@ -18,7 +18,8 @@ from upwell.core.errors import ConfigurationError, SerializationError
 from upwell.core.keys_functions import task_source
 from upwell.core.states import PENDING, State
 from upwell.engine.clock import ERRANDS, Gate, moment
-from upwell.engine.durable import Claim, Durable
+from upwell.engine.durable import Durable
+from upwell.engine.durable_records import Claim
 from upwell.engine.finish import until_done
 from upwell.engine.flow_run import FlowRun
 

@@ -16,12 +16,13 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
+from functools import partial
 from hashlib import blake2b
-from itertools import count
-from typing import Any, Final, NamedTuple
+from itertools import count, groupby, islice, repeat
+from operator import itemgetter
+from typing import Any, Final
 
-from msgspec import Struct
-from msgspec.msgpack import decode, encode
+from msgspec.msgpack import encode
 
 from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
@@ -31,6 +32,17 @@ from upwell.core.keys_functions import task_source
 from upwell.core.keys_kinds import Unhashable
 from upwell.core.lifecycle import RAISED, Outcome
 from upwell.core.states import COMPLETED
+from upwell.engine.durable_records import (
+    WAITING,
+    Claim,
+    FinishedRow,
+    FinishedRuns,
+    OldMap,
+    OldSeries,
+    Place,
+    Places,
+    Waiting,
+)
 from upwell.engine.future import RunFuture
 from upwell.engine.recorder import Recorder
 from upwell.engine.scope import Scope, Series
@@ -43,86 +55,12 @@ KEY_BYTES: Final = 16
 LARGE_MAP: Final = 64
 """A map of so many runs is known again as a whole."""
 
-WAITING: Final = b"\1"
-"""What the record of a run begins with that waits for its next attempt."""
-
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _COMPLETED: Final[str] = COMPLETED.value
 
 
 class DurableKeyError(UpwellError, TypeError):
     """What a task of a durable flow was called with cannot be known again in another process."""
-
-
-class OldSeries(NamedTuple):
-    """A series of an earlier process; see `Series`. begun: the numbers of its runs that began and did not complete."""
-
-    key: int
-    base: int
-    task: str
-    created: float
-    submitted: int
-    source: bytes | None
-    begun: frozenset[int]
-
-
-class FinishedRow(NamedTuple):
-    """A task run that was completed: where it stands, its key and result, and when it was at work (microseconds)."""
-
-    series: Any
-    number: int
-    key: bytes
-    record: bytes
-    started: int
-    ended: int
-
-
-class OldMap(NamedTuple):
-    """A large map of an earlier process: the digest of its inputs, and the numbers of its runs."""
-
-    digest: bytes
-    series: int
-    first: int
-    runs: int
-
-
-class Waiting(NamedTuple):
-    """A task run that waited for its next attempt: how many it had had, and when the next is due."""
-
-    key: bytes
-    run_count: int
-    due: float
-
-
-class Claim(Struct):
-    """What the store says to a durable flow run that is about to begin: who it is, and what it has finished.
-
-    ended: state, name, message and stored result of a run that has ended already; then there is nothing to do.
-    inherited: what is finished is another run's, of which this one is a fork.
-    """
-
-    flow_run_id: str
-    name: str
-    created: float
-    run_count: int = 0
-    crashes: int = 0
-    source_hash: str | None = None
-    resumed: bool = False
-    inherited: bool = False
-    ended: tuple[str, str | None, str | None, bytes | None] | None = None
-    series: list[OldSeries] = []
-    finished: list[FinishedRow] = []
-    maps: list[OldMap] = []
-    waiting: list[Waiting] = []
-    children: list[tuple[str, str, bytes]] = []
-
-
-class Place(NamedTuple):
-    """Where a run stands: its number in its series, its key, and what it has finished, or waited for, if it has."""
-
-    number: int
-    key: bytes
-    finished: FinishedRow | None
-    waiting: Waiting | None = None
 
 
 class Durable:
@@ -144,9 +82,9 @@ class Durable:
         self._lock = threading.Lock()
         self._old = {old.key: old for old in claim.series}
         self._restored: dict[int, Series] = {}
-        self._rows: dict[Any, dict[int, FinishedRow]] = defaultdict(dict)
-        for row in claim.finished:
-            self._rows[row[0]][row[1]] = row
+        self._rows: dict[Any, FinishedRuns] = {}
+        for series, rows in groupby(claim.finished, itemgetter(0)):
+            self._rows[series] = FinishedRuns(list(rows))
         self._by_key: dict[bytes, deque[FinishedRow]] | None = None
         self._maps: dict[bytes, deque[OldMap]] = defaultdict(deque)
         for old_map in claim.maps:
@@ -157,14 +95,14 @@ class Durable:
         self._waiting: dict[bytes, deque[Waiting]] = defaultdict(deque)
         for waiting in claim.waiting:
             self._waiting[waiting.key].append(waiting)
-        self._keys: dict[Definition, bytes] = {}
+        self._hashers: dict[Definition, Any] = {}
         self._kept: list[FinishedRow] = []
 
     def begin_again(self) -> None:
         """The flow run is tried again: what the attempt before has finished counts."""
         with self._lock:
             for row in self._kept:
-                self._rows[row.series][row.number] = row
+                self._rows.setdefault(row.series, FinishedRuns([])).put(row)
             self._by_key = None
 
     # --- where a run stands -------------------------------------------------------------------------------
@@ -193,51 +131,74 @@ class Durable:
 
     def place_map(
         self, definition: Definition, rows: Sequence[Any], kwargs: dict[str, Any], wait_for: Any
-    ) -> tuple[Series, list[Place]]:
+    ) -> tuple[Series, Places]:
         """Where the runs of a map stand. rows: what differs by run; kwargs: what does not."""
         shared: list[Run] = []
         constants = self._inputs(definition, kwargs, shared)
         if wait_for is not None:
             self._inputs(definition, wait_for, shared)
         again = all(map(_is_restored, shared))
+        plain = FINDER.all_plain(rows)
         whole: bytes | None = None
-        if len(rows) >= LARGE_MAP and FINDER.all_plain(rows):
+        if len(rows) >= LARGE_MAP and plain:
             whole = self._key_of(definition, b"map", constants, self._inputs(definition, list(rows), []))
             old = self._old_map(definition, whole, len(rows)) if again else None
             if old is not None:
                 return self._place_again(definition, old, rows, constants)
-        known = [self._keyed(definition, row, constants) for row in rows]
+        if plain:
+            keys, upstream = self._keys_of(definition, rows, constants), None
+        else:
+            keyed = [self._keyed(definition, row, constants) for row in rows]
+            keys, upstream = [key for key, _ in keyed], [runs for _, runs in keyed]
         with self._lock:
             series = self._series_of(definition)
-            places: list[Place] = []
-            for key, upstream in known:
-                row = self._take(definition, key, series) if again and all(map(_is_restored, upstream)) else None
-                number = row[1] if row is not None and not self._inherited else self._new_number(series)
-                places.append(Place(number, key, row, None if row else self._next_waiting(key)))
-        if whole is not None and (self._inherited or not any(place.finished for place in places)):
-            self._recorder.calls.append((self._flow_run_id, whole, series, places[0].number, len(places)))
+            if not (self._rows or self._waiting):  # nothing was finished: the commonest case, and the shortest
+                places = Places(self._new_numbers(series, len(rows)), keys)
+            else:
+                places = self._place_each(definition, series, keys, upstream if again else None, again)
+        if whole is not None and (self._inherited or places.finished is None or not any(places.finished)):
+            self._recorder.calls.append((self._flow_run_id, whole, series, places.numbers[0], len(rows)))
         return series, places
+
+    def _place_each(
+        self, definition: Definition, series: Series, keys: list[bytes], upstream: list[list[Run]] | None, again: bool
+    ) -> Places:
+        """Where runs stand of which some may have been finished, or waited, each by its key."""
+        numbers: list[int] = []
+        finished: list[FinishedRow | None] = []
+        waiting: list[Waiting | None] = []
+        for index, key in enumerate(keys):
+            restorable = again and (upstream is None or all(map(_is_restored, upstream[index])))
+            row = self._take(definition, key, series) if restorable else None
+            numbers.append(row[1] if row is not None and not self._inherited else self._new_number(series))
+            finished.append(row)
+            waiting.append(None if row else self._next_waiting(key))
+        return Places(numbers, keys, finished, waiting)
 
     def _place_again(
         self, definition: Definition, old: OldMap, rows: Sequence[Any], constants: bytes
-    ) -> tuple[Series, list[Place]]:
+    ) -> tuple[Series, Places]:
         """The runs of a map that an earlier process began with the very same inputs."""
         with self._lock:
             series = self._restore(self._old[old.series], definition)
             self._scope.series.setdefault(definition, series)
-            finished, begun = self._rows[old.series], self._old[old.series].begun
-            places: list[Place] = []
-            for number, row in enumerate(rows, old.first):
-                done = finished.pop(number, None)
-                if done is not None:
-                    places.append(Place(number, done[2], done))
-                    continue
-                key, _ = self._keyed(definition, row, constants)
-                if number in begun:  # it was run again, by the process after that, or will be: as another
-                    done = self._take(definition, key, series)
-                    number = self._new_number(series) if done is None else done[1]
-                places.append(Place(number, key, done, None if done else self._next_waiting(key)))
-            return series, places
+            done = self._rows.setdefault(old.series, FinishedRuns([]))
+            numbers = list(range(old.first, old.first + old.runs))
+            finished = done.take_all(numbers)
+            if finished is not None:
+                return series, Places(numbers, [row[2] for row in finished if row is not None], finished)
+            finished = [done.take(number) for number in numbers]
+            begun = self._old[old.series].begun
+            keys: list[bytes] = []
+            waiting: list[Waiting | None] = []
+            for index, row in enumerate(finished):
+                key = row[2] if row is not None else self._keyed(definition, rows[index], constants)[0]
+                if row is None and numbers[index] in begun:  # it was run again, or will be, as another
+                    row = finished[index] = self._take(definition, key, series)
+                    numbers[index] = self._new_number(series) if row is None else row[1]
+                keys.append(key)
+                waiting.append(None if row else self._next_waiting(key))
+            return series, Places(numbers, keys, finished, waiting)
 
     def child(self, flow: str, arguments: bytes) -> str | None:
         """The flow run that an equal call of this flow has started before; each is taken once."""
@@ -259,6 +220,30 @@ class Durable:
             self._recorder.ended.append(run)
         else:
             run.item = None
+
+    def restored(self, call: Any, places: Places) -> list[Run] | None:
+        """All runs of a map at once, if all were finished; the same as `restore` for each, in a fraction of the time."""
+        rows: Any = places.finished
+        if rows is None or None in rows or self._inherited:
+            return None
+        values = self._recorder.journal.load_many([row[3] for row in rows])
+        began = [row[4] / 1e6 for row in rows]
+        ended = [row[5] / 1e6 for row in rows]
+        same = repeat
+        return list(
+            map(
+                partial(RunFuture, call),
+                places.numbers,
+                same(None),  # no item
+                same(_COMPLETED),
+                same(True),  # done
+                same(False),  # not looked at
+                same(0),  # never begun here
+                began,
+                ended,
+                values,
+            )
+        )
 
     def keep(self, run: Run, outcome: Outcome) -> Outcome:
         """Store what a run has returned; one that cannot be stored has failed, for its work would be lost."""
@@ -284,13 +269,25 @@ class Durable:
         upstream: list[Run] = []
         return self._key_of(definition, self._inputs(definition, row, upstream), constants), upstream
 
+    def _keys_of(self, definition: Definition, rows: Sequence[Any], constants: bytes) -> list[bytes]:
+        """The keys of rows that hold no runs."""
+        if _SCALARS.issuperset(map(type, rows)):
+            try:
+                inputs: Iterable[bytes] = map(encode, rows)
+                return [self._key_of(definition, part, constants) for part in inputs]
+            except Exception:  # an int or a text that msgspec does not write
+                pass
+        return [self._key_of(definition, self._inputs(definition, row, []), constants) for row in rows]
+
     def _key_of(self, definition: Definition, *parts: bytes) -> bytes:
-        task = self._keys.get(definition)
-        if task is None:
+        hasher = self._hashers.get(definition)
+        if hasher is None:
             fn = definition.fn
             who = (getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""), definition.name)
-            task = self._keys[definition] = encoded(who)
-        return blake2b(task + b"".join(parts), digest_size=KEY_BYTES).digest()
+            hasher = self._hashers[definition] = blake2b(encoded(who), digest_size=KEY_BYTES)
+        hasher = hasher.copy()
+        hasher.update(b"".join(parts))
+        return hasher.digest()
 
     def _inputs(self, definition: Definition, value: Any, upstream: list[Run]) -> bytes:
         """A value in a form that is the same in every process; runs in it count by their own keys."""
@@ -313,12 +310,12 @@ class Durable:
         if self._by_key is None:
             self._by_key = defaultdict(deque)
             for rows in self._rows.values():
-                for row in rows.values():
+                for row in rows.left():
                     self._by_key[row[2]].append(row)
         waiting = self._by_key.get(key)
         while waiting:
             row = waiting.popleft()
-            if self._rows[row[0]].pop(row[1], None) is None:
+            if self._rows[row[0]].take(row[1]) is None:
                 continue  # taken with its map
             if series is not None and not self._inherited and self._series_of_row(row, definition) is not series:
                 continue
@@ -386,16 +383,15 @@ class Durable:
             )
         return found
 
+    def _new_numbers(self, series: Series, runs: int) -> list[int]:
+        numbers = list(islice(series.numbers, runs))
+        series.submitted = numbers[-1] + 1
+        return numbers
+
     def _new_number(self, series: Series) -> int:
         number = next(series.numbers)
         series.submitted = number + 1
         return number
-
-
-def waiting_of(key: bytes, record: bytes) -> Waiting:
-    """What `Durable.keep_waiting` stored."""
-    run_count, due = decode(record[1:])
-    return Waiting(key, run_count, due)
 
 
 def _is_restored(run: Run) -> bool:

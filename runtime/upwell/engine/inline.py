@@ -241,11 +241,11 @@ def _end(run: Run, outcome: Outcome, name: str | None = None) -> Life[None]:
     if outcome.kind is RETURNED:
         outcome = keep(run, outcome)
     if outcome.kind is RETURNED and run.call.definition.silent:
-        finish(run, COMPLETED, outcome.value, None, name, now)
+        finish(run, COMPLETED, outcome.value, outcome.message or None, name, now)
         return
     end = final_state(outcome, "Task run")
     if name is not None and end.type is COMPLETED:
-        end = Finish(COMPLETED, name)
+        end = Finish(COMPLETED, name, outcome.message)
     state = state_of(end, outcome.value, now)
     for hook in run.call.definition.hooks[end.type]:
         yield from _hook(run, hook, state)

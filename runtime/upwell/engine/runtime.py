@@ -22,6 +22,7 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.caching import found_under
 from upwell.engine.caching_loop import Caching
 from upwell.engine.call import Call
 from upwell.engine.clock import Gate, clock, moment
@@ -219,9 +220,9 @@ class Engine(EngineSeam):
         """There is no result of this run yet."""
         self._pass_gates(run)
 
-    def found(self, run: Run, value: Any) -> None:
-        """There is a result of this run in the cache."""
-        self.settlement.found(run, value)
+    def found(self, run: Run, value: Any, key: str, now: float) -> None:
+        """There is a result of this run in the cache, under this key."""
+        self.settlement.found(run, value, found_under(key), now)
 
     def refuse(self, run: Run) -> None:
         """A run that has not begun and will not: its flow run is being stopped."""

@@ -150,6 +150,9 @@ class Settlement:
         definition = run.call.definition
         if outcome.kind is RETURNED:
             outcome = keep(run, outcome)
+            if outcome.kind is RETURNED and run.call.is_simple:
+                complete(run, outcome.value, now)
+                return
         if outcome.kind is WAS_CANCELLED:
             reason = run.call.scope.stop_reason
             outcome.message = run.message or reason or outcome.message
@@ -236,11 +239,15 @@ class Settlement:
 
     # --- the end ----------------------------------------------------------------------------------------
 
-    def found(self, run: Run, value: Any) -> None:
+    def found(self, run: Run, value: Any, message: str, now: float) -> None:
         """A run need not begin: its result was in the cache."""
-        if run.call.has_prelude:
+        call = run.call
+        if call.has_prelude:
             name_run(run)
-        self._end(run, keep(run, Outcome(RETURNED, value)), clock().time(), "Cached")
+        if call.definition.silent and call.scope.durable is None:
+            finish(run, COMPLETED, value, message, "Cached", now)
+        else:
+            self._end(run, keep(run, Outcome(RETURNED, value, message)), now, "Cached")
 
     def _conclude(self, run: Run, outcome: Outcome, now: float) -> None:
         if run.call.keeping is not None and self.keep_result is not None:
@@ -251,7 +258,7 @@ class Settlement:
     def _end(self, run: Run, outcome: Outcome, now: float, name: str | None = None) -> None:
         end = final_state(outcome, "Task run")
         if name is not None and end.type is COMPLETED:
-            end = Finish(COMPLETED, name)
+            end = Finish(COMPLETED, name, outcome.message)
         if run.call.definition.hooks[end.type]:
             self._spawn(self._conclude_with_hooks(run, outcome, end, now))
         else:

@@ -135,6 +135,7 @@ def new_call(
         call.runner = route.runner
         call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
         call.plain = route.plain and not gates and keeping is None
+        call.is_simple = scope.durable is not None and keeping is None and definition.plain and definition.silent
         call.has_prelude = route.has_prelude
         call.direct = call.straight = not gates and not route.has_prelude and keeping is None
     return call
@@ -210,10 +211,12 @@ def map_over(
         numbers = series.numbers
     else:
         series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for)
-        numbers = [place.number for place in places]
+        numbers = places.numbers
     call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
-    runs: list[RunFuture[Any]] = list(map(RunFuture, [call] * plan.length, numbers, items))
+    runs: list[RunFuture[Any]] | None = durable.restored(call, places) if durable is not None else None
+    if runs is None:
+        runs = list(map(RunFuture, [call] * plan.length, numbers, items))
     begun = runs if places is None else _restore(durable, runs, places)
     if begun:
         _begin(scope, call, begun, items, wait_for, plan.static_kwargs)
@@ -222,18 +225,21 @@ def map_over(
     return runs
 
 
-def _restore(durable: Any, runs: list[RunFuture[Any]], places: list[Any]) -> list[RunFuture[Any]]:
+def _restore(durable: Any, runs: list[RunFuture[Any]], places: Any) -> list[RunFuture[Any]]:
     """End those runs of a map that were finished in an earlier process; returns the others."""
-    begun: list[RunFuture[Any]] = []
-    restore = durable.restore
-    for run, (_, key, finished, waiting) in zip(runs, places, strict=True):
+    for run, key in zip(runs, places.keys, strict=True):
         run.durable_key = key
+    if places.finished is None:
+        return runs
+    begun: list[RunFuture[Any]] = []
+    for index, run in enumerate(runs):
+        finished = places.finished[index]
         if finished is None:
             begun.append(run)
-            if waiting is not None:
-                _wait_on(run, waiting)
-        else:
-            restore(run, finished)
+            if places.waiting[index] is not None:
+                _wait_on(run, places.waiting[index])
+        elif not run.done:
+            durable.restore(run, finished)
     return begun
 
 

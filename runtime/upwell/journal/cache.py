@@ -142,9 +142,10 @@ class JournalCache(Cache):
         found: dict[int, Found] = {}
         for start in range(0, len(keys), MOST_KEYS):
             part = encode(keys[start : start + MOST_KEYS]).decode()
-            for key, data in await session.fetch("cached_records", keys=part, now=now):
+            ((packed,),) = await session.fetch("cached_records", keys=part, now=now)
+            for key, _, data in map(_parted, packed.split(",") if packed else ()):
                 try:
-                    record = ResultRecord.from_bytes(data)
+                    record = ResultRecord.from_bytes(bytes.fromhex(data))
                 except MissingResult as error:
                     ENGINE.warning("A cached result cannot be used, so it is computed again: %s", error)
                     wanted[key].refresh = True
@@ -207,6 +208,10 @@ def _has_ended(state: str | None, host: str, pid: int, pid_started: str, lease_u
         return True
     gone = is_gone(host, pid, pid_started)
     return lease_until < _micros(clock().time()) if gone is None else gone
+
+
+def _parted(entry: str) -> tuple[str, str, str]:
+    return entry.partition(":")
 
 
 def _holder(computation: Computation) -> str:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from typing import Any, Final
 
 from upwell.core.errors import UpwellError
-from upwell.engine.durable import WAITING, Claim, FinishedRow, OldMap, OldSeries, waiting_of
+from upwell.engine.durable_records import WAITING, Claim, FinishedRow, OldMap, OldSeries, waiting_of
 from upwell.engine.flow_run import FlowRun
 from upwell.journal.batch import Batch
 from upwell.journal.database import Database, Session

@@ -18,6 +18,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, Final
 
 from upwell.core.errors import UpwellError
@@ -91,7 +92,7 @@ class Journal:
         self._flush_seconds = flush_seconds
         self._tidy = tidy
         self._kept = kept or Kept(no_files)
-        self.dump, self.load = self._kept.dump, self._kept.load
+        self.dump, self.load, self.load_many = self._kept.dump, self._kept.load, self._kept.load_many
         self._rows = RowMaker(process.id, self._kept.write)
         self._intake = Intake(self.recorder, self._rows)
         self._unwritten: list[Batch] = []
@@ -104,6 +105,7 @@ class Journal:
         self._hurry = asyncio.Event()
         self._opened = False
         self._lost = False
+        self._asked_for: set[asyncio.Task[Any]] = set()
         self._process_key = 0
         self._last_written = 0
         self._writing: asyncio.Task[None] | None = None
@@ -144,9 +146,26 @@ class Journal:
         Raises (in the future):
             StoreUnavailable: the store cannot be opened.
         """
-        return asyncio.run_coroutine_threadsafe(self._asked(work), self._loop)
+        asked = self._asked(work)
+        try:
+            return asyncio.run_coroutine_threadsafe(asked, self._loop)
+        except RuntimeError:  # the loop has ended
+            asked.close()
+            refused: Future[Any] = Future()
+            refused.set_exception(StoreUnavailable("The journal is closed."))
+            return refused
 
     async def _asked(self, work: Callable[[Store], Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self._asked_for.add(task)
+        try:
+            await self._be_open()
+            return await work(self._store)
+        finally:
+            self._asked_for.discard(task)
+
+    async def _be_open(self) -> None:
         until = self._loop.time() + PATIENCE_SECONDS
         while not self._opened:
             await self._write_in_background()
@@ -154,7 +173,6 @@ class Journal:
                 if self._loop.time() >= until or self._closing:
                     raise StoreUnavailable(f"The store cannot be opened: {self.problem}") from self.problem
                 await asyncio.sleep(self._pause())
-        return await work(self._store)
 
     def close(self) -> None:
         """Write or spool what is left, and end the thread; may be called twice.
@@ -447,11 +465,9 @@ class Journal:
 
     async def _say_goodbye(self, helpers: list[asyncio.Task[None]]) -> None:
         """Nobody waits for this: it may take as long as a store needs that is stuck."""
-        others = asyncio.all_tasks() - {asyncio.current_task(), self._writing, *helpers}
-        for task in others:
-            task.cancel()
-        if waited_for := {*others, *helpers} | ({self._writing} if self._writing is not None else set()):
-            await asyncio.wait(waited_for)
+        for asked in self._asked_for:
+            asked.cancel()
+        await asyncio.wait({*helpers, *self._asked_for, self._write_in_background()})
         try:
             await self._store.close(self.process)
         except Exception as error:  # its lease runs out

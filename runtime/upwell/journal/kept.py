@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, Final, Protocol
 
 from upwell.core import packing
@@ -11,8 +12,8 @@ from upwell.core.results import ResultRecord
 
 INLINE_BYTES: Final = 16 * 1024
 
-_INLINE: Final = b"\0"
-"""What an inline record begins with; one that says where the value is begins otherwise."""
+_INLINE: Final = b"\x91"
+"""What an inline record begins with: it is a list of one, the value. One that says where the value is is longer."""
 
 File = tuple[ResultRecord, bytes]
 """Where a large result belongs, and what is to be written there."""
@@ -69,5 +70,16 @@ class Kept:
             MissingResult: its file is missing, or damaged; says which.
         """
         if record[:1] == _INLINE:
-            return packing.unpack(memoryview(record)[1:])
+            return packing.unpack(record)[0]
         return self.files.get(ResultRecord.from_bytes(record))
+
+    def load_many(self, records: Sequence[bytes]) -> list[Any]:
+        """The results that records stand for, in a fraction of the time; see `load`."""
+        if bytes(map(itemgetter(0), records)).count(_INLINE) != len(records):
+            return [self.load(record) for record in records]
+        together = _LIST_OF + len(records).to_bytes(4, "big") + b"".join(records)
+        return [value for (value,) in packing.unpack(together)]
+
+
+_LIST_OF: Final = b"\xdd"
+"""What a list of many begins with in MessagePack; four bytes say how many."""

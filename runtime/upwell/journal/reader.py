@@ -17,6 +17,7 @@ from upwell.journal import reader_overview as overview
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import (
     MOST_ITEMS,
+    Bounds,
     Condition,
     Key,
     Order,
@@ -30,7 +31,7 @@ from upwell.journal.reader_pages import (
     pattern_of,
     state_condition,
     tag_sets,
-    time_conditions,
+    times_of,
 )
 from upwell.journal.reader_records import (
     FLOW_RUN_COLUMNS,
@@ -73,7 +74,9 @@ class Reader:
         found = key_of(after, flow=(int, str))
         parameters: dict[str, Any] = {"n": limit + 1}
         conditions = await self._flow_conditions(wanted, parameters)
-        if found is not None:
+        bounds = Bounds.of("f", times_of(wanted.since, wanted.until), ordered, found and found[1], parameters)
+        conditions += bounds.conditions
+        if found is not None and bounds.beyond:
             parameters["after_created"], parameters["after_id"] = found[1]
             conditions.append(f"(f.created, f.id) {ordered.beyond} (:after_created, :after_id)")
         rows = await self._session.fetch_text(
@@ -83,7 +86,7 @@ class Reader:
         return Page(items=tuple(map(flow_run, rows[:limit])), next=following)
 
     async def _flow_conditions(self, wanted: FlowRunFilter, parameters: dict[str, Any]) -> list[str]:
-        conditions = time_conditions("f", wanted.since, wanted.until, parameters)
+        conditions: list[str] = []
         others: list[Condition] = []
         if wanted.state is not None:
             others.append(state_condition("f", wanted.state, parameters))

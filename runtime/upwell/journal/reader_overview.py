@@ -18,6 +18,7 @@ SPANS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
 """The names of some lengths of time, in seconds."""
 
 MOST_SPANS: Final = 10_000
+FEW_SPANS: Final = 50
 
 _NOT_COMPLETED: Final = [state.value for state in StateType if state is not COMPLETED]
 
@@ -162,12 +163,19 @@ async def count_task_runs(session: Session, spans: list[tuple[int, int]]) -> lis
     """
     bounds = _bounds(spans)
     found = _by_span(await session.fetch("count_task_runs_by_state", states=json_text(_NOT_COMPLETED), **bounds))
-    for place, (since, until) in enumerate(spans):
-        rows = await session.fetch("count_task_runs", since=since, until=until)
-        found[place][COMPLETED] = max((rows[0][0] if rows else 0) - found[place].total(), 0)
+    for place, total in await _totals(session, spans, bounds):
+        found[place][COMPLETED] = max(total - found[place].total(), 0)
     for place, waiting in await session.fetch("count_not_begun", **bounds):
         found[place][PENDING] += max(waiting, 0)
     return [_counts(span, found[place]) for place, span in enumerate(spans)]
+
+
+async def _totals(session: Session, spans: list[tuple[int, int]], bounds: dict[str, Any]) -> list[tuple[int, int]]:
+    """How many task runs there are in each span: counted one by one, which is faster, unless there are many spans."""
+    if len(spans) > FEW_SPANS:
+        return [(place, total) for place, total in await session.fetch("count_task_runs_by_span", **bounds)]
+    counted = [await session.fetch("count_task_runs", since=since, until=until) for since, until in spans]
+    return [(place, rows[0][0]) for place, rows in enumerate(counted) if rows]
 
 
 def _bounds(spans: list[tuple[int, int]]) -> dict[str, Any]:

@@ -119,16 +119,38 @@ def state_condition(alias: str, state: StateType | str, parameters: dict[str, An
     return Condition(f"{alias}.state_name", "= :state_name")
 
 
-def time_conditions(
-    alias: str, since: dt.datetime | None, until: dt.datetime | None, parameters: dict[str, Any]
-) -> list[str]:
-    """Runs that were created in this span of time; `until` itself is not in it."""
-    conditions: list[str] = []
-    for name, moment, test in (("since", since, ">="), ("until", until, "<")):
-        if moment is not None:
-            parameters[name] = micros_of(moment, name)
-            conditions.append(f"{alias}.created {test} :{name}")
-    return conditions
+class Times(NamedTuple):
+    """A span of time, in microseconds; None is no bound."""
+
+    since: int | None
+    until: int | None
+
+
+def times_of(since: dt.datetime | None, until: dt.datetime | None) -> Times:
+    """The span in which runs were created; `until` itself is not in it."""
+    first = None if since is None else micros_of(since, "since")
+    return Times(first, None if until is None else micros_of(until, "until"))
+
+
+class Bounds(NamedTuple):
+    """Where a page begins and where it cannot reach; on either side one bound, for an index takes one."""
+
+    beyond: bool  # whether it begins after the key
+    conditions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, alias: str, times: Times, order: Order, after: Key | None, parameters: dict[str, Any]) -> Bounds:
+        """The bounds of a page of runs that were created in this span of time, after this key."""
+        parameters.update(since=times.since, until=times.until)
+        newest_first = order.beyond == "<"
+        near = times.until if newest_first else times.since
+        beyond = after is not None and (near is None or not order.comes_before((after[0],), (near,)))
+        conditions: list[str] = []
+        if times.since is not None and (newest_first or not beyond):
+            conditions.append(f"{alias}.created >= :since")
+        if times.until is not None and (not newest_first or not beyond):
+            conditions.append(f"{alias}.created < :until")
+        return cls(beyond, tuple(conditions))
 
 
 def micros_of(moment: dt.datetime, name: str) -> int:

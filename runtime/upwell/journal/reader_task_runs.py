@@ -22,6 +22,7 @@ from upwell.core.states import PENDING, StateType
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import (
     LAST,
+    Bounds,
     Condition,
     Key,
     Order,
@@ -32,7 +33,7 @@ from upwell.journal.reader_pages import (
     pattern_of,
     state_condition,
     tag_sets,
-    time_conditions,
+    times_of,
 )
 from upwell.journal.reader_records import RUN_COLUMNS, by_default_name
 
@@ -42,8 +43,9 @@ FEW_SERIES: Final = 1_000
 FEW_SETS: Final = 20
 """So many sets of tags are looked for one by one, each in its order; more at once, and sorted."""
 
-WALKS: Final = (1_000, 10_000)
-"""How many runs are looked at in their order, at first and then, before the series are asked."""
+FIRST_STEPS: Final = 1_000
+MOST_STEPS: Final = 10_000
+"""How many runs are looked at in their order before the series are asked."""
 
 STREAMS: Final = 8
 """How many series are read in one query."""
@@ -66,16 +68,17 @@ class TaskRunFilter(Struct, frozen=True, kw_only=True):
 class _Source(NamedTuple):
     """One way to runs that are asked for: by conditions on their series, or by an index of runs.
 
-    driver: what is looked up in that index. sorts: it is in another order than the page.
+    driver: what is looked up in that index. sorts: that, or what the series lead to, is all read, and sorted.
     """
 
     series: tuple[Condition, ...] = ()
     runs: tuple[str, ...] = ()
     driver: Condition | None = None
     sorts: bool = False
+    in_index: tuple[str, ...] = ()  # what that index answers besides
 
     def and_also(self, other: _Source) -> _Source:
-        return self._replace(series=(*self.series, *other.series), runs=(*self.runs, *other.runs))
+        return _Source((*self.series, *other.series), (*self.runs, *other.runs), sorts=self.sorts or other.sorts)
 
     def where(self, condition: str) -> _Source:
         return self._replace(runs=(*self.runs, condition))
@@ -93,24 +96,23 @@ _ANY: Final = _Facet([_Source()], [], "1 = 1")
 
 
 class _Asked(Struct):
-    """A filter in words of the store. series, runs: what all sources have in common."""
+    """A filter in words of the store. series: what all sources have in common."""
 
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
     series: list[Condition] = field(default_factory=list[Condition])
     state: Condition | None = None
-    runs: list[str] = field(default_factory=list[str])
     sources: list[_Source] = field(default_factory=list[_Source])
 
 
 async def newest_rows(session: Session, wanted: TaskRunFilter, order: Order, after: Key | None, n: int) -> list[Row]:
     """The first `n` rows of `RUN_COLUMNS` after a key, in this order."""
     asked = await _in_words_of_the_store(session, wanted)
-    asked.parameters["n"] = n
+    bounds = Bounds.of("t", times_of(wanted.since, wanted.until), order, after, asked.parameters)
     if after is not None:
         asked.parameters.update(zip(("after_created", "after_series", "after_number"), after, strict=True))
     found: dict[Key, Row] = {}
     for source in asked.sources:
-        for row in await _Reading(session, asked, source, order, after).rows(n):
+        for row in await _Reading(session, asked, source, order, bounds).rows(n):
             found[key_of_row(row)] = row
     return order.sorted(found.values(), key_of_row)[:n]
 
@@ -145,7 +147,6 @@ async def _in_words_of_the_store(session: Session, wanted: TaskRunFilter) -> _As
         if value is not None:
             parameters[name] = value
             asked.series.append(Condition(column, f"= :{name}"))
-    asked.runs += time_conditions("t", wanted.since, wanted.until, parameters)
     if wanted.state is not None:
         asked.state = state_condition("t", wanted.state, parameters)
     tags = await _tags(session, checked_tags(wanted.tags), parameters)
@@ -156,7 +157,7 @@ async def _in_words_of_the_store(session: Session, wanted: TaskRunFilter) -> _As
         return asked
     asked.sources = [one.and_also(other) for one in tags.by_series for other in text.by_series]
     asked.sources += [source.where(text.check) for source in tags.driven]
-    asked.sources += [source.where(tags.check) for source in text.driven]
+    asked.sources += [source if tags is _ANY else source.where(tags.check) for source in text.driven]
     return asked
 
 
@@ -196,8 +197,8 @@ async def _text(session: Session, text: str, parameters: dict[str, Any]) -> _Fac
         of_task = Condition("s.task", "IN (SELECT value FROM json_each(:tasks_by_number))")
         of_run = ("t.number = :number", "t.name IS NULL")
         ways.append(" AND ".join((of_task.text(), *of_run)))
-        by_series.append(_Source((of_task,), of_run))
-    driven = [_Source((), (in_name,), Condition("t.name", "> ''"), sorts=True)]
+        by_series.append(_Source((of_task, Condition("s.submitted", "> :number")), of_run, sorts=True))
+    driven = [_Source(driver=Condition("t.name", "> ''"), sorts=True, in_index=(in_name,))]
     return _Facet(by_series, driven, f"({' OR '.join(f'({way})' for way in ways)})")
 
 
@@ -207,109 +208,143 @@ async def _text(session: Session, text: str, parameters: dict[str, Any]) -> _Fac
 class _Reading:
     """One source, read in one order after one key."""
 
-    def __init__(self, session: Session, asked: _Asked, source: _Source, order: Order, after: Key | None) -> None:
+    def __init__(self, session: Session, asked: _Asked, source: _Source, order: Order, bounds: Bounds) -> None:
         self._session = session
         self._source = source
         self._order = order
-        self._after = after
+        self._bounds = bounds
         self._parameters = asked.parameters
         self._series = (*asked.series, *source.series)
-        self._runs = (*asked.runs, *source.runs)
+        self._runs = source.runs
         self._state = asked.state
         direction = order.direction
         self._sorted = f"ORDER BY t.created {direction}, t.series {direction}, t.number {direction}"
 
     async def rows(self, n: int) -> list[Row]:
         """The first `n` rows."""
-        driver = self._source.driver
+        driver, sorts = self._source.driver, self._source.sorts
         if driver is not None:
-            return await self._driven(driver, n)
+            conditions = self._conditions(state_indexed=False)
+            conditions += [condition.unindexed() for condition in self._series]
+            if sorts:
+                return await self._sort_driven(n, driver)
+            return await self._walk([driver.text(), *conditions], n)
+        if sorts:
+            conditions = [condition.text() for condition in self._series] + self._conditions(state_indexed=False)
+            tables = "FROM series s JOIN task_runs t ON t.series = s.key LEFT JOIN flow_runs f ON f.id = s.flow_run_id"
+            return await self._sort(n, tables, [*conditions, *self._beyond()])
         if not self._series:
             return await self._walk(self._conditions(), n)
-        if await self._are_many():
-            for steps in WALKS:
-                rows = await self._walk_a_while(steps, n)
-                if rows is not None:
-                    return rows
-        return await self._by_series(n)
+        from_series = await self._from_series()
+        text = f"SELECT s.key {from_series} LIMIT :few"
+        keys = [key for (key,) in await self._ask(text, few=FEW_SERIES + 1)]
+        if len(keys) <= FEW_SERIES:
+            these = "FROM (SELECT CAST(value AS INTEGER) AS key FROM json_each(:keys)) AS s"
+            return await self._by_series(these, n, keys=json_text(keys)) if keys else []
+        rows = await self._walk_a_while(n)
+        return await self._by_series(from_series, n) if rows is None else rows
 
     def _conditions(self, *, state_indexed: bool = True) -> list[str]:
         """On runs, wherever they are looked for; without where they begin."""
         state = self._state
-        conditions = list(self._runs)
+        conditions = [*self._bounds.conditions, *self._runs]
         if state is not None:
             conditions.append(state.text() if state_indexed else state.unindexed())
         return conditions
 
     def _beyond(self) -> list[str]:
-        if self._after is None:
+        if not self._bounds.beyond:
             return []
         key = "(:after_created, :after_series, :after_number)"
         return [f"(t.created, t.series, t.number) {self._order.beyond} {key}"]
 
     # --- along an index of runs ---
 
-    async def _driven(self, driver: Condition, n: int) -> list[Row]:
-        conditions = [driver.text(), *self._conditions(state_indexed=False)]
-        conditions += [condition.unindexed() for condition in self._series]
-        if not self._source.sorts:
-            return await self._walk(conditions, n)
-        inner = f"SELECT {RUN_COLUMNS} {_WITH_SERIES} WHERE {_all([*conditions, *self._beyond()])}"
-        direction = self._order.direction
-        # by places, which no index is in the order of: else that would be walked for the sake of it
-        sorted_ = f"ORDER BY t.created + 0 {direction}, t.series + 0 {direction}, t.number + 0 {direction}"
-        return await self._ask(f"{inner} {sorted_} LIMIT :n", n=n)
+    async def _walk(self, conditions: list[str], n: int, **parameters: Any) -> list[Row]:
+        where = _all([*conditions, *self._beyond()])
+        text = f"SELECT {RUN_COLUMNS} {_WITH_SERIES} WHERE {where} {self._sorted} LIMIT :n"
+        return await self._ask(text, n=n, **parameters)
 
-    async def _walk(self, conditions: list[str], n: int) -> list[Row]:
+    async def _sort(
+        self, n: int, from_where: str, conditions: list[str], found: str = "", alias: str = "t"
+    ) -> list[Row]:
+        """Read all runs that these conditions lead to, and sort them."""
+        direction = self._order.direction
+        # sums, which no index is in the order of: else one would be walked for the sake of it, or of the bounds
+        by = ", ".join(f"{alias}.{part} + 0 {direction}" for part in ("created", "series", "number"))
+        where = _all(conditions).replace("t.created", "t.created + 0")
         text = (
-            f"SELECT {RUN_COLUMNS} {_WITH_SERIES} WHERE {_all([*conditions, *self._beyond()])} {self._sorted} LIMIT :n"
+            f"{found} SELECT {RUN_COLUMNS} FROM ("
+            f"SELECT {alias}.series, {alias}.number {from_where} WHERE {where} ORDER BY {by} LIMIT :n"
+            f") AS page JOIN task_runs t ON t.series = page.series AND t.number = page.number {_SERIES_OF_RUN}"
         )
         return await self._ask(text, n=n)
 
-    async def _walk_a_while(self, steps: int, n: int) -> list[Row] | None:
-        """Look at so many runs in their order; None if that is not enough."""
-        conditions = self._conditions()
+    async def _sort_driven(self, n: int, driver: Condition) -> list[Row]:
+        """The same along an index of runs, which holds all that is asked of most of them."""
+        in_index = [driver.text(), *self._source.in_index, *self._bounds.conditions, *self._beyond()]
+        found = (
+            "WITH found AS MATERIALIZED (SELECT t.created, t.series, t.number FROM task_runs t "
+            f"WHERE {_all(in_index).replace('t.created', 't.created + 0')})"
+        )
+        others = [*self._runs, *([self._state.unindexed()] if self._state is not None else [])]
+        others += [condition.unindexed() for condition in self._series]
+        if not others:
+            return await self._sort(n, "FROM found", [], found, "found")
+        joined = f"FROM found JOIN task_runs t ON t.series = found.series AND t.number = found.number {_SERIES_OF_RUN}"
+        return await self._sort(n, joined, others, found)
+
+    async def _walk_a_while(self, n: int) -> list[Row] | None:
+        """Look at runs in their order, further if that promises to be enough; None if it is not."""
+        steps = FIRST_STEPS
+        while steps <= MOST_STEPS:
+            rows, is_all = await self._steps(steps, n)
+            if is_all or len(rows) >= n:
+                return rows
+            if not rows:
+                return None
+            steps = max(2 * steps, steps * n * 3 // (2 * len(rows)))
+        return None
+
+    async def _steps(self, steps: int, n: int) -> tuple[list[Row], bool]:
+        """What is found among so many runs; whether these are all there are."""
         along = [self._state.text()] if self._state is not None else []
-        along += [condition for condition in self._runs if condition.startswith("t.created")]
+        along += self._bounds.conditions
         last = await self._ask(
             f"SELECT t.created, t.series, t.number FROM task_runs t WHERE {_all([*along, *self._beyond()])} "
             f"{self._sorted} LIMIT 1 OFFSET :steps",
             steps=steps,
         )
-        until: dict[str, Any] = {}
-        if last:
-            back = ">=" if self._order.beyond == "<" else "<="
-            conditions.append(f"(t.created, t.series, t.number) {back} (:last_created, :last_series, :last_number)")
-            until = dict(zip(("last_created", "last_series", "last_number"), last[0], strict=True))
-        conditions += [condition.unindexed() for condition in self._series]
-        text = (
-            f"SELECT {RUN_COLUMNS} {_WITH_SERIES} WHERE {_all([*conditions, *self._beyond()])} {self._sorted} LIMIT :n"
-        )
-        rows = await self._ask(text, n=n, **until)
-        return rows if len(rows) >= n or not last else None
+        conditions = self._conditions() + [condition.unindexed() for condition in self._series]
+        if not last:
+            return await self._walk(conditions, n), True
+        back = ">=" if self._order.beyond == "<" else "<="
+        conditions.append(f"(t.created, t.series, t.number) {back} (:last_created, :last_series, :last_number)")
+        until = dict(zip(("last_created", "last_series", "last_number"), last[0], strict=True))
+        return await self._walk(conditions, n, **until), False
 
     # --- by series ---
 
-    async def _are_many(self) -> bool:
-        text = f"SELECT count(*) FROM (SELECT 1 AS one {self._from_series()} LIMIT :few) AS some"
-        found = await self._ask(text, few=FEW_SERIES + 1)
-        return int(found[0][0]) > FEW_SERIES
-
-    def _from_series(self) -> str:
-        tables = "flow_runs f JOIN series s ON s.flow_run_id = f.id" if self._asks_for_flow() else "series s"
-        in_flow_run = any(condition.column == "s.flow_run_id" for condition in self._series)
-        conditions = [
-            condition.unindexed() if in_flow_run and condition.column != "s.flow_run_id" else condition.text()
-            for condition in self._series
-        ]
+    async def _from_series(self) -> str:
+        """Their series, along the index that leads to the fewest."""
+        of_flow = any(condition.column == "f.flow" for condition in self._series)
+        tables = "flow_runs f JOIN series s ON s.flow_run_id = f.id" if of_flow else "series s"
+        rarest = self._series[0]
+        if len(self._series) > 1 and rarest.column != "s.flow_run_id":
+            counts = [await self._most_often(condition) for condition in self._series]
+            rarest = self._series[counts.index(min(counts))]
+        conditions = [one.text() if one is rarest else one.unindexed() for one in self._series]
         return f"FROM {tables} WHERE {_all(conditions)}"
 
-    def _asks_for_flow(self) -> bool:
-        return any(condition.column == "f.flow" for condition in self._series)
+    async def _most_often(self, condition: Condition) -> int:
+        """How many series this leads to, or as good as many."""
+        table = "flow_runs f" if condition.column == "f.flow" else "series s"
+        text = f"SELECT count(*) FROM (SELECT 1 AS one FROM {table} WHERE {condition.text()} LIMIT :few) AS some"
+        return int((await self._ask(text, few=FEW_SERIES))[0][0])
 
     def _beyond_in_series(self, series: str) -> list[str]:
         """The same as `_beyond` for the runs of one series, in words that its index answers."""
-        if self._after is None:
+        if not self._bounds.beyond:
             return []
         first, last = ("-1", str(LAST)) if self._order.beyond == ">" else (str(LAST), "-1")
         smaller = "<" if self._order.beyond == "<" else ">"
@@ -319,17 +354,19 @@ class _Reading:
         )
         return [f"(t.created, t.number) {self._order.beyond} (:after_created, {number})"]
 
-    async def _by_series(self, n: int) -> list[Row]:
+    async def _by_series(self, from_series: str, n: int, **parameters: Any) -> list[Row]:
+        """The newest run of each says whose runs are to be read."""
         direction = self._order.direction
         conditions = _all(["t.series = s.key", *self._conditions(), *self._beyond_in_series("s.key")])
         heads = await self._ask(
             f"""WITH heads AS MATERIALIZED (SELECT s.key AS series, (
                 SELECT t.created FROM task_runs t WHERE {conditions}
                 ORDER BY t.created {direction}, t.number {direction} LIMIT 1
-            ) AS created {self._from_series()})
+            ) AS created {from_series})
             SELECT created, series FROM heads WHERE created IS NOT NULL
             ORDER BY created {direction}, series {direction} LIMIT :n""",
             n=n,
+            **parameters,
         )
         found: list[Row] = []
         for start in range(0, len(heads), STREAMS):

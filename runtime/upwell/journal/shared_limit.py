@@ -19,7 +19,9 @@ MOST_WAITING: Final = 64
 
 FIRST_LOOK_SECONDS: Final = 0.005
 LAST_LOOK_SECONDS: Final = 0.1
-"""How long until a worker looks again whether slots have come free elsewhere: longer each time."""
+LOOKS: Final = 0.1
+"""A worker looks again whether slots have come free elsewhere after this part of the time that it has waited already,
+within those bounds: a wait is a tenth longer than it must be, at most."""
 
 FIRST_RETRY_SECONDS: Final = 0.05
 LAST_RETRY_SECONDS: Final = 2.0
@@ -27,7 +29,7 @@ LAST_RETRY_SECONDS: Final = 2.0
 ABSENT_SECONDS: Final = 2.0
 """Who could have slots, and has not taken them for so long, is stopped or dead, and may be overtaken."""
 
-WAITED_SECONDS: Final = 1.0
+WAITED_SECONDS: Final = 0.5
 """Who has waited for so long looks whether those who hold the slots are alive."""
 
 _numbers = count(1)
@@ -181,16 +183,17 @@ class SharedLimit(NamedLimit):
         """Turn after turn, as long as somebody here wants something."""
         loop = asyncio.get_running_loop()
         store = self._owner.store
-        pause, retry = FIRST_LOOK_SECONDS, FIRST_RETRY_SECONDS
+        retry = FIRST_RETRY_SECONDS
         self._waited_since = loop.time()
         while self._has_work():
             self._stir.clear()
             try:
                 if await self._take_turn(store):
-                    pause, retry = FIRST_LOOK_SECONDS, FIRST_RETRY_SECONDS
+                    retry = FIRST_RETRY_SECONDS
                     self._waited_since = loop.time()
                     continue
-                if loop.time() - self._waited_since > WAITED_SECONDS:
+                waited = loop.time() - self._waited_since
+                if waited > WAITED_SECONDS:
                     await self._owner.look_who_has_died()
             except StoreUnavailable:
                 await asyncio.sleep(retry)
@@ -199,8 +202,8 @@ class SharedLimit(NamedLimit):
             except NotAlive as error:
                 self.fail(NotThere(f"No slots of the limit {self.name!r} can be had: {error}"))
                 return
+            pause = min(max(waited * LOOKS, FIRST_LOOK_SECONDS), LAST_LOOK_SECONDS)
             await self._stirred_within(pause * random.uniform(0.5, 1.0))
-            pause = min(pause * 1.5, LAST_LOOK_SECONDS)
 
     async def _stirred_within(self, seconds: float) -> None:
         try:

@@ -30,7 +30,7 @@ REFRESH_SECONDS: Final = 5.0
 
 RETRY_SECONDS: Final = 0.2
 
-LOOK_SECONDS: Final = 1.0
+LOOK_SECONDS: Final = 0.5
 """How often those who wait look whether those who hold the slots are alive, at most."""
 
 _LEFT: Final = "The journal of this process has ended, and with it the limits that it shares with others."

@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 
 from upwell.core import packing
 from upwell.core.errors import SerializationError
-from upwell.core.packing import MAX_DEPTH, DeserializationError, pack, unpack
-from upwell.core.packing_kinds import class_of
+from upwell.core.packing import MAX_DEPTH, pack, unpack
+from upwell.core.packing_kinds import DeserializationError, class_of
 
 T = TypeVar("T")
 Strategy = st.SearchStrategy[Any]
@@ -644,7 +644,7 @@ assert type(again[0]) is Mine and again[0] == Mine((1,)) and again[1]() == 5
 """
 
 
-def test_classes_and_functions_of_main_travel_by_value() -> None:
+def test_classes_and_functions_of_main_come_back() -> None:
     done = subprocess.run(
         [sys.executable, "-c", MAIN],
         capture_output=True,

@@ -589,6 +589,6 @@ def witnessed(ledger: str) -> tuple[int, Counter[str]]:
         elif what == "-":
             held[pid].discard(name)
         else:
-            del held[pid]
+            held.pop(pid, None)
         most = max(most, sum(len(names) for names in held.values()))
     return most, turns

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,17 +179,6 @@ def test_a_file_that_another_process_locks_for_seconds_is_waited_for(tmp_path: P
     assert count_rows(SqliteDatabase(path))["flow_runs"] == 2
 
 
-def test_a_file_that_is_deleted_under_it_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / "store.db"
-    with journal_of(lambda: SqliteDatabase(path), tmp_path):
-        assert asyncio.run(sums()) == EXPECTED
-        for file in tmp_path.glob("store.db*"):
-            file.unlink()
-        assert asyncio.run(sums()) == EXPECTED
-    assert len(complaints(caplog)) == 1
-    assert count_rows(SqliteDatabase(path))["flow_runs"] == 1
-
-
 FLOW = """
 import asyncio, resource, sys
 from upwell import flow, task
@@ -237,12 +228,57 @@ def test_a_full_disk_does_not_fail_a_run(tmp_path: Path) -> None:
     assert ask(SqliteDatabase(tmp_path / "upwell.db"), "PRAGMA integrity_check") == [("ok",)]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_home_that_cannot_be_written_does_not_fail_a_run(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    output, errors = run_script(FLOW, tmp_path, "0")
-    assert output == "fine\n"
-    assert "UPWELL_HOME" in errors
+DELETED = """
+import asyncio, sys
+from pathlib import Path
+from upwell import flow
+
+@flow
+async def nothing():
+    return 1
+
+assert asyncio.run(nothing()) == 1
+for file in Path(sys.argv[1]).glob("upwell.db*"):
+    file.unlink()
+for _ in range(2):
+    assert asyncio.run(nothing()) == 1
+"""
+
+
+def test_a_file_that_is_deleted_under_it_is_made_anew(tmp_path: Path) -> None:
+    _, errors = run_script(DELETED, tmp_path, str(tmp_path))
+    assert errors.count("was deleted") == 1
+    assert len(errors.splitlines()) == 1
+    assert count_rows(SqliteDatabase(tmp_path / "upwell.db"))["flow_runs"] == 2
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk with little room."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mounting, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_once_a_full_disk_has_room_again_everything_is_stored(
+    small_disk: Path, wanted: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    database = SqliteDatabase(small_disk / "store.db")
+    with journal_of(lambda: database, small_disk) as journal:
+        assert asyncio.run(sums()) == EXPECTED
+        ballast = small_disk / "ballast"
+        with pytest.raises(OSError, match="No space"):
+            ballast.write_bytes(bytes(4_000_000))
+        for _ in range(3):
+            assert asyncio.run(sums()) == EXPECTED
+        ballast.unlink()
+        assert journal.flush(10)
+        assert asyncio.run(sums()) == EXPECTED
+    assert count_rows(database) == {table: 5 * count for table, count in wanted.items()}
 
 
 def test_a_home_that_is_no_folder_does_not_fail_a_run(tmp_path: Path) -> None:

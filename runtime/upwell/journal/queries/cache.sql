@@ -1,8 +1,9 @@
 -- Cached results by key, who computes which key now, and results by run.
 
 -- name: cached_records
--- `keys` is a JSON array.
-SELECT key, record FROM cache_records
+-- `keys` is a JSON array. One row for all, `key:record,key:record`: each row that a thread fetches from SQLite may have
+-- to wait for the other threads.
+SELECT group_concat(key || ':' || hex(record), ',') FROM cache_records
 WHERE key IN (SELECT value FROM json_each(:keys)) AND (expires IS NULL OR expires > :now);
 
 -- name: cached_record

@@ -94,6 +94,11 @@ SELECT number FROM task_runs WHERE series = :series AND number >= :first AND num
 -- name: count_task_runs
 SELECT count(*) FROM task_runs WHERE created >= :since AND created < :until;
 
+-- name: count_task_runs_by_span
+SELECT (created - :origin) / :width, count(*) FROM task_runs
+WHERE created >= :since AND created < :until
+GROUP BY 1;
+
 -- name: count_task_runs_by_state
 -- Those that have not completed.
 SELECT (created - :origin) / :width, state, count(*) FROM task_runs

@@ -103,7 +103,7 @@ CREATE INDEX task_runs_series ON task_runs (series, created, number);
 CREATE INDEX task_runs_state ON task_runs (state, created, series, number) WHERE state <> 'COMPLETED';
 CREATE INDEX task_runs_series_state ON task_runs (series, state, created, number) WHERE state <> 'COMPLETED';
 CREATE INDEX task_runs_state_name ON task_runs (state_name, created, series, number) WHERE state_name IS NOT NULL;
-CREATE INDEX task_runs_name ON task_runs (name) WHERE name IS NOT NULL;
+CREATE INDEX task_runs_name ON task_runs (name, created, series, number) WHERE name IS NOT NULL;
 CREATE INDEX task_runs_parent ON task_runs (parent, created, series, number) WHERE parent IS NOT NULL;
 CREATE INDEX task_runs_tags ON task_runs (tags, created, series, number) WHERE tags IS NOT NULL;
 

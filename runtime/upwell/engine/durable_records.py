@@ -1,0 +1,138 @@
+"""What the store knows of a durable flow run, as the engine is told of it."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
+from msgspec.msgpack import decode
+
+WAITING: Final = b"\1"
+"""What the record of a run begins with that waits for its next attempt."""
+
+
+class OldSeries(NamedTuple):
+    """A series of an earlier process; see `Series`. begun: the numbers of its runs that began and did not complete."""
+
+    key: int
+    base: int
+    task: str
+    created: float
+    submitted: int
+    source: bytes | None
+    begun: frozenset[int]
+
+
+class FinishedRow(NamedTuple):
+    """A task run that was completed: where it stands, its key and result, and when it was at work (microseconds)."""
+
+    series: Any
+    number: int
+    key: bytes
+    record: bytes
+    started: int
+    ended: int
+
+
+class OldMap(NamedTuple):
+    """A large map of an earlier process: the digest of its inputs, and the numbers of its runs."""
+
+    digest: bytes
+    series: int
+    first: int
+    runs: int
+
+
+class Waiting(NamedTuple):
+    """A task run that waited for its next attempt: how many it had had, and when the next is due."""
+
+    key: bytes
+    run_count: int
+    due: float
+
+
+class Claim(Struct):
+    """What the store says to a durable flow run that is about to begin: who it is, and what it has finished.
+
+    ended: state, name, message and stored result of a run that has ended already; then there is nothing to do.
+    inherited: what is finished is another run's, of which this one is a fork.
+    """
+
+    flow_run_id: str
+    name: str
+    created: float
+    run_count: int = 0
+    crashes: int = 0
+    source_hash: str | None = None
+    resumed: bool = False
+    inherited: bool = False
+    ended: tuple[str, str | None, str | None, bytes | None] | None = None
+    series: list[OldSeries] = []
+    finished: list[FinishedRow] = []
+    maps: list[OldMap] = []
+    waiting: list[Waiting] = []
+    children: list[tuple[str, str, bytes]] = []
+
+
+class Place(NamedTuple):
+    """Where a run stands: its number in its series, its key, and what it has finished, or waited for, if it has."""
+
+    number: int
+    key: bytes
+    finished: FinishedRow | None
+    waiting: Waiting | None = None
+
+
+class FinishedRuns:
+    """The finished runs of one series, in the order of their numbers; each is taken once.
+
+    Where all of them are of one map they are taken in one go, and never put into a dict.
+    """
+
+    def __init__(self, rows: list[FinishedRow]) -> None:
+        self._in_order = rows
+        self._by_number: dict[int, FinishedRow] | None = None
+
+    def put(self, row: FinishedRow) -> None:
+        self._known()[row.number] = row
+
+    def take(self, number: int) -> FinishedRow | None:
+        return self._known().pop(number, None)
+
+    def take_all(self, numbers: list[int]) -> list[FinishedRow | None] | None:
+        """The rows of all these numbers, which are in a row, if there are no others; else None."""
+        rows = self._in_order
+        if self._by_number is not None or len(rows) != len(numbers):
+            return None
+        if (rows[0][1], rows[-1][1]) != (numbers[0], numbers[-1]):
+            return None
+        self._in_order = []
+        return list(rows)
+
+    def left(self) -> list[FinishedRow]:
+        """Those that were not taken."""
+        return self._in_order if self._by_number is None else list(self._by_number.values())
+
+    def _known(self) -> dict[int, FinishedRow]:
+        if self._by_number is None:
+            self._by_number = {row[1]: row for row in self._in_order}
+        return self._by_number
+
+
+class Places(NamedTuple):
+    """The same for the runs of a map. finished, waiting: None where nothing was."""
+
+    numbers: list[int]
+    keys: list[bytes]
+    finished: list[FinishedRow | None] | None = None
+    waiting: list[Waiting | None] | None = None
+
+
+def waiting_of(key: bytes, record: bytes) -> Waiting:
+    """What `Durable.keep_waiting` stored."""
+    run_count, due = decode(record[1:])
+    return Waiting(key, run_count, due)
+
+
+def _series_of_row(row: FinishedRow) -> Any:
+    return row[0]
