@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from upwell.journal.liveness import Watch
     from upwell.journal.shared_limits import SharedLimits
     from upwell.journal.store import Store
+    from upwell.results import ResultStore
 
 _opening = threading.Lock()
 _open_now: tuple[Settings, Journal | None] | None = None  # one value, so that any thread reads of both or none
@@ -78,24 +79,29 @@ def _new_journal(wanted: Settings) -> Journal | None:
     from upwell.journal.kept import Kept
     from upwell.journal.liveness import Watch
     from upwell.journal.processes import this_process
-    from upwell.journal.retention import Limits, tidy
     from upwell.journal.spool import Spool
-    from upwell.journal.store import SqlStore, Store
-    from upwell.results import ResultStore
+    from upwell.journal.store import SqlStore
 
     process = this_process(wanted.lease_seconds)
-    limits = Limits(wanted.retention_days, wanted.retention_rows, wanted.retention_bytes)
 
     def make_store() -> Store:
         return SqlStore(make_database(wanted))
 
     async def keep_tidy(store: Store) -> None:
+        from upwell.journal.retention import Limits, tidy  # here: most programs have ended before it is time for it
+
         if isinstance(store, SqlStore):
+            limits = Limits(wanted.retention_days, wanted.retention_rows, wanted.retention_bytes)
             await tidy(store.database, process.id, limits)
+
+    def large_results() -> ResultStore:
+        from upwell.results import ResultStore  # here: few programs store large ones
+
+        return ResultStore(home(wanted) / "results")
 
     try:
         spool = Spool(_spool_folder(wanted), process)
-        kept = Kept(lambda: ResultStore(home(wanted) / "results"))
+        kept = Kept(large_results)
         journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, keep_tidy, kept)
     except (RuntimeError, OSError) as error:  # no home folder, no more threads or files, the interpreter ends
         ENGINE.warning(

@@ -43,7 +43,6 @@ from upwell.core.states import (
 )
 from upwell.engine.attempt import outcome_of
 from upwell.engine.clock import clock, moment
-from upwell.engine.durability import begin_durably
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
 from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
@@ -152,6 +151,8 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
 
 def _claim(run: FlowRun) -> Generator[Any, Any, Ending | None]:
     """Have the store say which run this is; its end, if it has ended already."""
+    from upwell.engine.durability import begin_durably  # here: it costs a start more than most flows need
+
     try:
         claim = yield from begin_durably(run)
         if claim.ended is None:

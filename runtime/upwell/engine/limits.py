@@ -54,11 +54,6 @@ class NamedLimit:
         self._slots: Slots[Ticket] = Slots(limit)
         self._bucket = LeakyBucket(limit, slot_decay_per_second) if slot_decay_per_second else None
 
-    @property
-    def is_known(self) -> bool:
-        """Whether it is known what it allows; what another process has set may have to be read first."""
-        return True
-
     def ticket(self, wake: Callable[[], object], slots: int = 1) -> Ticket:
         return Ticket(slots, wake)
 
@@ -154,6 +149,13 @@ class Limits:
             return self._around.get(name)
         return found
 
+    def own(self, name: str) -> NamedLimit | None:
+        """The same, but for those of the store."""
+        found = self._limits.get(name)
+        if found is None and self._around is not None:
+            return self._around.own(name)
+        return found
+
     def set(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> NamedLimit:
         """Create or change a limit."""
         known = self._limits.get(name)
@@ -175,10 +177,10 @@ class Limits:
 
 
 class Shared(Protocol):
-    """The limits of the store, which hold across processes. What is asked here is answered at once, without I/O."""
+    """The limits of the store, which hold across processes. Once the names are known, all is answered without I/O."""
 
     def get(self, name: str) -> NamedLimit | None:
-        """The limit of this name. As long as the names are not known: one that asks the store when slots are taken."""
+        """The limit of this name; where the names cannot be known soon, one that asks when slots are taken."""
         ...
 
     def are_known(self) -> bool:
@@ -202,10 +204,6 @@ class ProcessLimits(Limits):
         if found is None and (behind := shared()) is not None:
             return behind.get(name)
         return found
-
-    def own(self, name: str) -> NamedLimit | None:
-        """The limit that was set in this process."""
-        return self._limits.get(name)
 
     def __bool__(self) -> bool:
         return bool(self._limits) or bool(shared())

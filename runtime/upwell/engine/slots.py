@@ -37,17 +37,15 @@ def take_all(
     """
     check_at_least_one("occupy", occupy)
     held: Held = []
-    limits = _limits(names, strict)
-    if not all(limit.is_known for limit in limits):
+    if _are_to_be_read(names):
         try:
             yield NamesKnown(timeout_seconds)
         except TimeoutError:
             raise AcquireConcurrencySlotTimeoutError(
                 f"The store, which knows whether {names!r} is limited, did not answer within {timeout_seconds} s."
             ) from None
-        limits = _limits(names, strict)
     try:
-        for limit in limits:
+        for limit in _limits(names, strict):
             if as_rate and not limit.slot_decay_per_second:
                 raise ConfigurationError(
                     f"The limit {limit.name!r} has no slot_decay_per_second, so it bounds no rate; "
@@ -87,6 +85,15 @@ def _limits(names: Any, strict: bool) -> list[NamedLimit]:
                 f"processes that share the store with create_limit({name!r}, ...)."
             )
     return found
+
+
+def _are_to_be_read(names: str | list[str] | tuple[str, ...]) -> bool:
+    """Whether one of these may be a limit of the store, which has not been asked yet."""
+    known = known_limits()
+    if all(known.own(name) is not None for name in ((names,) if isinstance(names, str) else names)):
+        return False
+    behind = shared()
+    return behind is not None and not behind.are_known()
 
 
 class NamesKnown:

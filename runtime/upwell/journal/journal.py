@@ -26,7 +26,6 @@ from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import ROOM, Recorder
 from upwell.journal.batch import Batch
 from upwell.journal.database import StoreError, StoreUnavailable
-from upwell.journal.durable import begin_flow_run
 from upwell.journal.intake import Intake
 from upwell.journal.kept import Kept, no_files
 from upwell.journal.processes import Process
@@ -86,6 +85,7 @@ class Journal:
         self.process = process
         self.recorder = Recorder(self, self._look)
         self.closed = False  # nothing is recorded any more, and nobody has to wait
+        self.on_lost: Callable[[], object] | None = None  # called on the journal's thread when it is declared dead
         self.problem: BaseException | None = None  # why the store does not take anything now
         self._make_store = make_store
         self._spool = spool
@@ -138,6 +138,8 @@ class Journal:
 
     def begin(self, run: Any) -> Any:
         """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
+        from upwell.journal.durable import begin_flow_run  # here: it costs a start more than most flows need
+
         return self.ask(lambda store: begin_flow_run(store, self._rows, run))
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
@@ -412,6 +414,8 @@ class Journal:
             self._lost = True
             ENGINE.error("%s", error)
             self._be_quick()
+            if self.on_lost is not None:
+                self.on_lost()
 
     # --- signs of life, and upkeep ------------------------------------------------------------------------------
 
@@ -467,7 +471,8 @@ class Journal:
         """Nobody waits for this: it may take as long as a store needs that is stuck."""
         for asked in self._asked_for:
             asked.cancel()
-        await asyncio.wait({*helpers, *self._asked_for, self._write_in_background()})
+        writing = {self._writing} if self._writing is not None else set[asyncio.Task[None]]()
+        await asyncio.wait({*helpers, *self._asked_for, *writing})
         try:
             await self._store.close(self.process)
         except Exception as error:  # its lease runs out

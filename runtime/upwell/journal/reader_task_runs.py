@@ -43,7 +43,7 @@ FEW_SERIES: Final = 1_000
 FEW_SETS: Final = 20
 """So many sets of tags are looked for one by one, each in its order; more at once, and sorted."""
 
-FIRST_STEPS: Final = 1_000
+FIRST_STEPS: Final = 500
 MOST_STEPS: Final = 10_000
 """How many runs are looked at in their order before the series are asked."""
 

@@ -99,10 +99,6 @@ class SharedLimit(NamedLimit):
 
     # --- for the engine -----------------------------------------------------------------------------------
 
-    @property
-    def is_known(self) -> bool:
-        return self._told_once
-
     def ticket(self, wake: Callable[[], object], slots: int = 1) -> Ticket:
         return SharedTicket(slots, wake)
 

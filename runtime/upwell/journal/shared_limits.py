@@ -28,6 +28,9 @@ from upwell.journal.shared_limit import NotThere, SharedLimit
 REFRESH_SECONDS: Final = 5.0
 """How old what is known of the names may become before they are read again, if somebody asks."""
 
+PATIENCE_SECONDS: Final = 0.25
+"""How long a run that is submitted waits for the names, once: as long as it takes to open the store, usually."""
+
 RETRY_SECONDS: Final = 0.2
 
 LOOK_SECONDS: Final = 0.5
@@ -62,6 +65,8 @@ class SharedLimits:
         self._look_who_died = look_who_died
         self._limits: dict[str, SharedLimit] = {}
         self._known = False
+        self._known_now = threading.Event()
+        self._patience_is_over = False
         self._some = True
         self._left = False
         self._reading = False
@@ -89,9 +94,8 @@ class SharedLimits:
     # --- what is known ------------------------------------------------------------------------------------
 
     def get(self, name: str) -> NamedLimit | None:
-        """The limit of this name; as long as the names are not known, one that asks the store when slots are taken."""
-        self._refresh()
-        if not self._known:
+        """The limit of this name; where the names cannot be known soon, one that asks when slots are taken."""
+        if not self._is_known_soon():
             return self._limits.setdefault(name, SharedLimit(name, self))
         limit = self._limits.get(name)
         return limit if limit is not None and limit.exists else None
@@ -108,8 +112,18 @@ class SharedLimits:
             self._tell_those_who_wait()
 
     def __bool__(self) -> bool:
+        return not self._is_known_soon() or self._some
+
+    def _is_known_soon(self) -> bool:
+        """Whether the names are known, or are in a moment; that is waited for, once in the life of a process.
+
+        To let everything through, but only once the names are known, would cost more if that is very much.
+        """
         self._refresh()
-        return self._some
+        if not self._known and not self._patience_is_over:
+            self._known_now.wait(PATIENCE_SECONDS)
+            self._patience_is_over = True
+        return self._known
 
     def _refresh(self) -> None:
         """Have the names read, if they never were, or it is long ago."""
@@ -140,6 +154,7 @@ class SharedLimits:
                 limit.told(rows.get(name))
             self._some = bool(rows)
             self._known = True
+            self._known_now.set()
             self._read_at = time.monotonic()
         self._tell_those_who_wait()
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.runtime.journal.hosts import Host
+
 from upwell.journal.postgres import PostgresDatabase
 from upwell.journal.sqlite import SqliteDatabase
 

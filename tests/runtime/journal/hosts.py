@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
 
-from upwell.engine.clock import clock
 from upwell.engine.limits import Ticket
 from upwell.engine.steps import TakeSlots
 from upwell.journal.database import Database, StoreError
-from upwell.journal.limit_store import SqlLimits
+from upwell.journal.limit_store import LimitRow, SqlLimits
 from upwell.journal.liveness import Observer
 from upwell.journal.processes import Process, this_process
 from upwell.journal.shared_limits import SharedLimits
@@ -93,7 +93,7 @@ class Host:
 
 
 @contextmanager
-def hosts(make_database: Callable[[], Database], many: int) -> Iterator[list[Host]]:
+def hosts(make_database: Callable[[], Database], many: int) -> Generator[list[Host]]:
     """So many of them, as if each were a process of its own."""
     made: list[Host] = []
     try:
@@ -104,6 +104,34 @@ def hosts(make_database: Callable[[], Database], many: int) -> Iterator[list[Hos
             host.close()
 
 
-def now_micros() -> int:
-    """The time as the store has it."""
-    return int(clock().time() * 1e6)
+def make_limit(host: Host, name: str, slots: int, decay: float = 0.0) -> None:
+    assert host.limits.create(LimitRow(name, slots, decay, True)).result(10)
+
+
+def settled(host: Host, expected: list[tuple[Any, ...]]) -> None:
+    """What is given back is so within a moment."""
+    until = time.monotonic() + 10
+    while (found := host.leases()) != expected and time.monotonic() < until:
+        time.sleep(0.005)
+    assert found == expected
+
+
+async def is_waiting(taking: asyncio.Task[Ticket], seconds: float = 0.05) -> bool:
+    await asyncio.sleep(seconds)
+    return not taking.done()
+
+
+async def in_line(host: Host, many: int) -> None:
+    """Until so many wait in the store."""
+    while sum(1 for _, _, state in host.leases() if state == "waiting") != many:
+        await asyncio.sleep(0.005)
+
+
+def soon(main: Coroutine[Any, Any, None]) -> None:
+    """Run this, which ends soon or never will."""
+
+    async def body() -> None:
+        async with asyncio.timeout(30):
+            await main
+
+    asyncio.run(body())

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,11 @@ def gone(name: str = "gone") -> Process:
     return Process(name, this_host(), ended.pid, "1", 30.0)
 
 
+def died(process: Process) -> str:
+    """What is said of its runs."""
+    return f"The process {process.pid} on {NODE} died: it was killed, or crashed."
+
+
 async def register(database: Database, process: Process) -> int:
     seen = int(time.time() * 1e6)
     rows = await database.fetch(
@@ -75,8 +80,8 @@ async def put_flow_run(
     database: Any, run_id: str, process: Process, *, state: str = "RUNNING", durable: int = 0, ended: int | None = None
 ) -> None:
     await database.fetch_text(
-        "INSERT INTO flow_runs (id, flow, name, state, created, ended, run_count, root_flow_run_id, process_id, durable)"
-        " VALUES (:id, 'f', 'n', :state, 1, :ended, 1, :id, :process_id, :durable)",
+        "INSERT INTO flow_runs"
+        " (id, flow, name, state, created, ended, run_count, root_flow_run_id, process_id, durable) VALUES (:id, 'f', 'n', :state, 1, :ended, 1, :id, :process_id, :durable)",
         id=run_id, state=state, ended=ended, process_id=process.id, durable=durable,
     )  # fmt: skip
 
@@ -125,9 +130,10 @@ def test_all_that_a_dead_process_had_under_way_is_crashed_and_says_why(make_data
         assert await Observer(database).look() == ["gone"]
         runs = await flow_runs(database)
         state, name, message, ended, crashes = runs["a"]
-        assert (state, name, crashes) == ("CRASHED", None, 1) and ended > 1_000_000
-        assert message == f"The process {dead.pid} on {NODE} died: it was killed, or crashed."
-        assert runs["b"][0] == "COMPLETED" and runs["c"][0] == "CANCELLED" and runs["d"][0] == "RUNNING"
+        assert (state, name, crashes) == ("CRASHED", None, 1)
+        assert ended > 1_000_000
+        assert message == died(dead)
+        assert [runs[run_id][0] for run_id in "bcd"] == ["COMPLETED", "CANCELLED", "RUNNING"]
         history = "SELECT flow_run_id, state, message FROM flow_run_states ORDER BY flow_run_id"
         assert await database.fetch_text(history) == [("a", "CRASHED", message), ("c", "CANCELLED", message)]
         tasks = await database.fetch_text("SELECT state, ended IS NULL FROM task_runs ORDER BY series, number")
@@ -138,7 +144,7 @@ def test_all_that_a_dead_process_had_under_way_is_crashed_and_says_why(make_data
 
 def test_a_durable_flow_run_awaits_its_resume_until_it_has_crashed_too_often(make_database: MakeDatabase) -> None:
     async def body(store: SqlStore) -> None:
-        database = store.database
+        database, dead = store.database, gone()
         for crash in range(1, liveness.DURABLE_MAX_CRASHES + 1):
             dead = gone(f"gone-{crash}")
             await register(database, dead)
@@ -152,9 +158,12 @@ def test_a_durable_flow_run_awaits_its_resume_until_it_has_crashed_too_often(mak
             assert crashes == crash
             if crash < liveness.DURABLE_MAX_CRASHES:
                 assert (state, name, ended) == ("SCHEDULED", "AwaitingResume", None)
-                assert "died" in message and message.endswith("upwell.resume('a') goes on where it stopped.")
-        assert state == "CRASHED" and ended
-        assert "crashed 5 times" in message and "UPWELL_DURABLE_MAX_CRASHES" in message
+                assert message == f"{died(dead)} upwell.resume('a') goes on where it stopped."
+        state, _, message, ended, _ = (await flow_runs(database))["a"]
+        assert state == "CRASHED"
+        assert ended
+        assert message.startswith(f"{died(dead)} It has crashed 5 times")
+        assert "UPWELL_DURABLE_MAX_CRASHES" in message
         assert len(await database.fetch_text("SELECT key FROM flow_run_states")) == 5
 
     scenario(make_database, body)
@@ -169,7 +178,9 @@ def test_what_a_dead_process_held_is_free(make_database: MakeDatabase) -> None:
             " VALUES ('x', 'db', :id, 1, 'held', 0, 0)",
             id=dead.id,
         )
-        await database.fetch_text("INSERT INTO cache_locks (key, holder, process_id) VALUES ('k', 'h', :id)", id=dead.id)
+        await database.fetch_text(
+            "INSERT INTO cache_locks (key, holder, process_id) VALUES ('k', 'h', :id)", id=dead.id
+        )
         await Observer(database).look()
         assert await database.fetch_text("SELECT id FROM leases") == []
         assert await database.fetch_text("SELECT key FROM cache_locks") == []
@@ -185,7 +196,7 @@ def test_runs_that_a_process_left_when_it_ended_are_crashed_too(make_database: M
         await database.fetch("end_process", id=left.id, seen=1)
         assert await Observer(database).look() == []
         state, _, message, *_ = (await flow_runs(database))["a"]
-        assert state == "CRASHED" and message == f"The process {left.pid} on {NODE} ended before this had ended."
+        assert (state, message) == ("CRASHED", f"The process {left.pid} on {NODE} ended before this had ended.")
 
     scenario(make_database, body)
 
@@ -199,7 +210,7 @@ def test_a_process_elsewhere_is_lost_only_after_it_was_watched_for_its_lease(mak
         await register(database, foreign())
         await database.fetch_text("UPDATE processes SET lease_until = 2, seen = 2 - 200000 WHERE id = 'foreign'")
         observer = Observer(database)
-        assert await observer.look() == [] and await observer.look() == []  # its lease ran out long ago
+        assert [await observer.look() for _ in range(2)] == [[], []]  # its lease ran out long ago
         assert await Observer(database).look() == []  # this one has not watched it
         assert await look_for(database, 2 * LEASE_SECONDS) == ["foreign"]
 
@@ -339,7 +350,7 @@ def test_what_is_being_written_while_the_writer_is_declared_dead_is_seen_to(make
 
 
 @contextmanager
-def life(kind: str, home: Path, *args: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
+def life(kind: str, home: Path, *args: str, **settings: str) -> Generator[subprocess.Popen[str]]:
     """A child that lives this life, until it is where it wants to be; killed at the end if it is still there."""
     environment = {
         **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home),
@@ -382,6 +393,10 @@ def are(home: Path, *expected: list[Any]) -> bool:
 
 def all_run(home: Path) -> bool:
     return are(home, [("RUNNING", 2)], [("RUNNING", 3)])
+
+
+def cannot_be_seen(host: str, pid: int, pid_started: str) -> bool | None:
+    return None
 
 
 def look_once(home: Path) -> list[str]:
@@ -439,7 +454,7 @@ def test_a_task_that_keeps_the_interpreter_busy_for_longer_than_the_lease_kills_
 ) -> None:
     with life("busy", tmp_path, UPWELL_LEASE_SECONDS="1") as child:
         until(lambda: are(tmp_path, [("RUNNING", 1)], [("RUNNING", 1)]))
-        monkeypatch.setattr(liveness, "is_gone", lambda *_: None)  # as if it were seen from elsewhere
+        monkeypatch.setattr(liveness, "is_gone", cannot_be_seen)  # as if it were seen from elsewhere
 
         async def main() -> None:
             database = SqliteDatabase(tmp_path / "upwell.db")
