@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import coroutines, dependencies, processes, startup, streams, threads
+from benchmarks import caching, coroutines, dependencies, durable, keys, processes, startup, streams, threads
 from benchmarks.rows import Row
 
 ROWS: list[Row] = [
@@ -13,6 +13,9 @@ ROWS: list[Row] = [
     *threads.ROWS,
     *processes.ROWS,
     *streams.ROWS,
+    *keys.ROWS,
+    *caching.ROWS,
+    *durable.ROWS,
     *startup.ROWS,
 ]
 

@@ -194,20 +194,27 @@ def make_database(wanted: Settings | None = None, *, read_only: bool = False) ->
         ConfigurationError: a URL of a kind that is not known.
     """
     wanted = wanted or settings()
-    from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase  # here: loads sqlite3
+    from upwell.journal.sqlite import MemoryDatabase  # here: loads sqlite3
 
     if wanted.journal == "memory":
         return MemoryDatabase()
     url = wanted.database_url
     if url is None:
-        return SqliteDatabase(home(wanted) / "upwell.db", wanted.database_synchronous, read_only=read_only)
+        return _sqlite(home(wanted) / "upwell.db", wanted, read_only)
     check_database_url(wanted)
     if url.startswith(_POSTGRES):
         from upwell.journal.postgres import PostgresDatabase
 
         return PostgresDatabase(url)
     path = Path(url.removeprefix("sqlite:///")).expanduser()
-    return SqliteDatabase(path, wanted.database_synchronous, read_only=read_only)
+    return _sqlite(path, wanted, read_only)
+
+
+def _sqlite(path: Path, wanted: Settings, read_only: bool) -> Database:
+    """A SQLite file. The journal has a thread of its own, so its connection needs none; who reads has a loop to keep."""
+    from upwell.journal.sqlite import SqliteDatabase
+
+    return SqliteDatabase(path, wanted.database_synchronous, read_only=read_only, in_this_thread=not read_only)
 
 
 _POSTGRES = ("postgresql://", "postgres://")

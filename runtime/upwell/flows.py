@@ -14,6 +14,7 @@ from upwell.core.names import default_name
 from upwell.core.options import FlowKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
 from upwell.core.states import State
+from upwell.engine.caching import keep_flows_with
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
@@ -121,6 +122,15 @@ class Flow(Hookable, Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Flow {self.name!r}>"
+
+
+def _flow_results(definition: Definition) -> Any:
+    from upwell.persistence import flow_results  # only here: most flows say nothing about their results
+
+    return flow_results(definition)
+
+
+keep_flows_with(_flow_results)
 
 
 class BoundFlow:

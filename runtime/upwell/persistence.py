@@ -89,9 +89,9 @@ def result_plan(definition: Definition, scope: Scope) -> ResultPlan | None:
     return ResultPlan(definition, scope, options, _policy_of(definition.options))
 
 
-def flow_results(definition: Definition, scope: Scope) -> ResultStore | None:
+def flow_results(definition: Definition) -> ResultStore | None:
     """What stores the results of a flow; None: nothing does."""
-    options = _with_those_around(definition.options, scope)
+    options = _with_those_around(definition.options, None)
     if not options.persist_result:
         return None
     return _result_store(_hashable(options.result_storage), _hashable(options.result_serializer))
@@ -186,6 +186,11 @@ def _result_store(storage: Any, serializer: Any) -> ResultStore:
     storage = storage.value if isinstance(storage, _Same) else storage
     serializer = serializer.value if isinstance(serializer, _Same) else serializer
     return ResultStore(storage if storage is not None else default_storage, serializer or "msgpack")
+
+
+def default_store() -> ResultStore:
+    """What stores results where nobody says anything."""
+    return _result_store(None, settings().results_default_serializer)
 
 
 def default_storage() -> Path:

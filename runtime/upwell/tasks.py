@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
+H = TypeVar("H", bound=Callable[[Any], Any])
 
 
 class Task(Hookable, Generic[P, R]):
@@ -153,6 +154,18 @@ class Task(Hookable, Generic[P, R]):
 
         options = MapOptions(max_at_once, max_per_second, progress)
         return TaskStream(self._definition, inputs, options, ordered=ordered)
+
+    def on_commit(self, hook: H) -> H:
+        """Call `hook(transaction)` when a run counts: with the transaction around it, or at its own end."""
+        import upwell.transactions  # noqa: F401  # only here: says what a run without one around does
+
+        self._definition.commit_hooks.append(hook)
+        return hook
+
+    def on_rollback(self, hook: H) -> H:
+        """Call `hook(transaction)` when a run completed, and the transaction around it is rolled back."""
+        self._definition.rollback_hooks.append(hook)
+        return hook
 
     def explain_cache(self, *args: P.args, **kwargs: P.kwargs) -> CacheExplanation:
         """Whether a call with these arguments would find its result in the cache, and why; print it.

@@ -62,10 +62,12 @@ class Definition:
     face: the object that the user holds, given to hooks.
     plain: nothing is to be done around the function but to call it; such runs take the shortest path.
     silent: nothing is to be done when a run of it completes.
+    commit_hooks, rollback_hooks: called when a transaction that a run of it is in is committed, or rolled back.
     wraps_flow: its runs are submitted flow runs, which speak for themselves.
     """
 
     __slots__ = (
+        "commit_hooks",
         "face",
         "fn",
         "hooks",
@@ -76,6 +78,7 @@ class Definition:
         "parameters",
         "plain",
         "retry",
+        "rollback_hooks",
         "silent",
         "wraps_flow",
     )
@@ -108,6 +111,8 @@ class Definition:
             CANCELLED: list(options.on_cancellation),
             CRASHED: list(options.on_crashed),
         }
+        self.commit_hooks: list[Callable[[Any], Any]] = []
+        self.rollback_hooks: list[Callable[[Any], Any]] = []
         self.plain = False
         self.silent = False
         self.settle_plainness()
@@ -133,6 +138,8 @@ class Definition:
         for state, hooks in other.hooks.items():
             if HOOK_OPTIONS[state] not in named:
                 self.hooks[state] = list(hooks)
+        self.commit_hooks = list(other.commit_hooks)
+        self.rollback_hooks = list(other.rollback_hooks)
         self.settle_plainness()
 
     @property

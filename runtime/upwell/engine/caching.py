@@ -37,6 +37,10 @@ class Results(Protocol):
         """The record of a value, and what is yet to be written for it."""
         ...
 
+    def put(self, value: object) -> ResultRecord:
+        """Store a value."""
+        ...
+
     def write(self, record: ResultRecord, content: bytes) -> None:
         """Write what `prepare` gave."""
         ...
@@ -114,7 +118,8 @@ class Computation(Struct, eq=False):
     """One key that a run of this process looks up or computes now.
 
     cache: where it is looked up. waiters: who wants the same; each is called with the record, or None if there is
-    none after all. has_lock: other processes wait, too.
+    none after all. has_lock: other processes wait, too. staged: the record, that only runs in the same transaction
+    (`staged_in`) may have by now.
     """
 
     cache: Cache
@@ -124,6 +129,8 @@ class Computation(Struct, eq=False):
     refresh: bool
     waiters: list[Callable[[ResultRecord | None], object]] | None
     has_lock: bool = False
+    staged: ResultRecord | None = None
+    staged_in: Any = None
 
     @property
     def wants_lock(self) -> bool:
@@ -170,6 +177,14 @@ class Cache:
             waiters, computation.waiters = computation.waiters, None
         for waiter in waiters or ():
             waiter(record)
+
+    def stage(self, computation: Computation, record: ResultRecord, root: Any) -> None:
+        """There is a result, which counts inside of this transaction; the others wait until it is committed."""
+        with self._lock:
+            computation.staged, computation.staged_in = record, root
+            waiters, computation.waiters = computation.waiters, []
+        for waiter in waiters or ():
+            waiter(None)  # it looks again: it may be one of those
 
     def give_up(self, computation: Computation) -> None:
         """The run that was to compute it did not."""
@@ -249,6 +264,24 @@ def keep_with(maker: Maker) -> None:
     """Say what decides about a task's results, given its definition and its scope; the public face does."""
     global _maker
     _maker = maker
+
+
+FlowMaker = Callable[[Definition], Results | None]
+_flow_maker: FlowMaker | None = None
+
+
+def keep_flows_with(maker: FlowMaker) -> None:
+    """Say what decides about a flow's own result; the public face does."""
+    global _flow_maker
+    _flow_maker = maker
+
+
+def results_of_flow(definition: Definition) -> Results | None:
+    """What stores the results of a flow; None: nothing does."""
+    if _flow_maker is None:
+        return None
+    says = definition.options.says_about_results or settings().results_persist_by_default
+    return _flow_maker(definition) if says else None
 
 
 def keeping_of(series: Any) -> Keeping | None:
@@ -365,6 +398,14 @@ def keep_in_cache(run: Run, computation: Computation, record: ResultRecord) -> N
     )
     computation.cache.keep(row, computation)
     computation.cache.end(computation, record)
+
+
+def staged_for(run: Run, computation: Computation) -> ResultRecord | None:
+    """The result that a run may have because it is in the same transaction."""
+    around = run.call.transaction
+    if computation.staged is None or around is None or computation.staged_in is not around.root:
+        return None
+    return computation.staged
 
 
 def found_under(key: str) -> str:

@@ -13,20 +13,22 @@ from upwell.core.errors import DependencyCycleError
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
 from upwell.core.results import ResultRecord
 from upwell.engine.caching import (
+    Cache,
     Computation,
     Keeping,
     Stored,
     cache_in,
     found_under,
     is_quick,
-    keep_in_cache,
     key_of,
     log_lost,
     record_result,
+    staged_for,
     stored,
 )
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
+from upwell.engine.staging import failed, stage
 
 Run = RunFuture[Any]
 
@@ -103,6 +105,8 @@ def look_up(run: Run) -> Looked:
     while True:
         computation, is_own = cache.begin(key, run, keeping, refresh)
         if not is_own:
+            if (known := staged_for(run, computation)) is not None:
+                return None, (yield from _read(run, key, known))
             try:
                 record = yield Answer(partial(cache.wait_for, computation), computation.holder)
             except DependencyCycleError:
@@ -116,7 +120,7 @@ def look_up(run: Run) -> Looked:
             continue
         try:
             while True:
-                record = yield Answer(partial(_claim, cache, computation))
+                record = yield Answer(partial(claim, cache, computation))
                 if record is None:
                     return computation, None
                 outcome = yield from _read(run, key, record)
@@ -129,7 +133,8 @@ def look_up(run: Run) -> Looked:
             raise
 
 
-def _claim(cache: Any, computation: Computation, tell: Callable[[Any], object]) -> None:
+def claim(cache: Cache, computation: Computation, tell: Callable[[Any], object]) -> None:
+    """Look up one key; tells its record, or None."""
     cache.claim([computation], lambda found: tell(found[0][1]))
 
 
@@ -156,21 +161,32 @@ def keep_result(run: Run, computation: Computation | None, outcome: Outcome) -> 
     """Store the value of a direct call, if it has one; the outcome with which it ends."""
     keeping: Keeping = run.call.keeping
     if outcome.kind is not RETURNED or not keeping.persists:
-        give_up(run, computation)
-        return outcome
+        return (yield from _without_record(run, computation, outcome))
     try:
         if is_quick(run, outcome.value):
             record = stored(run, outcome.value)
         else:
             record = yield Beside(stored, run, outcome.value)
     except Exception as error:
-        give_up(run, computation)
+        failed(run, computation)
         return Outcome(RAISED, error)
     record_result(run, record)
-    if computation is not None:
-        keep_in_cache(run, computation, record)
+    hooks = stage(run, computation, record)
+    if hooks is not None:
+        yield from hooks
     if not keeping.in_memory:
         outcome.value = Stored(keeping.results, record)
+    return outcome
+
+
+def _without_record(run: Run, computation: Computation | None, outcome: Outcome) -> Generator[Any, Any, Outcome]:
+    """A run that has failed, or whose result is not stored."""
+    if outcome.kind is not RETURNED:
+        failed(run, computation)
+    else:
+        hooks = stage(run, computation, None)
+        if hooks is not None:
+            yield from hooks
     return outcome
 
 

@@ -21,14 +21,16 @@ from upwell.engine.caching import (
     Stored,
     cache_in,
     is_quick,
-    keep_in_cache,
     key_of,
     log_lost,
     record_result,
+    staged_for,
     stored,
 )
 from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
+from upwell.engine.staging import failed, stage
+from upwell.engine.steps import Life, live_async
 
 Run = RunFuture[Any]
 Conclude = Callable[[Run, Outcome, float], None]
@@ -112,6 +114,10 @@ class Caching:
                 continue
             refresh = call.keeping.refresh or run in self._refreshing
             computation, is_own = cache.begin(key, run, call.keeping, refresh)
+            if not is_own and (known := staged_for(run, computation)) is not None:
+                self._others.append((run, key, known))
+                self._answer_soon()
+                continue
             if not is_own:
                 cache.wait_for(computation, partial(self._waited, run, key))
                 continue
@@ -240,10 +246,11 @@ class Caching:
     def keep(self, run: Run, outcome: Outcome, now: float, conclude: Conclude) -> None:
         """A run ends with this outcome: store its value, if it has one, and let it end."""
         computation = self._held.pop(run, None)
-        if outcome.kind is not RETURNED or not run.call.keeping.persists:
-            if computation is not None:
-                computation.cache.give_up(computation)
+        if outcome.kind is not RETURNED:
+            failed(run, computation)
             conclude(run, outcome, now)
+        elif not run.call.keeping.persists:
+            self._stage(run, computation, outcome, None, now, conclude)
         elif is_quick(run, outcome.value):
             try:
                 record = stored(run, outcome.value)
@@ -275,17 +282,36 @@ class Caching:
         conclude: Conclude,
     ) -> None:
         record_result(run, record)
-        if computation is not None:
-            keep_in_cache(run, computation, record)
         keeping: Keeping = run.call.keeping
         if not keeping.in_memory:
             outcome.value = Stored(keeping.results, record)
+        self._stage(run, computation, outcome, record, now, conclude)
+
+    def _stage(
+        self,
+        run: Run,
+        computation: Computation | None,
+        outcome: Outcome,
+        record: ResultRecord | None,
+        now: float,
+        conclude: Conclude,
+    ) -> None:
+        """Let others have the result, at once or when the transaction around is committed; then let the run end."""
+        hooks = stage(run, computation, record)
+        if hooks is None:
+            conclude(run, outcome, now)
+        else:
+            self._spawn(self._conclude_after(hooks, run, outcome, now, conclude))
+
+    async def _conclude_after(
+        self, hooks: Life[None], run: Run, outcome: Outcome, now: float, conclude: Conclude
+    ) -> None:
+        await live_async(hooks)
         conclude(run, outcome, now)
 
     def _was_not_kept(
         self, run: Run, computation: Computation | None, error: Exception, now: float, conclude: Conclude
     ) -> None:
         """A value that was to be stored and cannot be is a failure of the run."""
-        if computation is not None:
-            computation.cache.give_up(computation)
+        failed(run, computation)
         conclude(run, Outcome(RAISED, error), now)

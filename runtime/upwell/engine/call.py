@@ -23,7 +23,7 @@ class Call(Struct, gc=False, eq=False):
     gates: the limits that a run passes, in order, before it starts.
     runner: the task runner that executes the runs; None: the loop.
     has_prelude: its runs have a name to be made, or hooks to be called, before they start.
-    keeping: what is to be done about results (see `caching.Keeping`); None: nothing.
+    keeping: what is to be done about results (see `caching.Keeping`); None: nothing. transaction: what is around.
     open: how many of its runs have been accepted and have not ended.
     failed: how many of its runs have not completed.
     on_end: called after the last has ended.
@@ -57,6 +57,7 @@ class Call(Struct, gc=False, eq=False):
     record_fully: bool = False
     is_simple: bool = False
     keeping: Any = None
+    transaction: Any = None
 
     def let_go(self) -> None:
         """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""

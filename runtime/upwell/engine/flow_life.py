@@ -28,6 +28,7 @@ from upwell.core.lifecycle import (
     safe_repr,
 )
 from upwell.core.names import render_name
+from upwell.core.results import ResultRecord
 from upwell.core.results import not_kept
 from upwell.core.states import (
     CANCELLED,
@@ -42,6 +43,8 @@ from upwell.core.states import (
     StateType,
 )
 from upwell.engine.attempt import outcome_of
+from upwell.engine.caching import results_of_flow
+from upwell.engine.caching_inline import Beside
 from upwell.engine.clock import clock, moment
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
@@ -71,6 +74,7 @@ def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
     A cancellation or Ctrl-C of the caller is raised again at the end, when all that the flow started is over.
     """
     ending = yield from _attempts(run, wait_for)
+    ending = yield from _persisted(run, ending)
     yield from conclude(run, ending)
     if ending.interruption is not None:
         raise ending.interruption
@@ -94,6 +98,22 @@ def conclude(run: FlowRun, ending: Ending) -> Life[None]:
     run.scope.close(EndedFlowRun(run.id, run.name, run.flow_name))
     if run.scope.recorder is not None and run.parent_flow_run_id is None:
         yield Written(run.scope.recorder)  # before the caller gets the answer
+
+
+def _persisted(run: FlowRun, ending: Ending) -> Generator[Any, Any, Ending]:
+    """Store the result of a flow run that says so; one that cannot be stored has failed."""
+    if ending.finish.type is not COMPLETED or ending.is_known:
+        return ending
+    results = results_of_flow(run.definition)
+    if results is None:
+        return ending
+    try:
+        record: ResultRecord = yield Beside(results.put, ending.value)
+    except Exception as error:
+        message = f"Its result cannot be stored: {describe(error)}"
+        return ending._replace(finish=Finish(FAILED, None, message), value=error)
+    run.result_record = record.to_bytes()
+    return ending
 
 
 def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:

@@ -148,7 +148,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             name=self.state_name or self.status.capitalize(),
             timestamp=moment(seconds or self.call.created),
             message=self.message or self._reason(),
-            data=self.value if self.done else None,
+            data=self.value if self.done else None,  # a StoredValue is read by `State.result`
             scheduled_time=moment(self.due) if self.status == SCHEDULED else None,
         )
 

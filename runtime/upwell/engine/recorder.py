@@ -28,12 +28,13 @@ class Recorder:
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
     kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
     cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
+    rolled_back: runs that had completed, and whose transaction was rolled back.
     awake: whether the journal looks here without being told.
     """
 
     __slots__ = (
         "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "journal", "kept", "logs",
-        "moves",
+        "moves", "rolled_back",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
@@ -49,6 +50,7 @@ class Recorder:
         self.kept: list[tuple[Any, bytes, bytes | None, Any]] = []
         self.calls: list[Any] = []
         self.cached: list[tuple[Any, Any]] = []
+        self.rolled_back: list[Any] = []
         self.cache: Any = None
 
     def wake(self) -> None:
@@ -64,7 +66,7 @@ class Recorder:
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
         return not any(
-            (self.ended, self.begun, self.moves, self.fed, self.flow_moves, self.logs, self.kept, self.calls, self.cached)
+            (self.ended, self.begun, self.moves, self.fed, self.flow_moves, self.logs, self.kept, self.calls, self.cached, self.rolled_back)
         )
 
     def discard(self) -> Recorder:

@@ -25,6 +25,7 @@ from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
+from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT
 
 FINDER: Final[DependencyFinder[Any]] = DependencyFinder(TaskFuture)
 
@@ -121,7 +122,11 @@ def new_call(
     if around:
         tags = tags | around
     call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
-    keeping = call.keeping = keeping_of(series) if series.keeping is False else series.keeping
+    keeping = keeping_of(series) if series.keeping is False else series.keeping
+    transaction = CURRENT_TRANSACTION.get()
+    if keeping is None and (transaction is not None or definition.commit_hooks):
+        keeping = NOTHING_KEPT
+    call.keeping, call.transaction = keeping, transaction
     if scope.recorder is not None:
         call.record = scope.recorder.ended.append
         call.record_fully = bool(around)
@@ -316,4 +321,6 @@ def hand_over(scope: Scope, runs: list[RunFuture[Any]]) -> None:
     engine: Any = scope.engine
     if engine.closed:
         raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
+    if runs[0].call.transaction is not None:
+        runs[0].call.transaction.joined(runs)
     engine.accept(runs)

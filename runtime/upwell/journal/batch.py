@@ -38,6 +38,7 @@ class Batch(Struct):
     durable_calls: list[Row] = field(default_factory=_rows)
     cache_records: list[Row] = field(default_factory=_rows)
     released_locks: list[Row] = field(default_factory=_rows)
+    rolled_back_runs: list[Row] = field(default_factory=_rows)
     logs: list[Row] = field(default_factory=_rows)
 
     def is_empty(self) -> bool:
@@ -87,6 +88,7 @@ _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
     "task_run_states": (0,),
     "edges": (0, 2),
     "results": (0,),
+    "rolled_back_runs": (0,),
     "durable_calls": (2,),
 }
 """Which values of a row are keys of series."""

@@ -70,6 +70,7 @@ class Intake:
         self._add(batches[-1], rows.add_begun, begun)
         self._add(batches[-1], rows.add_flow_moves, flow_moves)
         self._add(batches[-1], add_cached, take(recorder.cached))
+        self._add(batches[-1], rows.add_rolled_back, take(recorder.rolled_back))
         rows.add_series(batches[-1])
         return [self._numbered(batch) for batch in batches if not batch.is_empty()]
 

@@ -339,7 +339,7 @@ class _Reading:
     async def _most_often(self, condition: Condition) -> int:
         """How many series this leads to, or as good as many."""
         table = "flow_runs f" if condition.column == "f.flow" else "series s"
-        text = f"SELECT count(*) FROM (SELECT 1 AS one FROM {table} WHERE {condition.text()} LIMIT :few) AS some"
+        text = f"SELECT count(*) FROM (SELECT 1 AS one FROM {table} WHERE {condition.text()} LIMIT :few) AS probe"
         return int((await self._ask(text, few=FEW_SERIES))[0][0])
 
     def _beyond_in_series(self, series: str) -> list[str]:

@@ -168,6 +168,13 @@ class RowMaker:
         for flow_run_id, digest, series, first, runs in calls:
             batch.durable_calls.append((flow_run_id, digest, self.key_of(series), first, runs))
 
+    def add_rolled_back(self, batch: Batch, runs: Iterable[Run]) -> None:
+        """Runs that had completed, and whose transaction was rolled back."""
+        for run in {(id(run.call.series), run.number): run for run in runs}.values():
+            key, created = self.key_of(run.call.series), micros(run.call.created)
+            row = (key, run.number, created, run.status, run.state_name, run.message, run.run_count)
+            batch.rolled_back_runs.append(row)
+
     # --- what fed what ----------------------------------------------------------------------------------
 
     def add_edges(self, batch: Batch, fed: Iterable[tuple[Run, Any, Any]]) -> None:

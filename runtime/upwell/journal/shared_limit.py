@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any, Final, Protocol
 
 from upwell.core.errors import ConcurrencySlotAcquisitionError
+from upwell.engine.clock import ERRANDS
 from upwell.engine.limits import NamedLimit, Ticket
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.limit_store import LimitRow, LimitStore, NotAlive, Standing, Wish
@@ -128,9 +129,11 @@ class SharedLimit(NamedLimit):
         if self._poked:
             return True
         self._poked = True
+        ERRANDS.add(self)  # as long as the worker is at work
         if self._owner.call(self._stir_worker):
             return True
         self._poked = False
+        ERRANDS.discard(self)
         return False
 
     @property
@@ -154,20 +157,28 @@ class SharedLimit(NamedLimit):
 
     def fail(self, error: Exception) -> bool:
         """Nobody here can have slots any more; whether there may be something of ours in the store."""
-        for ticket in (*self._new, *self._sending, *self._waiting.values()):
-            ticket.error = error
-            self._wake(ticket)
-        self._new.clear()
+        self._refuse(error)
         self._over.clear()
         self._dropping.clear()
+        return self._used
+
+    def _refuse(self, error: Exception) -> None:
+        """Those who wait do so in vain."""
+        waiting = [*self._new, *self._sending, *self._waiting.values()]
+        self._dropping += [ticket.lease for ticket in waiting if ticket.lease is not None]
+        self._new.clear()
         self._sending.clear()
         self._waiting.clear()
-        return self._used
+        for ticket in waiting:
+            ticket.lease = None
+            ticket.error = error
+            self._wake(ticket)
 
     # --- the worker, on the journal's loop ----------------------------------------------------------------
 
     def _stir_worker(self) -> None:
         self._poked = False
+        ERRANDS.add(self)
         self._stir.set()
         if self._worker is None or self._worker.done():
             self._worker = self._owner.begin(self._work())
@@ -177,6 +188,12 @@ class SharedLimit(NamedLimit):
 
     async def _work(self) -> None:
         """Turn after turn, as long as somebody here wants something."""
+        try:
+            await self._work_on()
+        finally:
+            ERRANDS.discard(self)
+
+    async def _work_on(self) -> None:
         loop = asyncio.get_running_loop()
         store = self._owner.store
         retry = FIRST_RETRY_SECONDS
@@ -198,6 +215,12 @@ class SharedLimit(NamedLimit):
             except NotAlive as error:
                 self.fail(NotThere(f"No slots of the limit {self.name!r} can be had: {error}"))
                 return
+            except Exception as error:  # the store is damaged, or this is a mistake of ours
+                self._refuse(NotThere(f"No slots of the limit {self.name!r} can be had: {error!r}"))
+                await asyncio.sleep(LAST_RETRY_SECONDS)
+                continue
+            if not self._poked:
+                ERRANDS.discard(self)  # it is others who must do something
             pause = min(max(waited * LOOKS, FIRST_LOOK_SECONDS), LAST_LOOK_SECONDS)
             await self._stirred_within(pause * random.uniform(0.5, 1.0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
@@ -19,6 +20,9 @@ from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
 
 BUSY_SECONDS: Final = 60.0
 """How long a statement waits for other processes; a writer's turn is milliseconds."""
+
+SHORT_BUSY_SECONDS: Final = 0.02
+"""The same where waiting would block the event loop: then the loop gets its turn, and it is tried again."""
 
 PAUSE_SECONDS: Final = 0.01
 """Between two tries of what SQLite does not wait for."""
@@ -61,17 +65,22 @@ class _RawConnection(Protocol):
 
 
 class SqliteDatabase:
-    """A SQLite file, on a thread of its own.
+    """A SQLite file, on a thread of its own unless it is used in the caller's.
 
     synchronous: "NORMAL" (survives the process; the last flush may go with the power) or "FULL" (survives both).
+    in_this_thread: statements block the caller's event loop, and cost no change of threads: for a loop that has nothing
+        else to do, such as the journal's. Others' locks are waited for without blocking it.
     """
 
-    def __init__(self, path: Path, synchronous: str = "NORMAL", *, read_only: bool = False) -> None:
+    def __init__(
+        self, path: Path, synchronous: str = "NORMAL", *, read_only: bool = False, in_this_thread: bool = False
+    ) -> None:
         self.dialect = Dialect.SQLITE
         self.path = path
         self.place = str(path)
         self._synchronous = synchronous
         self._read_only = read_only
+        self._in_this_thread = in_this_thread
         self._raw: _RawConnection | None = None
         self._file: tuple[int, int] | None = None
         self._turn = asyncio.Lock()
@@ -88,11 +97,21 @@ class SqliteDatabase:
                     raise
 
     async def _connect(self) -> None:
-        import aiosqlite  # here: so that no program pays for it that keeps no journal
-
         if not self._read_only:
             _make_private_file(self.path)
         uri = f"file:{_quoted(self.path)}?mode={'ro' if self._read_only else 'rw'}"
+        if self._in_this_thread:
+            with _translated(self.place):
+                self._raw = _Direct(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=SHORT_BUSY_SECONDS))
+        else:
+            await self._connect_on_a_thread(uri)
+        for pragma in self._pragmas():
+            await self._set(pragma)
+        self._file = _file_at(self.path)
+
+    async def _connect_on_a_thread(self, uri: str) -> None:
+        import aiosqlite  # here: so that no program pays for it that does not need it
+
         connecting = aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         thread = connecting._thread  # pyright: ignore[reportPrivateUsage]  # there is no other way to it
         thread.daemon = True  # a program that forgets to close ends all the same
@@ -161,12 +180,25 @@ class SqliteDatabase:
         async with self._turn:
             self._check_still_there()
             try:
-                await self.run("BEGIN IMMEDIATE")
+                await self._begin()
                 yield self._session
                 await self.run("COMMIT")
             except BaseException:
                 await finish(self._roll_back())
                 raise
+
+    async def _begin(self) -> None:
+        """Get the file for ourselves. Once it is ours, no statement has to wait for others."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                await self.run("BEGIN IMMEDIATE")
+            except StoreUnavailable as error:
+                if _code(error.__cause__) != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            else:
+                return
+            await asyncio.sleep(PAUSE_SECONDS * random.random())
 
     def _check_still_there(self) -> None:
         """SQLite goes on writing to a file that was deleted, and nobody would ever read that."""
@@ -227,15 +259,25 @@ class MemoryDatabase(SqliteDatabase):
         self._raw = self._memory
 
 
-class _Memory:
-    """A connection that is used directly, by one at a time."""
+class _Direct:
+    """A connection that is used in the caller's thread."""
 
-    def __init__(self) -> None:
-        self.turn = asyncio.Lock()
-        self._connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
 
     async def execute_fetchall(self, sql: str, parameters: Iterable[Any] | None = None) -> Iterable[Any]:
         return self._connection.execute(sql, tuple(parameters or ())).fetchall()
+
+    async def close(self) -> None:
+        self._connection.close()
+
+
+class _Memory(_Direct):
+    """One to a store in memory, used by one at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
+        self.turn = asyncio.Lock()
 
     async def close(self) -> None:
         """What is in memory stays."""

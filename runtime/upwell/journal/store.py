@@ -26,6 +26,7 @@ _WRITES: Final = {
     "results": "put_results",
     "durable_calls": "put_durable_calls",
     "cache_records": "put_cache_records",
+    "rolled_back_runs": "put_rolled_back_runs",
     "logs": "put_logs",
 }
 """Which query writes which rows of a batch, in this order."""

@@ -15,6 +15,7 @@ from functools import cache
 from multiprocessing import forkserver, resource_tracker
 from typing import Any, Final
 
+from upwell.composition import close_journal
 from upwell.engine.clock import SystemClock
 from upwell.engine.current import close_portal
 from upwell.engine.limits import PROCESS_LIMITS
@@ -41,7 +42,7 @@ def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Generator[None]:
 
     That is: unfinished asyncio tasks, non-daemon threads, child processes, open files and sockets (on Linux),
     changed signal handlers, slots of the process's limits that nobody gave back. The loop that upwell runs
-    beside sync code is no leak, nor are its workers: it is closed if that explains what is left.
+    beside sync code is no leak, nor are its workers, nor is the journal: they are closed if that explains what is left.
 
     Raises:
         LeakError: says what was left; not if the code itself raised.
@@ -51,6 +52,7 @@ def no_leaks(*, patience_seconds: float = PATIENCE_SECONDS) -> Generator[None]:
     yield
     if before.left_behind():
         close_portal()
+        close_journal()
         gc.collect()
         until = time.monotonic() + patience_seconds
         while (found := before.left_behind()) and time.monotonic() < until:

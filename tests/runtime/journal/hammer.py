@@ -23,7 +23,7 @@ async def hammer(host: Host, ledger: int, number: int) -> None:
         turn += 1
         name = f"{number}.{turn}"
         os.write(ledger, f"{os.getpid()} + {name}\n".encode())
-        await asyncio.sleep(random_.random() * 0.01)
+        await asyncio.sleep(random_.uniform(0.005, 0.03))
         os.write(ledger, f"{os.getpid()} - {name}\n".encode())
         host.give_back("db", ticket)
 

@@ -81,7 +81,8 @@ async def put_flow_run(
 ) -> None:
     await database.fetch_text(
         "INSERT INTO flow_runs"
-        " (id, flow, name, state, created, ended, run_count, root_flow_run_id, process_id, durable) VALUES (:id, 'f', 'n', :state, 1, :ended, 1, :id, :process_id, :durable)",
+        " (id, flow, name, state, created, ended, run_count, root_flow_run_id, process_id, durable)"
+        " VALUES (:id, 'f', 'n', :state, 1, :ended, 1, :id, :process_id, :durable)",
         id=run_id, state=state, ended=ended, process_id=process.id, durable=durable,
     )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Pages of runs: whatever is filtered for, in either order, page by page they are what a plain look at all runs gives."""
+"""Pages of runs: whatever is filtered for, and in either order, they are what a plain look at all runs gives."""
 
 from __future__ import annotations
 
@@ -50,28 +50,58 @@ class Made:
         self.flow_run_ids.append(run_id)
         parent = self.random.choice([*self.flow_run_ids[:2], None]) if n > 2 else None
         self.rows["put_flow_runs"].append(
-            dict(id=run_id, flow=f"flow-{n % 3}", name=f"Calm-{n}%", state=state, state_name=name, created=at,
-                 started=at + 1, ended=None if state == "RUNNING" else at + 9, run_count=1,
-                 tags=self.random.choice(TAGS), parent_flow_run_id=parent, root_flow_run_id=run_id, durable=0)
-        )  # fmt: skip  # a line a few columns
+            {
+                "id": run_id,
+                "flow": f"flow-{n % 3}",
+                "name": f"Calm-{n}%",
+                "state": state,
+                "state_name": name,
+                "created": at,
+                "started": at + 1,
+                "ended": None if state == "RUNNING" else at + 9,
+                "run_count": 1,
+                "tags": self.random.choice(TAGS),
+                "parent_flow_run_id": parent,
+                "root_flow_run_id": run_id,
+                "durable": 0,
+            }
+        )
 
     def _series(self, key: int, flow_run_id: str | None) -> None:
         some = self.random
         at = START + some.randrange(10) * 1_000_000
         runs = some.choice([1, 2, 7, 15])
         self.rows["put_series"].append(
-            dict(key=key, base=f"{some.getrandbits(73):019x}", task=some.choice(["fetch", "parse", "Re_parse"]),
-                 flow_run_id=flow_run_id, created=at, tags=some.choice(TAGS), submitted=runs, process_id="p")
-        )  # fmt: skip  # likewise
+            {
+                "key": key,
+                "base": f"{some.getrandbits(73):019x}",
+                "task": some.choice(["fetch", "parse", "Re_parse"]),
+                "flow_run_id": flow_run_id,
+                "created": at,
+                "tags": some.choice(TAGS),
+                "submitted": runs,
+                "process_id": "p",
+            }
+        )
         for number in range(runs):
             at += some.choice([0, 0, 0, 500_000, -300_000])  # several of one call; and a clock that is set back
             state, name = some.choice(STATES)
             self.rows["put_task_runs"].append(
-                dict(series=key, number=number, created=at, started=at + 1, ended=None if state == "RUNNING" else at + 5,
-                     state=state, state_name=name, run_count=1, name=some.choice([None, None, f"Own-100%-{number}"]),
-                     parent=some.choice([None, None, *self.parents]), tags=some.choice([None, None, *TAGS]),
-                     inputs=f"n={number}")
-            )  # fmt: skip  # likewise
+                {
+                    "series": key,
+                    "number": number,
+                    "created": at,
+                    "started": at + 1,
+                    "ended": None if state == "RUNNING" else at + 5,
+                    "state": state,
+                    "state_name": name,
+                    "run_count": 1,
+                    "name": some.choice([None, None, f"Own-100%-{number}"]),
+                    "parent": some.choice([None, None, *self.parents]),
+                    "tags": some.choice([None, None, *TAGS]),
+                    "inputs": f"n={number}",
+                }
+            )
 
     async def write(self, database: Database) -> None:
         await migrate(database)
@@ -114,7 +144,7 @@ def at(moment: dt.datetime) -> int:
 
 def has_text(row: dict[str, Any], text: str) -> bool:
     own = row["name"] is not None and text in row["name"].lower()
-    return own or text in row["task"].lower() or row["shown"].lower().endswith(text) and row["name"] is None
+    return own or text in row["task"].lower() or (row["shown"].lower().endswith(text) and row["name"] is None)
 
 
 FILTERS: dict[str, tuple[dict[str, Any], Callable[[dict[str, Any]], bool]]] = {
@@ -220,7 +250,7 @@ def test_one_run_is_found_by_its_id_and_no_other(make_database: Callable[[], Dat
         for run_id in MADE.flow_run_ids:
             assert str((await reader.flow_run(run_id)).id) == run_id
         for ask in (reader.task_run, reader.flow_run, reader.states):
-            with pytest.raises(UnknownRun, match="There is no .* run 01a2002d-6a01-7143-816b-ca90af17019f in "):
+            with pytest.raises(UnknownRun, match=r"There is no .* run 01a2002d-6a01-7143-816b-ca90af17019f in "):
                 await ask("01a2002d-6a01-7143-816b-ca90af17019f")
 
     with_made(make_database, look)
@@ -237,7 +267,7 @@ def test_one_run_is_found_by_its_id_and_no_other(make_database: Callable[[], Dat
         ({}, {"after": cursor("run", 1, "x", 2)}, "must be the `next` of a page"),
         ({"parent": "x'; DROP TABLE runs"}, {}, "is no id: ids are UUIDs"),
         ({"tags": "api"}, {}, r"must be several: tags=\['api'\]"),
-        ({"since": dt.datetime(2026, 1, 1)}, {}, "says no time zone"),  # noqa: DTZ001  # that is the mistake
+        ({"since": dt.datetime(2026, 1, 1)}, {}, "says no time zone"),  # that is the mistake
     ],
 )
 def test_what_means_nothing_is_said(

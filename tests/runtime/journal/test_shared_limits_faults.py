@@ -15,7 +15,8 @@ import pytest
 from tests.runtime.journal.hosts import Host, hosts, in_line, is_waiting, make_limit, settled, soon
 
 from upwell.core.errors import ConcurrencySlotAcquisitionError
-from upwell.journal.database import Database, Session, StoreUnavailable
+from upwell.journal import shared_limit
+from upwell.journal.database import Database, Session, StoreDamaged, StoreUnavailable
 from upwell.journal.processes import Process, this_process
 
 MakeDatabase = Callable[[], Database]
@@ -131,6 +132,31 @@ def test_while_the_store_is_away_nobody_is_let_through_and_then_all_goes_on(make
             away = False
             for task in waiting:
                 host.give_back("db", await task)
+
+        soon(body())
+        settled(host, [])
+
+
+def test_a_store_that_refuses_for_good_fails_those_who_wait_and_keeps_no_slot(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_limit, "LAST_RETRY_SECONDS", 0.05)
+    with hosts(make_database, 2) as (host, other):
+        make_limit(host, "db", 1)
+        database = host.store.database
+        transaction = database.transaction
+
+        def damaged() -> Any:
+            raise StoreDamaged("it is damaged")
+
+        async def body() -> None:
+            held = await host.take("db")
+            database.transaction = damaged  # type: ignore[method-assign]
+            with pytest.raises(ConcurrencySlotAcquisitionError, match="it is damaged"):
+                await host.take("db")
+            host.give_back("db", held)
+            database.transaction = transaction  # type: ignore[method-assign]
+            other.give_back("db", await other.take("db"))
 
         soon(body())
         settled(host, [])

@@ -64,7 +64,7 @@ def test_eight_processes_killed_at_random_never_hold_six_of_five(
                 kill(child)
             os.close(ledger)
         most, turns = witnessed(ledger_path.read_text())
-        assert most == 5, f"{most} slots held at once, seed {seed}"
+        assert 1 < most <= 5, f"{most} slots held at once, seed {seed}"
         assert len(turns) > 8
 
         async def body() -> None:

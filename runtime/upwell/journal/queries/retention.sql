@@ -13,7 +13,7 @@ DELETE FROM chores WHERE name = :name AND process_id = :process_id;
 -- name: task_runs_submitted
 -- How many there are in so many series after this one, and the last of those series.
 SELECT sum(submitted), max(key) FROM (
-    SELECT key, submitted FROM series WHERE key > :after ORDER BY key LIMIT :most) AS some;
+    SELECT key, submitted FROM series WHERE key > :after ORDER BY key LIMIT :most) AS part;
 
 -- name: created_of_task_run_at
 SELECT created FROM task_runs ORDER BY created LIMIT 1 OFFSET :place;
