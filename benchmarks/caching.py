@@ -8,8 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.rows import Rival, Row, Run, Setting
-from benchmarks.rows import Side
+from benchmarks.rows import Rival, Row, Run, Setting, Side
 from upwell import flow, task
 from upwell.cache_policies import INPUTS
 from upwell.composition import close_journal

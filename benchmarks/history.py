@@ -11,18 +11,18 @@ import asyncio
 import datetime as dt
 import json
 import random
-import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.rows import Measured, Row, Run, Setting, Side, Unit
 from upwell.core.ids import uuid7
-from upwell.history import History, Page
+from upwell.history import History
 from upwell.journal.database import Database, Session
 from upwell.journal.migrations import migrate
 from upwell.journal.sql import bulk_inserts
@@ -193,7 +193,14 @@ def filters(store: Store) -> dict[str, Asked]:
         "tag and text": {"tags": ["etl"], "text": "image"},
         "tag and no such text": {"tags": ["etl"], "text": "nowhere"},
         "tag and time": {"tags": ["etl"], "until": middle},
-        "all": {"state": "FAILED", "tags": ["api"], "task": "fetch", "flow": "flow-5", "until": middle, "text": "fetch"},
+        "all": {
+            "state": "FAILED",
+            "tags": ["api"],
+            "task": "fetch",
+            "flow": "flow-5",
+            "until": middle,
+            "text": "fetch",
+        },
         "all, in the first day": {"state": "FAILED", "tags": ["api"], "flow": "flow-5", "until": first_day},
     }
 
@@ -212,33 +219,144 @@ def flow_run_filters() -> dict[str, Asked]:
     }
 
 
-Ask = Callable[..., Awaitable[Page[Any]]]
+Question = Callable[[History], Awaitable[object]]
+
+MOST_PAGES: Final = 100
+"""Of 1,000 runs each: so far is gone into a filter that keeps very many runs, to find the middle."""
 
 
-async def times_of_pages(ask: Ask, asked: Asked, runs: int) -> list[tuple[str, float]]:
-    """How long the first page of 50 takes, one in the middle, and the last one; the best of three each."""
-    found: list[tuple[str, float]] = []
-    places: list[tuple[str, str | None]] = [("first", None)]
-    page = await ask(**asked, limit=1_000)
-    cursors = [None, page.next]
-    while page.next is not None and len(cursors) < runs // 2_000:
-        page = await ask(**asked, limit=1_000, after=page.next)
-        cursors.append(page.next)
-    places.append(("middle", cursors[len(cursors) // 2]))
-    oldest = await ask(**asked, limit=50, order="oldest")
-    if oldest.next:
-        last = await ask(**asked, limit=50, order="oldest", after=oldest.next)
-        assert last.items
-        found.append(("oldest", await _best_of_three(lambda: ask(**asked, limit=50, order="oldest", after=oldest.next))))
-    for place, after in places:
-        found.append((place, await _best_of_three(lambda after=after: ask(**asked, limit=50, after=after))))
+async def pages(history: History, store: Store) -> dict[str, Question]:
+    """The first page of 50 of each filter, one in the middle, and the last but one."""
+    found: dict[str, Question] = {}
+    kinds: tuple[tuple[str, dict[str, Asked]], ...] = (
+        ("task_runs", filters(store)),
+        ("flow_runs", flow_run_filters()),
+    )
+    for kind, asked_of in kinds:
+        for name, asked in asked_of.items():
+            ask: Any = getattr(history, kind)
+            found[f"{kind}, {name}, first"] = _question(kind, asked)
+            page = await ask(**asked, limit=1_000)
+            cursors = [page.next]
+            while page.next is not None and len(cursors) < MOST_PAGES:
+                page = await ask(**asked, limit=1_000, after=page.next)
+                cursors.append(page.next)
+            found[f"{kind}, {name}, middle"] = _question(kind, asked, after=cursors[(len(cursors) - 1) // 2])
+            oldest = await ask(**asked, limit=50, order="oldest")
+            found[f"{kind}, {name}, last"] = _question(kind, asked, order="oldest", after=oldest.next)
     return found
 
 
-async def _best_of_three(work: Callable[[], Awaitable[object]]) -> float:
+def _question(kind: str, asked: Asked, **options: Any) -> Question:
+    return lambda history: getattr(history, kind)(**asked, limit=50, **options)
+
+
+async def best_of_three(question: Callable[[], Awaitable[object]]) -> float:
+    """Seconds, with the pages of the file that it needs in memory."""
     times: list[float] = []
     for _ in range(3):
         start = time.perf_counter()
-        await work()
+        await question()
         times.append(time.perf_counter() - start)
     return min(times)
+
+
+# --- rows ---------------------------------------------------------------------------------------------------
+
+
+@cache
+def filled(runs: int) -> tuple[Store, tempfile.TemporaryDirectory[str]]:
+    """A store of so many task runs, for all rows; gone at the end of the process."""
+    folder = tempfile.TemporaryDirectory(prefix="upwell-history-")
+
+    async def fill() -> Store:
+        database = SqliteDatabase(Path(folder.name) / "upwell.db")
+        store = Store(database, runs)
+        await store.fill()
+        await database.close()
+        return store
+
+    return asyncio.run(fill()), folder
+
+
+def of_pages(chosen: Callable[[list[float]], float]) -> Callable[[Setting], Any]:
+    """What is chosen of the times of all pages."""
+
+    @contextmanager
+    def opened(setting: Setting) -> Generator[Run]:
+        store, folder = filled(setting.size)
+
+        async def measure() -> Measured:
+            async with History() as history:
+                asked = await pages(history, store)
+                times = [await best_of_three(partial(question, history)) for question in asked.values()]
+            return Measured(chosen(times))
+
+        with temporary_settings(home=folder.name, journal="off"):
+            yield lambda: asyncio.run(measure())
+
+    return opened
+
+
+def of_one(question: Callable[[History, Store], Awaitable[object]]) -> Callable[[Setting], Any]:
+    """The time of one question."""
+
+    @contextmanager
+    def opened(setting: Setting) -> Generator[Run]:
+        store, folder = filled(setting.size)
+
+        async def measure() -> Measured:
+            async with History() as history:
+                return Measured(await best_of_three(lambda: question(history, store)))
+
+        with temporary_settings(home=folder.name, journal="off"):
+            yield lambda: asyncio.run(measure())
+
+    return opened
+
+
+def _last_day(history: History, _: Store) -> Awaitable[object]:
+    until = dt.datetime.fromtimestamp(END / 1e6, dt.UTC)
+    return history.counts(by="hour", since=until - dt.timedelta(days=1), until=until)
+
+
+_SIZES: Final[Any] = {"size": 1_000_000, "quick_size": 50_000, "unit": Unit.MILLISECONDS, "peak": False}
+_LEFT_OUT: Final = "opening the store (a millisecond or two); reading the file from the disk"
+
+ROWS: Final = [
+    Row(
+        name="history-page-slowest",
+        measures="the slowest page of 50 task or flow runs: each filter and many pairs; first, middle and last page",
+        leaves_out=_LEFT_OUT,
+        ours=Side("upwell", of_pages(max)),
+        most=10.0,
+        rounds=3,
+        warm_up=False,
+        **_SIZES,
+    ),
+    Row(
+        name="history-page-median",
+        measures="the same, the page in the middle",
+        leaves_out=_LEFT_OUT,
+        ours=Side("upwell", of_pages(statistics.median)),
+        rounds=3,
+        warm_up=False,
+        **_SIZES,
+    ),
+    Row(
+        name="history-tree",
+        measures="a flow run of 10,000 task runs, half of them in 10 subflows, as a tree with 20 runs of each task",
+        leaves_out=_LEFT_OUT,
+        ours=Side("upwell", of_one(lambda history, store: history.tree(store.tree))),
+        most=50.0,
+        **_SIZES,
+    ),
+    Row(
+        name="history-counts",
+        measures="task runs of a day by state and hour",
+        leaves_out=_LEFT_OUT,
+        ours=Side("upwell", of_one(_last_day)),
+        most=50.0,
+        **_SIZES,
+    ),
+]

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar
 from uuid import UUID
 
-from upwell.composition import make_database, open_recorder
+from upwell import composition
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskGroup, TaskRun
 from upwell.core.states import State, StateType
@@ -255,16 +255,23 @@ class History:
         wanted = self._settings
         if wanted is None:
             raise RuntimeClosedError("This History is not open: use it inside of `async with History() as history`.")
-        recorder = open_recorder()
-        journal: Journal | None = recorder.journal if recorder is not None else None
+        kept_for, journal = _own_journal()
         if journal is not None:
             await _written(journal)
         if wanted.journal == "memory":
-            return Reader(None if journal is None else InMemory(journal), "memory")
+            if journal is None or kept_for is None or kept_for.journal != "memory":
+                return Reader(None, "memory")
+            return Reader(InMemory(journal), "memory")
         async with self._opening:
             if self._database is None:
-                self._database = await open_to_read(functools.partial(make_database, wanted))
+                self._database = await open_to_read(functools.partial(composition.make_database, wanted))
         return Reader(self._database, "the journal" if self._database is None else self._database.place)
+
+
+def _own_journal() -> tuple[Settings | None, Journal | None]:
+    """The journal that this process keeps, if it has begun to; and the settings that it was opened for."""
+    kept_for, journal = composition._open_now or (None, None)  # pyright: ignore[reportPrivateUsage]  # opens none
+    return (kept_for, journal) if journal is not None and not journal.closed else (None, None)
 
 
 async def _written(journal: Journal) -> None:
@@ -279,8 +286,8 @@ async def _written(journal: Journal) -> None:
     def tell_the_loop() -> None:
         try:
             loop.call_soon_threadsafe(tell)
-        except RuntimeError:  # it was closed: nobody waits
-            pass
+        except RuntimeError:
+            pass  # it was closed: nobody waits
 
     journal.when_written(tell_the_loop)
     await written

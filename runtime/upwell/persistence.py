@@ -47,7 +47,7 @@ class ResultPlan:
         self.is_exclusive = _isolation_of(policy) != "READ_COMMITTED"
         self.is_inline = self._storage_key is None
         self.expiration = own.cache_expiration.total_seconds() if own.cache_expiration is not None else None
-        self.results = _result_store(_hashable(options.result_storage), _hashable(options.result_serializer))
+        self.results = _result_store(_place(options), _hashable(options.result_serializer))
 
     def key_of(self, run: RunFuture[Any]) -> str | None:
         """The key that a run's result is cached under; None: not at all."""
@@ -64,7 +64,6 @@ class ResultPlan:
     def key_for(self, context: CacheContext, inputs: dict[str, Any]) -> str | None:
         """The key of a call with these inputs; None: not at all."""
         return None if self.policy is None else cache_key(self.policy, context, inputs, self.flow_parameters)
-
 
     def location_of(self, run: RunFuture[Any]) -> str | None:
         """Where the result is to be stored, if the task says."""
@@ -94,7 +93,7 @@ def flow_results(definition: Definition) -> ResultStore | None:
     options = _with_those_around(definition.options, None)
     if not options.persist_result:
         return None
-    return _result_store(_hashable(options.result_storage), _hashable(options.result_serializer))
+    return _result_store(_place(options), _hashable(options.result_serializer))
 
 
 def _with_those_around(own: Options, scope: Scope | None) -> Options:
@@ -181,16 +180,20 @@ def _hashable(value: Any) -> Any:
     return value if value is None or isinstance(value, str | Path) else _Same(value)
 
 
+def _place(options: Options) -> Any:
+    return default_storage() if options.result_storage is None else _hashable(options.result_storage)
+
+
 @cache
 def _result_store(storage: Any, serializer: Any) -> ResultStore:
     storage = storage.value if isinstance(storage, _Same) else storage
     serializer = serializer.value if isinstance(serializer, _Same) else serializer
-    return ResultStore(storage if storage is not None else default_storage, serializer or "msgpack")
+    return ResultStore(storage, serializer or "msgpack")
 
 
 def default_store() -> ResultStore:
     """What stores results where nobody says anything."""
-    return _result_store(None, settings().results_default_serializer)
+    return _result_store(default_storage(), settings().results_default_serializer)
 
 
 def default_storage() -> Path:

@@ -12,7 +12,7 @@ from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.options import check_runner
 from upwell.engine.calls import map_task, submit_task
-from upwell.engine.current import CURRENT_ENGINE, Portal
+from upwell.engine.current import CURRENT_ENGINE, Portal, recording
 from upwell.engine.elsewhere import ELSEWHERE, RunFacts
 from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import CURRENT_RUN, TaskFuture
@@ -92,11 +92,13 @@ class Runtime:
 
     def submit(self, target: Any, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a run of a task or flow here; from any thread. See `Task.submit`."""
-        return cast("TaskFuture[Any]", submit_task(_definition(target), args, kwargs, self.engine.scope))
+        return cast("TaskFuture[Any]", submit_task(_definition(target), args, kwargs, recording(self.engine.scope)))
 
     def map(self, target: Any, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run of a task or flow for each item here; from any thread. See `Task.map`."""
-        return cast("FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, self.engine.scope))
+        return cast(
+            "FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, recording(self.engine.scope))
+        )
 
     async def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:
         """Run a task or flow here and return its result."""

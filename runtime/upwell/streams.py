@@ -69,7 +69,7 @@ class TaskStream(Generic[R]):
                     await feed.until_some_ended()
                     continue
                 self._taken += 1
-                yield run.value if run.status == COMPLETED else run.result()
+                yield run.value if run.status == COMPLETED and run.call.keeping is None else run.result()
         finally:
             feed.close()
             await reader.close()
@@ -92,7 +92,7 @@ class TaskStream(Generic[R]):
                     feed.wait_until_some_ended()
                     continue
                 self._taken += 1
-                yield run.value if run.status == COMPLETED else run.result()
+                yield run.value if run.status == COMPLETED and run.call.keeping is None else run.result()
         finally:
             feed.close()
 

@@ -28,13 +28,13 @@ from upwell.core.errors import ConfigurationError, UpwellError
 from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.core.keys import digest
 from upwell.core.results import ResultRecord
-from upwell.engine.caching import Cache, CacheRow, Computation, cache_in, keep_in_cache
+from upwell.engine.caching import CacheRow, Computation, cache_in, keep_in_cache
 from upwell.engine.caching_inline import Answer, Beside, claim
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
-from upwell.engine.future import CURRENT_RUN, RunFuture
+from upwell.engine.future import RunFuture
 from upwell.engine.logs import current_run_logger
-from upwell.engine.staging import CURRENT_TRANSACTION, mark_rolled_back, open_with
+from upwell.engine.staging import CURRENT_TRANSACTION, current_transaction, mark_rolled_back, open_with
 from upwell.engine.steps import AllEnded, CallUser, Life, live_async, live_blocking
 from upwell.persistence import default_store
 from upwell.results import ResultStore
@@ -225,7 +225,7 @@ class Transaction:
         """The transaction of one run inside."""
         return self._of_runs.setdefault(run, Transaction(run=run, parent=self))
 
-    def stage_run(self, run: Run, computation: Computation | None, record: ResultRecord | None) -> None:
+    def stage_run(self, run: Run, computation: Computation | None, record: ResultRecord | None) -> Life[Any] | None:
         inner = self._of_runs.pop(run, None) or Transaction(run=run, parent=self)
         definition = run.call.definition
         inner.on_commit_hooks += definition.commit_hooks
@@ -233,6 +233,9 @@ class Transaction:
         inner._computation, inner._record = computation, record
         inner.state = TransactionState.STAGED
         self.children.append(inner)
+        if self.is_rolled_back():
+            return inner._roll_back()
+        return inner._commit() if self.is_committed() else None
 
     def run_failed(self, run: Run) -> None:
         inner = self._of_runs.pop(run, None)
@@ -293,10 +296,11 @@ class Transaction:
         """See whether it was committed before, and have others wait for it."""
         cache = cache_in(scope_of_direct_call())
         is_exclusive = self.isolation_level is IsolationLevel.SERIALIZABLE
+        holder: Any = _Holder()
         keeping: Any = _Key(self._store(), is_exclusive, self.overwrite)
         key = key if _SAFE.fullmatch(key) else digest(key).hex()
         while True:
-            computation, is_own = cache.begin(key, _Holder(), keeping, self.overwrite)
+            computation, is_own = cache.begin(key, holder, keeping, self.overwrite)
             if is_own:
                 break
             yield Answer(lambda tell, waits=computation: cache.wait_for(waits, tell), computation.holder)  # type: ignore[misc]
@@ -309,7 +313,11 @@ class Transaction:
 
     def _end(self, error: BaseException | None) -> Life[None]:
         if error is None:
-            yield AllEnded(list(self._unfinished()))
+            try:
+                yield AllEnded(list(self._unfinished()))
+            except BaseException:
+                yield from self._roll_back()
+                raise
         if error is not None:
             yield from self._roll_back()
         elif self.commit_mode is CommitMode.EAGER or (self.commit_mode is CommitMode.LAZY and self.parent is None):
@@ -449,11 +457,8 @@ def transaction(
 
 def get_transaction() -> Transaction | None:
     """The innermost transaction here; inside of a task run, the run's own."""
-    around: Transaction | None = CURRENT_TRANSACTION.get()
-    run = CURRENT_RUN.get()
-    if run is not None and around is not None and run.call.transaction is around:
-        return around.of_run(run)
-    return around
+    found: Transaction | None = current_transaction()
+    return found
 
 
 def _commit_alone(run: Run) -> Life[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -45,7 +44,7 @@ async def create_limit(
 ) -> None:
     """See `upwell.concurrency.sync.create_limit`."""
     store_limits.check_created(
-        name, await asyncio.wrap_future(store_limits.create(name, slots, slot_decay_per_second, active))
+        name, await store_limits.answer(store_limits.create(name, slots, slot_decay_per_second, active))
     )
 
 
@@ -58,18 +57,18 @@ async def update_limit(
 ) -> None:
     """See `upwell.concurrency.sync.update_limit`."""
     store_limits.check_found(
-        name, await asyncio.wrap_future(store_limits.update(name, slots, slot_decay_per_second, active))
+        name, await store_limits.answer(store_limits.update(name, slots, slot_decay_per_second, active))
     )
 
 
 async def delete_limit(name: str) -> None:
     """See `upwell.concurrency.sync.delete_limit`."""
-    store_limits.check_found(name, await asyncio.wrap_future(store_limits.delete(name)))
+    store_limits.check_found(name, await store_limits.answer(store_limits.delete(name)))
 
 
 async def list_limits() -> list[LimitInUse]:
     """See `upwell.concurrency.sync.list_limits`."""
-    return await asyncio.wrap_future(store_limits.in_use())
+    return await store_limits.answer(store_limits.in_use())  # type: ignore[no-any-return]  # what the future holds
 
 
 __all__ = ["concurrency", "create_limit", "delete_limit", "list_limits", "rate_limit", "update_limit"]

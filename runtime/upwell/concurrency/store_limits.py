@@ -5,10 +5,12 @@ Each function answers with a `concurrent.futures` future; `upwell.concurrency.sy
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from upwell.composition import open_shared_limits
 from upwell.core.errors import ConfigurationError
+from upwell.engine.clock import ERRANDS
 
 if TYPE_CHECKING:
     from upwell.journal.shared_limits import SharedLimits
@@ -32,6 +34,15 @@ def delete(name: str) -> Any:
 
 def in_use() -> Any:
     return _of_the_store().in_use()
+
+
+async def answer(asked: Any) -> Any:
+    """Wait for one of these on the running loop."""
+    ERRANDS.add(asked)
+    try:
+        return await asyncio.wrap_future(asked)
+    finally:
+        ERRANDS.discard(asked)
 
 
 def check_created(name: str, created: bool) -> None:

@@ -46,6 +46,10 @@ class BlockingWaitError(UpwellError, RuntimeError):
     """A blocking wait on the event loop's own thread, which could never end."""
 
 
+class DurableKeyError(UpwellError, TypeError):
+    """A task of a durable flow was called with something by which the call cannot be known again in another process."""
+
+
 class MissingContextError(UpwellError, RuntimeError):
     """Something that only means something inside a run was used outside of one."""
 
@@ -70,6 +74,14 @@ class MissingExtraError(ConfigurationError, ImportError):
 
 class RuntimeClosedError(UpwellError, RuntimeError):
     """Work was handed to a runtime or a flow run that has ended."""
+
+
+class UnknownRunError(UpwellError, LookupError):
+    """There is no run of this id in the store."""
+
+
+class NotResumableError(UpwellError, RuntimeError):
+    """This run cannot be resumed: it is not durable, has ended, or is at work."""
 
 
 class ForeignFutureError(UpwellError, RuntimeError):

@@ -21,7 +21,7 @@ def uuid7(seconds: float, random: int) -> UUID:
     from uuid import UUID  # only here: it loads `platform`, and most programs never ask for an id
 
     random &= _MASK
-    milliseconds = int(seconds * 1000) & ((1 << 48) - 1)
+    milliseconds = int(seconds * 1e6) // 1000 & ((1 << 48) - 1)  # as a store of microseconds finds it again
     return UUID(
         int=(milliseconds << 80)
         | (0x7 << 76)

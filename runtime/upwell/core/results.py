@@ -1,7 +1,8 @@
 """What is known about a stored result, what a storage must offer, and how a result can be lost."""
 
 import datetime as dt
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import msgspec
 
@@ -58,6 +59,9 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_on
     signed: bool = False
     """Whether the checksum was made with a secret key, over the serializer's name too."""
 
+    FIRST_BYTE: ClassVar[bytes] = b"\x99"
+    """What one begins with as bytes: an array of nine."""
+
     @property
     def where(self) -> str:
         """Where it is, for messages."""
@@ -84,6 +88,23 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_on
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ResultRecord).decode
+
+
+class StoredValue:
+    """Stands for a value that is stored, and not kept in memory."""
+
+    __slots__ = ("_read", "record")
+
+    def __init__(self, read: Callable[[ResultRecord], Any], record: ResultRecord) -> None:
+        self._read = read
+        self.record = record
+
+    def read(self) -> Any:
+        """The value; may block, and raises MissingResult if it is lost."""
+        return self._read(self.record)
+
+    def __repr__(self) -> str:
+        return f"<stored: {self.record!r}>"
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from upwell.core.errors import (
     PausedRun,
     UnfinishedRun,
 )
+from upwell.core.results import StoredValue
 
 
 class StateType(StrEnum):
@@ -123,7 +124,7 @@ class State(Struct, frozen=True, kw_only=True, eq=False):
             there is none. With `raise_on_failure=False` that exception is returned instead.
         """
         if self.type is COMPLETED:
-            return self.data
+            return self.data.read() if type(self.data) is StoredValue else self.data
         error = self.exception()
         if raise_on_failure:
             raise error

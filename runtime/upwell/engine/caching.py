@@ -86,23 +86,6 @@ class Keeping(Protocol):
         ...
 
 
-class Stored:
-    """Stands for a value that is stored and not kept in memory."""
-
-    __slots__ = ("_results", "record")
-
-    def __init__(self, results: Results, record: ResultRecord) -> None:
-        self._results = results
-        self.record = record
-
-    def read(self) -> Any:
-        """The value; may block, and raises MissingResult if it is lost."""
-        return self._results.get(self.record)
-
-    def __repr__(self) -> str:
-        return f"<stored: {self.record!r}>"
-
-
 class CacheRow(Struct, frozen=True, gc=False):
     """One entry of a cache. Times are seconds since the epoch."""
 
@@ -117,8 +100,8 @@ class CacheRow(Struct, frozen=True, gc=False):
 class Computation(Struct, eq=False):
     """One key that a run of this process looks up or computes now.
 
-    cache: where it is looked up. waiters: who wants the same; each is called with the record, or None if there is
-    none after all. has_lock: other processes wait, too. staged: the record, that only runs in the same transaction
+    cache: where it is looked up. waiters: who wants the same, if anybody does; each is called with the record, or None
+    if there is none after all. has_ended: it is over, and nobody can wait for it any more. has_lock: other processes wait, too. staged: the record, that only runs in the same transaction
     (`staged_in`) may have by now.
     """
 
@@ -127,7 +110,8 @@ class Computation(Struct, eq=False):
     holder: Run
     keeping: Keeping
     refresh: bool
-    waiters: list[Callable[[ResultRecord | None], object]] | None
+    waiters: list[Callable[[ResultRecord | None], object]] | None = None
+    has_ended: bool = False
     has_lock: bool = False
     staged: ResultRecord | None = None
     staged_in: Any = None
@@ -155,7 +139,7 @@ class Cache:
 
     def begin(self, key: str, run: Run, keeping: Keeping, refresh: bool) -> tuple[Computation, bool]:
         """The computation of a key, and whether it is this run's own: begun by this call."""
-        mine = Computation(self, key, run, keeping, refresh, [])
+        mine = Computation(self, key, run, keeping, refresh)
         if not keeping.is_exclusive:
             return mine, True
         found = self._computing.setdefault(key, mine)  # one step under the interpreter's lock
@@ -164,7 +148,9 @@ class Cache:
     def wait_for(self, computation: Computation, waiter: Callable[[ResultRecord | None], object]) -> None:
         """Call this when the computation has ended: at once if it has."""
         with self._lock:
-            if computation.waiters is not None:
+            if not computation.has_ended:
+                if computation.waiters is None:
+                    computation.waiters = []
                 computation.waiters.append(waiter)
                 return
         waiter(None)
@@ -174,15 +160,17 @@ class Cache:
         if self._computing.get(computation.key) is computation:
             del self._computing[computation.key]
         with self._lock:
-            waiters, computation.waiters = computation.waiters, None
-        for waiter in waiters or ():
-            waiter(record)
+            computation.has_ended = True
+        if computation.waiters:
+            for waiter in computation.waiters:
+                waiter(record)
+            computation.waiters = None
 
     def stage(self, computation: Computation, record: ResultRecord, root: Any) -> None:
         """There is a result, which counts inside of this transaction; the others wait until it is committed."""
         with self._lock:
             computation.staged, computation.staged_in = record, root
-            waiters, computation.waiters = computation.waiters, []
+            waiters, computation.waiters = computation.waiters, None
         for waiter in waiters or ():
             waiter(None)  # it looks again: it may be one of those
 
@@ -243,6 +231,10 @@ class MemoryCache(Cache):
 
     def release(self, computation: Computation) -> None:
         pass
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._rows.clear()
 
 
 IN_THIS_PROCESS: Final = MemoryCache()

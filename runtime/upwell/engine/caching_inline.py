@@ -11,12 +11,11 @@ from typing import Any
 
 from upwell.core.errors import DependencyCycleError
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
-from upwell.core.results import ResultRecord
+from upwell.core.results import ResultRecord, StoredValue
 from upwell.engine.caching import (
     Cache,
     Computation,
     Keeping,
-    Stored,
     cache_in,
     found_under,
     is_quick,
@@ -146,7 +145,7 @@ def _read(run: Run, key: str, record: ResultRecord) -> Generator[Any, Any, Outco
             there = record.data is not None or (yield Beside(keeping.results.exists, record))
             if not there:
                 raise FileNotFoundError(record.where)
-            value: Any = Stored(keeping.results, record)
+            value: Any = StoredValue(keeping.results.get, record)
         elif record.data is not None:
             value = keeping.results.get(record)
         else:
@@ -175,7 +174,7 @@ def keep_result(run: Run, computation: Computation | None, outcome: Outcome) -> 
     if hooks is not None:
         yield from hooks
     if not keeping.in_memory:
-        outcome.value = Stored(keeping.results, record)
+        outcome.value = StoredValue(keeping.results.get, record)
     return outcome
 
 
@@ -192,7 +191,7 @@ def _without_record(run: Run, computation: Computation | None, outcome: Outcome)
 
 def give_up(run: Run, computation: Computation | None) -> None:
     """A direct call does not compute what it was to compute."""
-    if computation is not None and computation.waiters is not None:  # else it has ended well
+    if computation is not None and not computation.has_ended:
         computation.cache.give_up(computation)
 
 

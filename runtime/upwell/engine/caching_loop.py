@@ -8,18 +8,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
-from upwell.core.results import ResultRecord
+from upwell.core.results import ResultRecord, StoredValue
 from upwell.engine.caching import (
     IN_THIS_PROCESS,
     Cache,
     Computation,
     Found,
     Keeping,
-    Stored,
     cache_in,
+    found_under,
     is_quick,
     key_of,
     log_lost,
@@ -42,29 +42,28 @@ GROUP: Final = 2_000
 """How many keys are looked up together."""
 
 
-class Ways(Protocol):
-    """The ways on which a run leaves the cache.
-
-    compute: it is to be run. refuse: its flow run is being stopped. found: it has this value, from under this key.
-    """
-
-    def compute(self, run: Run) -> None: ...
-    def refuse(self, run: Run) -> None: ...
-    def found(self, run: Run, value: Any, key: str, now: float) -> None: ...
+EndFound = Callable[[Run, Any, str, float], None]
+"""Ends a run with a value that was found, a message that says where, and the time."""
 
 
 class Caching:
-    """The runs of one engine on their way through the cache; used on its loop's thread."""
+    """The runs of one engine on their way through the cache; used on its loop's thread.
+
+    compute, refuse, found: the ways on which a run leaves it: it is to be run; its flow run is being stopped; it has a
+    value.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        ways: Ways,
+        compute: Callable[[Run], None],
+        refuse: Callable[[Run], None],
+        found: EndFound,
         post: Callable[[Callable[[], None]], None],
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._loop = loop
-        self._ways = ways
+        self._run, self._refuse, self._found = compute, refuse, found
         self._post = post
         self._spawn = spawn
         self._entered: deque[Run] = deque()
@@ -96,7 +95,9 @@ class Caching:
         self._due = False
         entered, now_of = self._entered, clock().time
         until = now_of() + SLICE_SECONDS
-        call, cache, group = None, IN_THIS_PROCESS, list[Computation]()
+        call: Any = None
+        cache: Cache = IN_THIS_PROCESS
+        group: list[Computation] = []
         while entered and now_of() < until:
             run = entered.popleft()
             if run.call is not call:
@@ -106,7 +107,7 @@ class Caching:
             if run.done:
                 continue
             if call.scope.stop_reason is not None:
-                self._ways.refuse(run)
+                self._refuse(run)
                 continue
             key = key_of(run)
             if key is None:
@@ -197,21 +198,21 @@ class Caching:
         if computation is not None:
             self._held[run] = computation
         if run.call.scope.stop_reason is not None:
-            self._ways.refuse(run)
+            self._refuse(run)
         else:
-            self._ways.compute(run)
+            self._run(run)
 
     def _take(self, run: Run, key: str, computation: Computation | None, record: ResultRecord, now: float) -> None:
         """There is a result that needs no file."""
         keeping: Keeping = run.call.keeping
         try:
-            value = keeping.results.get(record) if keeping.in_memory else Stored(keeping.results, record)
+            value = keeping.results.get(record) if keeping.in_memory else StoredValue(keeping.results.get, record)
         except Exception as error:
             self._is_lost(run, computation, error)
         else:
             if computation is not None:
                 computation.cache.end(computation, record)
-            self._ways.found(run, value, key, now)
+            self._found(run, value, found_under(key), now)
 
     async def _read(self, to_read: list[tuple[Run, str, Computation | None, ResultRecord]]) -> None:
         """Read results from files, on a thread."""
@@ -221,7 +222,7 @@ class Caching:
                 if keeping.in_memory:
                     value = await asyncio.to_thread(keeping.results.get, record)
                 elif await asyncio.to_thread(keeping.results.exists, record):
-                    value = Stored(keeping.results, record)
+                    value = StoredValue(keeping.results.get, record)
                 else:
                     raise FileNotFoundError(record.where)
             except Exception as error:
@@ -230,7 +231,7 @@ class Caching:
                 if computation is not None:
                     computation.cache.end(computation, record)
                 if not run.done:
-                    self._ways.found(run, value, key, clock().time())
+                    self._found(run, value, found_under(key), clock().time())
 
     def _is_lost(self, run: Run, computation: Computation | None, error: Exception) -> None:
         """A result was cached and cannot be had any more: the same as if there were none."""
@@ -284,7 +285,7 @@ class Caching:
         record_result(run, record)
         keeping: Keeping = run.call.keeping
         if not keeping.in_memory:
-            outcome.value = Stored(keeping.results, record)
+            outcome.value = StoredValue(keeping.results.get, record)
         self._stage(run, computation, outcome, record, now, conclude)
 
     def _stage(

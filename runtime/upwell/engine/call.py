@@ -28,6 +28,7 @@ class Call(Struct, gc=False, eq=False):
     failed: how many of its runs have not completed.
     on_end: called after the last has ended.
     record: takes each run that has ended, for the journal; None where none is kept.
+    is_restored: its runs were finished in an earlier process.
     is_simple: nothing is to be done when a run of it completes but to keep its result.
     record_fully: there is more to be recorded of its runs than the shortest row tells.
     """
@@ -56,6 +57,7 @@ class Call(Struct, gc=False, eq=False):
     record: Any = None
     record_fully: bool = False
     is_simple: bool = False
+    is_restored: bool = False
     keeping: Any = None
     transaction: Any = None
 

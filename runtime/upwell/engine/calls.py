@@ -127,7 +127,10 @@ def map_task(
     gates = options.gates(definition.name)
     runs = map_over(scope or current_scope(), definition, args, kwargs, wait_for, gates)
     if runs and options.wants_progress():
-        show_progress(definition.name, runs[0].call, len(runs))
+        live = next((run.call for run in runs if not run.call.is_restored), None)
+        handle = show_progress(definition.name, live or runs[0].call, len(runs))
+        if live is None:
+            handle.close()
     return _final_states(runs, lambda states: states) if return_state else make(runs)
 
 

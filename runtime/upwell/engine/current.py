@@ -40,7 +40,7 @@ def current_scope() -> Scope:
         engine = CURRENT_ENGINE.get()
         if engine is None:
             return _scope_outside()
-        scope = _recording(engine.scope)
+        scope = recording(engine.scope)
     if scope.ended:
         raise RuntimeClosedError(
             f"{scope.name} has ended, so nothing can be started in it any more. "
@@ -68,10 +68,10 @@ def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
 
 def _scope_outside() -> Scope:
     loop = _running_loop()
-    return _recording(engine_of(loop).scope if loop is not None else portal_engine().scope)
+    return recording(engine_of(loop).scope if loop is not None else portal_engine().scope)
 
 
-def _recording(scope: Scope) -> Scope:
+def recording(scope: Scope) -> Scope:
     """A scope that outlives journals, set to record where this process records now."""
     here = recorder()
     if scope.recorder is not here:
@@ -82,7 +82,7 @@ def _recording(scope: Scope) -> Scope:
 def scope_of_direct_call() -> Scope:
     """The same for a direct call, which needs no engine of its own: outside of everything it opens none."""
     if CURRENT_SCOPE.get() is None and CURRENT_ENGINE.get() is None and _running_loop() is None:
-        return _recording(OUTSIDE)
+        return recording(OUTSIDE)
     return current_scope()
 
 

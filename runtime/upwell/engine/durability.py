@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -15,27 +16,45 @@ from uuid import UUID
 
 from upwell.core import packing
 from upwell.core.errors import ConfigurationError, SerializationError
+from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.core.keys_functions import task_source
-from upwell.core.states import PENDING, State
-from upwell.engine.clock import ERRANDS, Gate, moment
+from upwell.core.states import PENDING, SCHEDULED, State
+from upwell.engine.clock import ERRANDS, Gate, clock, moment
 from upwell.engine.durable import Durable
 from upwell.engine.durable_records import Claim
 from upwell.engine.finish import until_done
 from upwell.engine.flow_run import FlowRun
+from upwell.engine.steps import Sleep
 
 
 class Ask:
-    """Wait for what the journal answers, however often the wait is cancelled."""
+    """Wait for what the store says to a flow run that is about to begin.
 
-    def __init__(self, answer: Future[Any]) -> None:
+    Who is interrupted meanwhile does not wait for another process any more, but for what the store does it waits: else
+    the run might be claimed, and nobody would go on with it.
+    """
+
+    def __init__(self, run: FlowRun, answer: Future[Any]) -> None:
+        self._run = run
         self._answer = answer
+
+    @property
+    def claim(self) -> Claim | None:
+        """What the store has said, if it has."""
+        answer = self._answer
+        return answer.result() if answer.done() and not answer.cancelled() and answer.exception() is None else None
 
     def block(self) -> Any:
         answered = Gate()
         ERRANDS.add(self)
         try:
             self._answer.add_done_callback(answered.open)
-            answered.wait()
+            try:
+                answered.wait()
+            except BaseException:
+                self._run.is_given_up = True
+                answered.wait()
+                raise
         finally:
             ERRANDS.discard(self)
         return self._answer.result()
@@ -44,7 +63,13 @@ class Ask:
         ERRANDS.add(self)
         try:
             answer = asyncio.wrap_future(self._answer)
-            await until_done(answer)
+            try:
+                await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                self._run.is_given_up = True
+                await until_done(answer)
+                answer.exception()  # it is not what is raised
+                raise
         finally:
             ERRANDS.discard(self)
         return answer.result()
@@ -67,13 +92,31 @@ def begin_durably(run: FlowRun) -> Generator[Any, Any, Claim]:
     run.source_hash = task_source(run.definition.fn).hex()
     run.entrypoint = entrypoint_of(run.definition.fn)
     around = run.scope.parent.durable if run.scope.parent is not None else None
-    if around is not None:
-        begun = around.child(run.flow_name, run.arguments)
-        run.wish = run.wish._replace(resume=begun)
+    if around is not None and run.durable and run.wish.means_a_new_one:
+        run.wish = around.children.wish_of(run)._replace(keep_changed=around.keep_changed)
     run.states = [State(type=PENDING, name="Pending", message="About to start.", timestamp=moment(run.created))]
-    claim: Claim = yield Ask(recorder.journal.begin(run))
+    asked = Ask(run, recorder.journal.begin(run))
+    try:
+        claim: Claim = yield asked
+    except BaseException:
+        if asked.claim is not None and asked.claim.ended is None:
+            _become(run, asked.claim)  # so that it is this run that ends as interrupted
+        raise
     _become(run, claim)
+    if claim.due is not None and claim.due > clock().time():
+        message = "Waits for the time of its next attempt, as before its process died."
+        run.move(State(type=SCHEDULED, name="AwaitingRetry", message=message, scheduled_time=moment(claim.due)))
+        yield Sleep(claim.due - clock().time())
     return claim
+
+
+def fork_instead(run: FlowRun, claim: Claim) -> Generator[Any, Any, Claim]:
+    """Take over what a subflow run has finished whose own result cannot be had any more."""
+    run.log.warning("Flow run '%s' is run again out of what it has finished: its result is gone", claim.name)
+    run.wish = run.wish._replace(resume=None, fork_of=claim.flow_run_id)
+    run.created = clock().time()
+    run.id = uuid7(run.created, random.getrandbits(RANDOM_BITS))
+    return (yield from begin_durably(run))
 
 
 def _become(run: FlowRun, claim: Claim) -> None:
@@ -82,7 +125,10 @@ def _become(run: FlowRun, claim: Claim) -> None:
         run.root_flow_run_id = UUID(claim.flow_run_id)
     run.id, run.name, run.created = UUID(claim.flow_run_id), claim.name, claim.created
     run.run_count, run.crashes = claim.run_count, claim.crashes
+    run.is_claimed = True
     run.scope.name = f"flow run '{run.name}'"
+    if claim.resumed:
+        run.states = [State(type=PENDING, name="Pending", message="Resumed.", timestamp=moment(clock().time()))]
     if not run.durable or claim.ended is not None:
         return
     run.scope.durable = Durable(
@@ -93,7 +139,6 @@ def _become(run: FlowRun, claim: Claim) -> None:
         keep_changed=run.wish.keep_changed,
     )
     if claim.resumed:
-        run.states = [State(type=PENDING, name="Pending", message="Resumed.", timestamp=moment(run.created))]
         run.log.info(
             "Resuming flow run '%s' after crash %s: %s task run(s) had finished", run.name, claim.crashes,
             len(claim.finished),
@@ -105,16 +150,18 @@ def _become(run: FlowRun, claim: Claim) -> None:
         )
 
 
-def _packed_arguments(run: FlowRun) -> bytes:
-    """The parameters, exactly, for another process to call the flow with.
+def _packed_arguments(run: FlowRun) -> bytes | None:
+    """The parameters, exactly, for another process to call the flow with; None where it need not.
 
     Raises:
-        SerializationError: one of them cannot be stored.
+        SerializationError: one of them cannot be stored, and the run is durable.
     """
     for name, value in run.parameters.items():
         try:
             packing.pack(value)
         except SerializationError as error:
+            if not run.durable:
+                return None
             raise SerializationError(
                 f"The parameter {name!r} of the durable flow {run.flow_name!r} cannot be stored, so another process "
                 f"could not resume the run: {error}"

@@ -2,9 +2,10 @@
 
 Each task run has a key, made of its task and its inputs, or of the task and a `key=` that the user gives: not of the
 order of calls, so `gather` and `map` are safe. What was finished stands in a row under its key, in the order of its
-submission, and each call takes the next: equal calls get the results of equal calls, each its own. A result counts
-only if the task's code is as it was, and if what the run waits for was itself taken from the store: whatever has
-to be run again takes its dependants along.
+submission, and each call takes the next: equal calls get the results of equal calls, each its own. What a task run
+has called is known by that run, too, and counts only if that is run again. A result counts only if the task's code is
+as it was, and if what the run waits for was itself taken from the store: whatever has to be run again takes its
+dependants along.
 
 A large map is known again as a whole: if its inputs are as they were, its runs need no keys.
 """
@@ -15,25 +16,36 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from hashlib import blake2b
 from itertools import count, groupby, islice, repeat
 from operator import itemgetter
 from typing import Any, Final
 
-from msgspec.msgpack import encode
+from msgspec.structs import replace
 
 from upwell.core.definition import Definition
-from upwell.core.dependencies import Dependency
-from upwell.core.errors import SerializationError, UpwellError
-from upwell.core.keys import encoded
-from upwell.core.keys_functions import task_source
+from upwell.core.errors import MissingResult, SerializationError
+from upwell.core.ids import uuid7
 from upwell.core.keys_kinds import Unhashable
 from upwell.core.lifecycle import RAISED, Outcome
 from upwell.core.states import COMPLETED
+from upwell.engine.call import Call
+from upwell.engine.durable_children import Children
+from upwell.engine.durable_keys import (
+    NOBODY,
+    Keys,
+    Later,
+    all_known,
+    check_inputs,
+    futures_in,
+    inputs_of,
+    is_restored,
+    mark_of,
+    refused,
+    source_of,
+)
 from upwell.engine.durable_records import (
-    WAITING,
     Claim,
     FinishedRow,
     FinishedRuns,
@@ -42,25 +54,19 @@ from upwell.engine.durable_records import (
     Place,
     Places,
     Waiting,
+    waiting_record,
 )
-from upwell.engine.future import RunFuture
+from upwell.engine.future import CURRENT_RUN, RunFuture, read_value
 from upwell.engine.recorder import Recorder
 from upwell.engine.scope import Scope, Series
 from upwell.engine.submit import FINDER
 
 Run = RunFuture[Any]
 
-KEY_BYTES: Final = 16
-
 LARGE_MAP: Final = 64
 """A map of so many runs is known again as a whole."""
 
-_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
 _COMPLETED: Final[str] = COMPLETED.value
-
-
-class DurableKeyError(UpwellError, TypeError):
-    """What a task of a durable flow was called with cannot be known again in another process."""
 
 
 class Durable:
@@ -68,171 +74,245 @@ class Durable:
 
     strict: everything that has ended is safe in the store before anything else begins.
     keep_changed: results of tasks whose code has changed count, too.
+    children: the subflow runs.
     """
 
     def __init__(self, claim: Claim, scope: Scope, *, strict: bool, remembers: bool, keep_changed: bool) -> None:
         self.strict = strict
-        self.changed: set[str] = set()  # tasks whose results did not count, for their code has changed
+        self.keep_changed = keep_changed
+        self.children = Children(claim.children, inherited=claim.inherited, remembers=remembers)
         self._scope = scope
-        self._recorder: Recorder = scope.recorder  # type: ignore[assignment]  # no durable run without a journal
+        self.recorder: Recorder = scope.recorder  # type: ignore[assignment]  # no durable run without a journal
         self._flow_run_id = claim.flow_run_id
         self._remembers = remembers
-        self._keep_changed = keep_changed
         self._inherited = claim.inherited
         self._lock = threading.Lock()
         self._old = {old.key: old for old in claim.series}
         self._restored: dict[int, Series] = {}
         self._rows: dict[Any, FinishedRuns] = {}
+        self._nested: dict[str, list[FinishedRow]] = defaultdict(list)
         for series, rows in groupby(claim.finished, itemgetter(0)):
             self._rows[series] = FinishedRuns(list(rows))
+        for row in [row for row in claim.finished if row[7] is not None]:
+            self._nested[row[7]].append(row)
         self._by_key: dict[bytes, deque[FinishedRow]] | None = None
         self._maps: dict[bytes, deque[OldMap]] = defaultdict(deque)
         for old_map in claim.maps:
             self._maps[old_map.digest].append(old_map)
-        self._children: dict[tuple[str, bytes], deque[str]] = defaultdict(deque)
-        for identity, flow, arguments in claim.children:
-            self._children[flow, arguments].append(identity)
         self._waiting: dict[bytes, deque[Waiting]] = defaultdict(deque)
         for waiting in claim.waiting:
             self._waiting[waiting.key].append(waiting)
-        self._hashers: dict[Definition, Any] = {}
+        self._keys = Keys()
         self._kept: list[FinishedRow] = []
+        self._changed: set[str] = set()
 
     def begin_again(self) -> None:
         """The flow run is tried again: what the attempt before has finished counts."""
         with self._lock:
             for row in self._kept:
                 self._rows.setdefault(row.series, FinishedRuns([])).put(row)
+                if row.parent is not None:
+                    self._nested[row.parent].append(row)
+            self._kept = []
             self._by_key = None
+            self.children.begin_again()
 
     # --- where a run stands -------------------------------------------------------------------------------
 
     def place(
-        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any, given: Any = None
+        self,
+        definition: Definition,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        wait_for: Any,
+        given: Any = None,
+        *,
+        restorable: bool = True,
     ) -> tuple[Series, Place]:
         """Where a single call stands. given: the key that the user gives.
 
         Raises:
             DurableKeyError: an argument is not the same in another process, and no key is given.
         """
-        upstream: list[Run] = []
-        inputs = self._inputs(definition, (args, kwargs), upstream)
-        if given is not None:
-            inputs = self._inputs(definition, given, [])
-        if wait_for is not None:
-            self._inputs(definition, wait_for, upstream)
-        key = self._key_of(definition, inputs)
+        caller = self._caller()
+        plain = FINDER.is_plain(args, kwargs)
+        upstream = [] if plain and wait_for is None else list(futures_in((args, kwargs, wait_for)))
+        inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
+        if wait_for is not None and given is None:
+            inputs += (list(futures_in(wait_for)),)
+        try:
+            if all_known(upstream):
+                key: Any = self._keys.of(definition, caller, *map(inputs_of, inputs))
+            else:
+                check_inputs(inputs[0])
+                key = Later(definition, caller, inputs)
+        except Unhashable as error:
+            raise refused(definition, definition.parameters.bind(args, kwargs).items(), error) from error
         with self._lock:
-            row = self._take(definition, key) if all(map(_is_restored, upstream)) else None
-            if row is not None and not self._inherited:
+            row = self._take(definition, key) if restorable else None
+            if row is not None and not self._is_inherited(row):
                 return self._series_of_row(row, definition), Place(row[1], key, row)
             series = self._series_of(definition)
-            return series, Place(self._new_number(series), key, row, self._next_waiting(key))
+            return series, Place(self._new_number(series), key, row, None if row else self._next_waiting(key))
 
     def place_map(
-        self, definition: Definition, rows: Sequence[Any], kwargs: dict[str, Any], wait_for: Any
+        self,
+        definition: Definition,
+        rows: Sequence[Any],
+        kwargs: dict[str, Any],
+        wait_for: Any = None,
+        labels: Sequence[str] | None = None,
+        *,
+        as_whole: bool = True,
     ) -> tuple[Series, Places]:
-        """Where the runs of a map stand. rows: what differs by run; kwargs: what does not."""
-        shared: list[Run] = []
-        constants = self._inputs(definition, kwargs, shared)
-        if wait_for is not None:
-            self._inputs(definition, wait_for, shared)
-        again = all(map(_is_restored, shared))
-        plain = FINDER.all_plain(rows)
-        whole: bytes | None = None
-        if len(rows) >= LARGE_MAP and plain:
-            whole = self._key_of(definition, b"map", constants, self._inputs(definition, list(rows), []))
-            old = self._old_map(definition, whole, len(rows)) if again else None
-            if old is not None:
-                return self._place_again(definition, old, rows, constants)
-        if plain:
-            keys, upstream = self._keys_of(definition, rows, constants), None
-        else:
-            keyed = [self._keyed(definition, row, constants) for row in rows]
-            keys, upstream = [key for key, _ in keyed], [runs for _, runs in keyed]
+        """Where the runs of a map, or some of a stream, stand.
+
+        rows: what differs by run: the only argument, or a tuple whose values the labels name. kwargs: what does not.
+        as_whole: the same rows will come together again.
+
+        Raises:
+            DurableKeyError: an argument is not the same in another process.
+        """
+        try:
+            return self._place_map(definition, rows, kwargs, wait_for, as_whole=as_whole)
+        except Unhashable as error:
+            names = definition.parameters.names
+            named = [(name, row) for row in rows for name in names[:1]]
+            if labels is not None:
+                named = [pair for row in rows for pair in zip(labels, row, strict=False)]
+            raise refused(definition, [*kwargs.items(), *named], error) from error
+
+    def series_of(self, definition: Definition) -> Series:
+        """The series that numbers this task's new runs."""
         with self._lock:
-            series = self._series_of(definition)
-            if not (self._rows or self._waiting):  # nothing was finished: the commonest case, and the shortest
-                places = Places(self._new_numbers(series, len(rows)), keys)
-            else:
-                places = self._place_each(definition, series, keys, upstream if again else None, again)
-        if whole is not None and (self._inherited or places.finished is None or not any(places.finished)):
-            self._recorder.calls.append((self._flow_run_id, whole, series, places.numbers[0], len(rows)))
+            return self._series_of(definition)
+
+    def _place_map(
+        self, definition: Definition, rows: Sequence[Any], kwargs: dict[str, Any], wait_for: Any, *, as_whole: bool
+    ) -> tuple[Series, Places]:
+        caller = self._caller()
+        upstream = [] if wait_for is None and FINDER.is_plain((), kwargs) else list(futures_in((kwargs, wait_for)))
+        shared = (kwargs,) if wait_for is None else (kwargs, list(futures_in(wait_for)))
+        if not all_known(upstream):
+            for value in (*rows, kwargs):
+                check_inputs(value)
+            return self._place_new(definition, [Later(definition, caller, (row, *shared)) for row in rows])
+        constants = b"".join(map(inputs_of, shared))
+        if not FINDER.all_plain(rows):
+            return self._place_each(definition, [self._key_of(definition, caller, row, shared) for row in rows])
+        if len(rows) < LARGE_MAP or not as_whole:
+            return self._place_each(definition, self._keys.of_plain(definition, caller, rows, constants))
+        whole = self._keys.of(definition, caller, b"map", constants, inputs_of(list(rows)))
+        with self._lock:
+            old = self._old_map(definition, whole, len(rows))
+            if old is not None:
+                return self._place_again(definition, old, rows, caller, constants)
+        series, places = self._place_each(definition, self._keys.of_plain(definition, caller, rows, constants))
+        if self._inherited or places.finished is None or not any(places.finished):
+            self.recorder.calls.append((self._flow_run_id, whole, series, places.numbers[0], len(rows)))
         return series, places
 
-    def _place_each(
-        self, definition: Definition, series: Series, keys: list[bytes], upstream: list[list[Run]] | None, again: bool
-    ) -> Places:
-        """Where runs stand of which some may have been finished, or waited, each by its key."""
-        numbers: list[int] = []
-        finished: list[FinishedRow | None] = []
-        waiting: list[Waiting | None] = []
-        for index, key in enumerate(keys):
-            restorable = again and (upstream is None or all(map(_is_restored, upstream[index])))
-            row = self._take(definition, key, series) if restorable else None
-            numbers.append(row[1] if row is not None and not self._inherited else self._new_number(series))
-            finished.append(row)
-            waiting.append(None if row else self._next_waiting(key))
-        return Places(numbers, keys, finished, waiting)
+    def _key_of(self, definition: Definition, caller: bytes, row: Any, shared: tuple[Any, ...]) -> bytes | Later:
+        """The key of a row that may hold futures."""
+        if all_known((row,) if type(row) is RunFuture else futures_in(row)):
+            return self._keys.of(definition, caller, inputs_of(row), *map(inputs_of, shared))
+        check_inputs(row)
+        return Later(definition, caller, (row, *shared))
 
-    def _place_again(
-        self, definition: Definition, old: OldMap, rows: Sequence[Any], constants: bytes
-    ) -> tuple[Series, Places]:
-        """The runs of a map that an earlier process began with the very same inputs."""
+    def _place_new(self, definition: Definition, keys: list[Any]) -> tuple[Series, Places]:
+        """Where runs stand none of which was finished."""
         with self._lock:
-            series = self._restore(self._old[old.series], definition)
-            self._scope.series.setdefault(definition, series)
-            done = self._rows.setdefault(old.series, FinishedRuns([]))
-            numbers = list(range(old.first, old.first + old.runs))
-            finished = done.take_all(numbers)
-            if finished is not None:
-                return series, Places(numbers, [row[2] for row in finished if row is not None], finished)
-            finished = [done.take(number) for number in numbers]
-            begun = self._old[old.series].begun
-            keys: list[bytes] = []
-            waiting: list[Waiting | None] = []
-            for index, row in enumerate(finished):
-                key = row[2] if row is not None else self._keyed(definition, rows[index], constants)[0]
-                if row is None and numbers[index] in begun:  # it was run again, or will be, as another
-                    row = finished[index] = self._take(definition, key, series)
-                    numbers[index] = self._new_number(series) if row is None else row[1]
-                keys.append(key)
-                waiting.append(None if row else self._next_waiting(key))
+            series = self._series_of(definition)
+            return series, Places(self._new_numbers(series, len(keys)), keys)
+
+    def _place_each(self, definition: Definition, keys: list[Any]) -> tuple[Series, Places]:
+        """Where runs stand of which some may have been finished, or waited, each by its key."""
+        if not (self._rows or self._waiting):  # nothing was finished: the commonest case, and the shortest
+            return self._place_new(definition, keys)
+        with self._lock:
+            series = self._series_of(definition)
+            finished = [self._take(definition, key) for key in keys]
+            waiting = [None if row else self._next_waiting(key) for key, row in zip(keys, finished, strict=True)]
+            numbers = [
+                self._new_number(series) if row is None or self._is_inherited(row) else row[1] for row in finished
+            ]
             return series, Places(numbers, keys, finished, waiting)
 
-    def child(self, flow: str, arguments: bytes) -> str | None:
-        """The flow run that an equal call of this flow has started before; each is taken once."""
-        with self._lock:
-            known = self._children.get((flow, arguments))
-            return known.popleft() if known else None
+    def _place_again(
+        self, definition: Definition, old: OldMap, rows: Sequence[Any], caller: bytes, constants: bytes
+    ) -> tuple[Series, Places]:
+        """The runs of a map that an earlier process began with the very same inputs."""
+        series = self._restore(self._old[old.series], definition)
+        self._scope.series.setdefault(definition, series)
+        done = self._rows.setdefault(old.series, FinishedRuns([]))
+        numbers = list(range(old.first, old.first + old.runs))
+        finished = done.take_all(numbers)
+        if finished is not None:
+            return series, Places(numbers, [row[2] for row in finished if row is not None], finished)
+        finished = [done.take(number) for number in numbers]
+        begun = self._old[old.series].begun
+        keys = self._keys.of_plain(definition, caller, rows, constants)
+        waiting: list[Waiting | None] = []
+        for index, row in enumerate(finished):
+            if row is None and numbers[index] in begun:  # it was run again, or will be, as another
+                row = finished[index] = self._take(definition, keys[index])
+                numbers[index] = self._new_number(series) if row is None else row[1]
+            waiting.append(None if row else self._next_waiting(keys[index]))
+        return series, Places(numbers, keys, finished, waiting)
+
+    def _caller(self) -> bytes:
+        """The key of the task run whose code calls."""
+        run = CURRENT_RUN.get()
+        if run is None or run.call.scope is not self._scope:
+            return b""
+        return self._keys.of_run(run) or NOBODY
 
     # --- what was finished, and what is -------------------------------------------------------------------
 
-    def restore(self, run: Run, finished: FinishedRow) -> None:
-        """End a run that nobody has seen yet, with what it has finished."""
-        run.value = self._recorder.journal.load(finished[3])
-        run.started, run.ended = finished[4] / 1e6, finished[5] / 1e6
-        run.status = _COMPLETED
-        run.done = True
-        if self._inherited:
+    def restore(self, run: Run, row: FinishedRow, calls: dict[Any, Call] | None = None) -> bool:
+        """End a run that nobody has seen yet, with what it has finished; whether that was still there.
+
+        calls: of the runs of one map, by what differs.
+        """
+        try:
+            run.value = self.recorder.journal.load(row[3])
+        except Exception as error:
+            self._is_lost(run, row, error)
+            return False
+        if self._is_inherited(row):
             run.state_name = "Cached"
-            self._recorder.kept.append((run, finished[3], finished[2], None))
-            self._recorder.ended.append(run)
+            self.recorder.kept.append((run, row[3], row[2], None))
+            self.recorder.ended.append(run)
+            if self._remembers:
+                row = row._replace(series=run.call.series, number=run.number, created=int(run.call.created * 1e6))
         else:
             run.item = None
+            run.call = self._call_of(run.call, row, calls)
+        run.durable_key = row[3]
+        run.started, run.ended = row[4] / 1e6, row[5] / 1e6
+        run.status = _COMPLETED
+        run.done = True
+        self._was_taken(row)
+        return True
 
-    def restored(self, call: Any, places: Places) -> list[Run] | None:
+    def restored(self, call: Call, places: Places) -> list[Run] | None:
         """All runs of a map at once, if all were finished; the same as `restore` for each, in a fraction of the time."""
         rows: Any = places.finished
-        if rows is None or None in rows or self._inherited:
+        if rows is None or None in rows or self._inherited or self._remembers or self._nested or self.children:
             return None
-        values = self._recorder.journal.load_many([row[3] for row in rows])
+        if len(set(map(itemgetter(0, 6), rows))) > 1:
+            return None
+        records = [row[3] for row in rows]
+        try:
+            values = self.recorder.journal.load_many(records)
+        except Exception:  # it will be seen which
+            return None
         began = [row[4] / 1e6 for row in rows]
         ended = [row[5] / 1e6 for row in rows]
         same = repeat
-        return list(
+        runs = list(
             map(
-                partial(RunFuture, call),
+                partial(RunFuture, self._call_of(call, rows[0], None)),
                 places.numbers,
                 same(None),  # no item
                 same(_COMPLETED),
@@ -244,98 +324,115 @@ class Durable:
                 values,
             )
         )
+        for run, record in zip(runs, records, strict=True):
+            run.durable_key = record
+        return runs
+
+    def _call_of(self, call: Call, row: FinishedRow, calls: dict[Any, Call] | None) -> Call:
+        """The call that a run was started by in an earlier process, as far as its id and its row need it."""
+        series, created = row[0], row[6]
+        found = None if calls is None else calls.get((series, created))
+        if found is None:
+            with self._lock:
+                home = self._series_of_row(row, call.definition)
+            found = replace(call, series=home, created=(created + 0.5) / 1e6, is_restored=True, parent_id=row[7])
+            found.parent = found.context = found.kwargs = None
+            if calls is not None:
+                calls[series, created] = found
+        return found
+
+    def _is_lost(self, run: Run, row: FinishedRow, error: Exception) -> None:
+        """The result of a run cannot be had any more: the run is another one, and not finished."""
+        if not self._is_inherited(row):
+            with self._lock:
+                run.number = self._new_number(run.call.series)
+        why = str(error) if isinstance(error, MissingResult | SerializationError) else repr(error)
+        self._scope.flow_run.log.warning("A finished run of task %r is run again: %s", run.call.definition.name, why)
+
+    def _was_taken(self, row: FinishedRow) -> None:
+        """A run is not run again: what it has called is not asked for, and must not be taken for equal calls of others."""
+        if self._remembers:
+            with self._lock:
+                self._kept.append(row)
+        if self._nested or self.children:
+            home = row[0]
+            base = home.id_base if isinstance(home, Series) else self._old[home].base
+            identity = str(uuid7((row[6] + 0.5) / 1e6, base + row[1]))
+            with self._lock:
+                for nested in self._nested.pop(identity, ()):
+                    self._rows[nested[0]].take(nested[1])
+                    if self._remembers:
+                        self._kept.append(nested)
+            self.children.forget_those_of(identity)
 
     def keep(self, run: Run, outcome: Outcome) -> Outcome:
         """Store what a run has returned; one that cannot be stored has failed, for its work would be lost."""
+        key = self._keys.of_run(run)
         try:
-            record, file = self._recorder.journal.dump(outcome.value)
+            record, file = self.recorder.journal.dump(read_value(outcome.value))
         except SerializationError as error:
+            run.durable_key = None
+            if run.call.definition.wraps_flow:  # it is run again, then, out of what its own runs have finished
+                return outcome
             return Outcome(RAISED, error, f"Its result cannot be stored, and its flow is durable: {error}")
-        self._recorder.kept.append((run, record, run.durable_key, file))
-        if self._remembers:
-            moment = int(run.started * 1e6)
+        self.recorder.kept.append((run, record, key, file))
+        run.durable_key = mark_of(record)
+        if self._remembers and key is not None:
+            moment, call = int(run.started * 1e6), run.call
+            parent = call.parent_id or (call.parent.task_run_id if call.parent is not None else None)
+            caller = str(parent) if parent else None
+            created = int(call.created * 1e6)
             with self._lock:
-                self._kept.append(FinishedRow(run.call.series, run.number, run.durable_key, record, moment, moment))
+                self._kept.append(
+                    FinishedRow(call.series, run.number, key, record, moment, moment, created, caller)
+                )
         return outcome
 
     def keep_waiting(self, run: Run) -> None:
         """Store when the next attempt at a run is due, and how many it has had."""
-        record = WAITING + encode([run.run_count, run.due])
-        self._recorder.kept.append((run, record, run.durable_key, None))
-
-    # --- keys ---------------------------------------------------------------------------------------------------
-
-    def _keyed(self, definition: Definition, row: Any, constants: bytes) -> tuple[bytes, list[Run]]:
-        upstream: list[Run] = []
-        return self._key_of(definition, self._inputs(definition, row, upstream), constants), upstream
-
-    def _keys_of(self, definition: Definition, rows: Sequence[Any], constants: bytes) -> list[bytes]:
-        """The keys of rows that hold no runs."""
-        if _SCALARS.issuperset(map(type, rows)):
-            try:
-                inputs: Iterable[bytes] = map(encode, rows)
-                return [self._key_of(definition, part, constants) for part in inputs]
-            except Exception:  # an int or a text that msgspec does not write
-                pass
-        return [self._key_of(definition, self._inputs(definition, row, []), constants) for row in rows]
-
-    def _key_of(self, definition: Definition, *parts: bytes) -> bytes:
-        hasher = self._hashers.get(definition)
-        if hasher is None:
-            fn = definition.fn
-            who = (getattr(fn, "__module__", ""), getattr(fn, "__qualname__", ""), definition.name)
-            hasher = self._hashers[definition] = blake2b(encoded(who), digest_size=KEY_BYTES)
-        hasher = hasher.copy()
-        hasher.update(b"".join(parts))
-        return hasher.digest()
-
-    def _inputs(self, definition: Definition, value: Any, upstream: list[Run]) -> bytes:
-        """A value in a form that is the same in every process; runs in it count by their own keys."""
-        if not FINDER.is_plain((value,), {}):
-            upstream += _runs_in(value)
-            value = FINDER.resolve(value, _by_its_key)
-        try:
-            return encoded(value)
-        except Unhashable as error:
-            raise DurableKeyError(
-                f"The task {definition.name!r} is called in a durable flow with a value that is not the same in "
-                f"another process: {error}. Say what the call is known by: `{definition.name}.submit(..., "
-                "key='...')`, or make the value inside of the task."
-            ) from error
+        key = self._keys.of_run(run)
+        if key is not None:
+            self.recorder.kept.append((run, waiting_record(run.run_count, run.due), key, None))
 
     # --- rows and series, under the lock ------------------------------------------------------------------------
 
-    def _take(self, definition: Definition, key: bytes, series: Series | None = None) -> FinishedRow | None:
-        """The next finished run under this key that counts; of this series, if one is given."""
+    def _is_inherited(self, row: FinishedRow) -> bool:
+        """Whether a row is of the run that this one is a fork of."""
+        return self._inherited and not isinstance(row[0], Series)
+
+    def _take(self, definition: Definition, key: Any) -> FinishedRow | None:
+        """The next finished run under this key that counts."""
+        if type(key) is not bytes:
+            return None
         if self._by_key is None:
             self._by_key = defaultdict(deque)
             for rows in self._rows.values():
                 for row in rows.left():
                     self._by_key[row[2]].append(row)
-        waiting = self._by_key.get(key)
-        while waiting:
-            row = waiting.popleft()
+        found = self._by_key.get(key)
+        while found:
+            row = found.popleft()
             if self._rows[row[0]].take(row[1]) is None:
-                continue  # taken with its map
-            if series is not None and not self._inherited and self._series_of_row(row, definition) is not series:
-                continue
-            if self._counts(definition, row):
+                continue  # taken with its map, or with the run that had called it
+            old = self._old.get(row[0])
+            if old is None or self._is_unchanged(definition, old):
                 return row
         return None
 
-    def _next_waiting(self, key: bytes) -> Waiting | None:
-        waiting = self._waiting.get(key) if self._waiting else None
+    def _next_waiting(self, key: Any) -> Waiting | None:
+        waiting = self._waiting.get(key) if self._waiting and type(key) is bytes else None
         return waiting.popleft() if waiting else None
-
-    def _counts(self, definition: Definition, row: FinishedRow) -> bool:
-        old = self._old.get(row[0])
-        return old is None or self._is_unchanged(definition, old)
 
     def _is_unchanged(self, definition: Definition, old: OldSeries) -> bool:
         """Whether the task's code is as it was; else its runs are to be run again, unless told otherwise."""
-        if self._keep_changed or old.source is None or old.source == task_source(definition.fn):
+        if self.keep_changed or old.source is None or old.source == source_of(definition):
             return True
-        self.changed.add(definition.name)
+        if definition.name not in self._changed:
+            self._changed.add(definition.name)
+            self._scope.flow_run.log.warning(
+                "The code of task %r has changed: its finished runs are run again. To take their results as they are: "
+                "upwell.resume('%s', keep_changed=True)", definition.name, self._flow_run_id,
+            )  # fmt: skip
         return False
 
     def _old_map(self, definition: Definition, whole: bytes, runs: int) -> OldMap | None:
@@ -350,20 +447,18 @@ class Durable:
         return row[0] if isinstance(row[0], Series) else self._restore(self._old[row[0]], definition)
 
     def _series_of(self, definition: Definition) -> Series:
-        """The series that numbers this task's new runs: that of the process before, where there is one."""
+        """The series that numbers this task's new runs: that of the process before, if its code is the same."""
         found = self._scope.series.get(definition)
         if found is None:
+            source = source_of(definition)
             in_use = {id(series) for series in self._scope.series.values()}
-            for old in self._old.values():
-                if (
-                    old.task == definition.name
-                    and not self._inherited
-                    and id(self._restored.get(old.key)) not in in_use
-                ):
+            for old in () if self._inherited else self._old.values():
+                same = old.task == definition.name and old.source == source
+                if same and id(self._restored.get(old.key)) not in in_use:
                     found = self._restore(old, definition)
                     break
             found = self._scope.series[definition] = found or self._scope.series_of(definition)
-            found.source = task_source(definition.fn)
+            found.source = source
         return found
 
     def _restore(self, old: OldSeries, definition: Definition) -> Series:
@@ -394,19 +489,4 @@ class Durable:
         return number
 
 
-def _is_restored(run: Run) -> bool:
-    """Whether a run was taken from the store: it has completed and never begun."""
-    return run.done and run.status == _COMPLETED and not run.run_count
-
-
-def _by_its_key(future: Any, _allow_failure: bool) -> object:
-    if isinstance(future, RunFuture) and future.durable_key is not None:
-        return ("run", future.durable_key)
-    return future.result()
-
-
-def _runs_in(value: Any) -> Iterable[Run]:
-    for found in FINDER.find(value):
-        future = found.future if isinstance(found, Dependency) else found
-        if isinstance(future, RunFuture):
-            yield future
+__all__ = ["Durable", "is_restored"]

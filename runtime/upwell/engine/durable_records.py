@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
-from msgspec.msgpack import decode
+from msgspec.msgpack import decode, encode
 
 WAITING: Final = b"\1"
 """What the record of a run begins with that waits for its next attempt."""
@@ -24,7 +24,11 @@ class OldSeries(NamedTuple):
 
 
 class FinishedRow(NamedTuple):
-    """A task run that was completed: where it stands, its key and result, and when it was at work (microseconds)."""
+    """A task run that was completed: where it stands, its key and result, and its times (microseconds).
+
+    series: the key of an old one, or one of this process, if an earlier attempt of the flow run has finished it.
+    parent: the task run that called it, if one did.
+    """
 
     series: Any
     number: int
@@ -32,6 +36,8 @@ class FinishedRow(NamedTuple):
     record: bytes
     started: int
     ended: int
+    created: int
+    parent: str | None
 
 
 class OldMap(NamedTuple):
@@ -51,9 +57,23 @@ class Waiting(NamedTuple):
     due: float
 
 
+class Child(NamedTuple):
+    """A subflow run of an earlier process, or attempt. parent: the task run that called it, if one did."""
+
+    id: str
+    flow: str
+    arguments: bytes
+    parent: str | None
+    state: str
+    ended: int | None
+    source_hash: str | None
+    has_result: bool
+
+
 class Claim(Struct):
     """What the store says to a durable flow run that is about to begin: who it is, and what it has finished.
 
+    due: when its next attempt is to begin, if it waited for that.
     ended: state, name, message and stored result of a run that has ended already; then there is nothing to do.
     inherited: what is finished is another run's, of which this one is a fork.
     """
@@ -64,6 +84,7 @@ class Claim(Struct):
     run_count: int = 0
     crashes: int = 0
     source_hash: str | None = None
+    due: float | None = None
     resumed: bool = False
     inherited: bool = False
     ended: tuple[str, str | None, str | None, bytes | None] | None = None
@@ -71,14 +92,16 @@ class Claim(Struct):
     finished: list[FinishedRow] = []
     maps: list[OldMap] = []
     waiting: list[Waiting] = []
-    children: list[tuple[str, str, bytes]] = []
+    children: list[Child] = []
 
 
 class Place(NamedTuple):
-    """Where a run stands: its number in its series, its key, and what it has finished, or waited for, if it has."""
+    """Where a run stands: its number in its series, its key (or what it will be made of), and what it has finished, or
+    waited for, if it has.
+    """
 
     number: int
-    key: bytes
+    key: Any
     finished: FinishedRow | None
     waiting: Waiting | None = None
 
@@ -123,16 +146,17 @@ class Places(NamedTuple):
     """The same for the runs of a map. finished, waiting: None where nothing was."""
 
     numbers: list[int]
-    keys: list[bytes]
+    keys: list[Any]
     finished: list[FinishedRow | None] | None = None
     waiting: list[Waiting | None] | None = None
 
 
+def waiting_record(run_count: int, due: float) -> bytes:
+    """What is stored of a run that waits for its next attempt."""
+    return WAITING + encode([run_count, due])
+
+
 def waiting_of(key: bytes, record: bytes) -> Waiting:
-    """What `Durable.keep_waiting` stored."""
+    """What `waiting_record` made."""
     run_count, due = decode(record[1:])
     return Waiting(key, run_count, due)
-
-
-def _series_of_row(row: FinishedRow) -> Any:
-    return row[0]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from upwell.core.dependencies import Dependency
-from upwell.core.errors import FailedRun, FlowRunTimeoutError, UpwellError
+from upwell.core.errors import FailedRun, FlowRunTimeoutError, MissingResult, UpwellError
 from upwell.core.flow_states import state_from_states, state_from_unseen
 from upwell.core.lifecycle import (
     RAISED,
@@ -28,8 +28,7 @@ from upwell.core.lifecycle import (
     safe_repr,
 )
 from upwell.core.names import render_name
-from upwell.core.results import ResultRecord
-from upwell.core.results import not_kept
+from upwell.core.results import ResultRecord, not_kept
 from upwell.core.states import (
     CANCELLED,
     CANCELLING,
@@ -94,6 +93,8 @@ def conclude(run: FlowRun, ending: Ending) -> Life[None]:
         yield from call_hooks(run, state)
         _keep_result(run, state)
         run.move(state)
+    if run.scope.parent is not None and run.scope.parent.durable is not None:
+        run.scope.parent.durable.children.keep(run)
     _log_end(run)
     run.scope.close(EndedFlowRun(run.id, run.name, run.flow_name))
     if run.scope.recorder is not None and run.parent_flow_run_id is None:
@@ -123,7 +124,7 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
             return problem
         while True:
             run.run_count += 1
-            run.move(State(type=RUNNING, name="Running" if run.run_count - run.crashes == 1 else "Retrying"))
+            run.move(State(type=RUNNING, name="Running" if run.run_count - run.crashes <= 1 else "Retrying"))
             yield from call_hooks(run, run.state)
             outcome: Outcome = yield FlowAttempt(run)
             ending = yield from end_children(run, outcome)
@@ -171,27 +172,43 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
 
 def _claim(run: FlowRun) -> Generator[Any, Any, Ending | None]:
     """Have the store say which run this is; its end, if it has ended already."""
-    from upwell.engine.durability import begin_durably  # here: it costs a start more than most flows need
+    from upwell.engine.durability import begin_durably, fork_instead  # here: it costs a start more than most flows need
 
     try:
         claim = yield from begin_durably(run)
         if claim.ended is None:
             return None
-        state, name, message, result = claim.ended
-        finish = Finish(StateType(state), name, message)
-        if finish.type is not COMPLETED:
-            return Ending(finish, None, None, True)
-        if result is None:
-            raise not_kept(run.name)
-        return Ending(finish, run.scope.recorder.journal.load(result), None, True)  # type: ignore[union-attr]  # it asked
+        try:
+            return _known_end(run, claim.ended)
+        except MissingResult:
+            if run.wish.idempotency_key is not None:
+                raise
+        yield from fork_instead(run, claim)
+        return None
     except UpwellError as error:
         return Ending(Finish(FAILED, None, f"The flow run could not begin: {describe(error)}"), error)
+
+
+def _known_end(run: FlowRun, ended: tuple[str, str | None, str | None, bytes | None]) -> Ending:
+    """How another process has ended this run.
+
+    Raises:
+        MissingResult: it completed, and its result was not stored, or is gone.
+    """
+    state, name, message, result = ended
+    finish = Finish(StateType(state), name, message)
+    if finish.type is not COMPLETED:
+        return Ending(finish, None, None, True)
+    if result is None:
+        raise not_kept(run.name)
+    run.result_record = result
+    return Ending(finish, run.scope.recorder.journal.load(result), None, True)  # type: ignore[union-attr]  # it asked
 
 
 def _keep_result(run: FlowRun, state: State) -> None:
     """Store the value of a durable flow run: who calls it again, or resumes what is around it, gets it from there."""
     recorder = run.scope.recorder
-    if not run.needs_claim or recorder is None or not state.is_completed():
+    if not run.needs_claim or recorder is None or not state.is_completed() or run.result_record is not None:
         return
     try:
         run.result_record, run.result_file = recorder.journal.dump(state.data)
@@ -368,6 +385,8 @@ def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
             scheduled_time=moment(clock().time() + delay),
         )
     )
+    if run.scope.durable is not None:
+        yield Written(run.scope.durable.recorder)  # the ends of its subflow runs, which the store is asked for
     yield Sleep(delay)
     run.scope.begin_again()
     if run.scope.durable is not None:

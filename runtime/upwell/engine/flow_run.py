@@ -36,6 +36,7 @@ class FlowRun:
     parent_task_run_id, parent_flow_run_id: what started it, if a run did.
     durable: whether another process can go on with it if this one dies; "strict": each step safe before the next.
     arguments, source_hash, entrypoint, result_record: what the store keeps of a durable one, so that it can.
+    is_claimed: the store has said which run it is. is_given_up: nobody waits for that any more.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class FlowRun:
         self.durable = definition.options.durable
         if self.durable is None and parent_scope is not None and parent_scope.durable is not None:
             self.durable = "strict" if parent_scope.is_strict else True
+        if definition.kind.is_generator:
+            self.durable = False
+        self.is_claimed = self.is_given_up = False
         self.crashes = 0
         self.arguments: bytes | None = None
         self.source_hash: str | None = None
@@ -107,7 +111,7 @@ class FlowRun:
         if not self.states or may_move(self.state.type, stamped.type):
             self.states.append(stamped)
             recorder = self.scope.recorder
-            if recorder is not None:
+            if recorder is not None and (self.is_claimed or not self.wish.means_another):
                 recorder.flow_moves.append((self, stamped))
                 recorder.wake()
         return self.state
@@ -133,6 +137,16 @@ class Wish(NamedTuple):
     fork_of: str | None = None
     fork_before: str | None = None
     keep_changed: bool = False
+
+    @property
+    def means_a_new_one(self) -> bool:
+        """Whether it is just another run."""
+        return not self.means_another and self.fork_of is None
+
+    @property
+    def means_another(self) -> bool:
+        """Whether a run may be meant that the store knows already."""
+        return self.idempotency_key is not None or self.resume is not None
 
 
 class EndedFlowRun(NamedTuple):

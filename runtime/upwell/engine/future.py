@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from upwell.core.errors import BlockingWaitError, CancelledRun, NotReadyRun
 from upwell.core.ids import uuid7
+from upwell.core.results import StoredValue
 from upwell.core.states import (
     CANCELLED,
     COMPLETED,
@@ -148,7 +149,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             name=self.state_name or self.status.capitalize(),
             timestamp=moment(seconds or self.call.created),
             message=self.message or self._reason(),
-            data=self.value if self.done else None,  # a StoredValue is read by `State.result`
+            data=self.value if self.done else None,
             scheduled_time=moment(self.due) if self.status == SCHEDULED else None,
         )
 
@@ -276,7 +277,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             if not self.done:
                 raise TimeoutError(f"{self.name!r} has not ended within {timeout} seconds; it goes on.")
         if self.status == COMPLETED:
-            return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
+            return read_value(self.value)  # type: ignore[no-any-return]  # a run that completed holds its R
         if raise_on_failure:
             raise self.exception()
         return self.exception()  # type: ignore[return-value]  # asked for: the exception in place of the result
@@ -302,6 +303,8 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             if not self.done:
                 yield from self._suspend_until_done(engine, loop)
         if self.status == COMPLETED:
+            if type(self.value) is StoredValue:
+                return (yield from asyncio.to_thread(self.value.read).__await__())
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
 
@@ -382,6 +385,11 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
 CURRENT_RUN: ContextVar[RunFuture[Any] | None] = ContextVar("upwell_run", default=None)
 """The task run (or submitted flow run) whose code this is."""
+
+
+def read_value(value: Any) -> Any:
+    """The value itself, where it is not kept in memory."""
+    return value.read() if type(value) is StoredValue else value
 
 
 def _call_back(fn: Callable[[TaskFuture[Any]], object], run: RunFuture[Any]) -> None:

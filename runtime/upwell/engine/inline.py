@@ -48,7 +48,8 @@ def inline_run(
         series = scope.series_of(definition)
         series.submitted += 1
     else:
-        series, place = durable.place(definition, args, kwargs, wait_for, key)
+        can_be = not definition.kind.is_generator  # of which the caller takes more than the result
+        series, place = durable.place(definition, args, kwargs, wait_for, key, restorable=can_be)
     call = new_call(series, None, unary=False)  # never opened: its caller waits for it, so its scope need not
     call.context = None
     item: Any = args
@@ -59,8 +60,7 @@ def inline_run(
     run: Run = RunFuture(call, number, item, inline=True, looked=True)
     if place is not None:
         run.durable_key = place.key
-        if place.finished is not None:
-            durable.restore(run, place.finished)
+        if place.finished is not None and durable.restore(run, place.finished):
             return run
         if place.waiting is not None:
             run.run_count, run.due = place.waiting.run_count, place.waiting.due

@@ -33,8 +33,8 @@ class Recorder:
     """
 
     __slots__ = (
-        "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "journal", "kept", "logs",
-        "moves", "rolled_back",
+        "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "journal", "kept",
+        "logs", "moves", "rolled_back",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
@@ -65,9 +65,8 @@ class Recorder:
 
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
-        return not any(
-            (self.ended, self.begun, self.moves, self.fed, self.flow_moves, self.logs, self.kept, self.calls, self.cached, self.rolled_back)
-        )
+        lists = (getattr(self, name) for name in self.__slots__)
+        return not any(facts for facts in lists if isinstance(facts, list))
 
     def discard(self) -> Recorder:
         """Keep nothing from here on; returns one with what was recorded until now."""

@@ -22,7 +22,6 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
-from upwell.engine.caching import found_under
 from upwell.engine.caching_loop import Caching
 from upwell.engine.call import Call
 from upwell.engine.clock import Gate, clock, moment
@@ -60,7 +59,8 @@ class Engine(EngineSeam):
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
         self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
-        self.caching = Caching(loop, self, self.call_soon, self._spawn)
+        ways = (self._pass_gates, self.settlement.refuse, self.settlement.found)
+        self.caching = Caching(loop, *ways, self.call_soon, self._spawn)
         self.settlement.keep_result = self.caching.keep
         self.dispatcher = Dispatcher(loop, self.settlement.settle, self.settlement.refuse)
         self.scope = Scope(self, "the runtime")
@@ -71,7 +71,7 @@ class Engine(EngineSeam):
         self._inbox_due = False
         self._spawned: set[asyncio.Task[None]] = set()
         self._thread = threading.get_ident()
-        self._limit_gates: dict[str, LimitGate] = {}
+        self._limit_gates: dict[NamedLimit, LimitGate] = {}
         self._never_begun: deque[tuple[Run, Any]] = deque()
         self._busy_scopes: set[Scope] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -143,9 +143,14 @@ class Engine(EngineSeam):
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
         elif scope.is_strict and scope.recorder is not None:
-            scope.recorder.journal.when_written(partial(self.call_soon, partial(self._let_in, runs)))
+            self._when_safe(scope, partial(self._let_in, runs))
         else:
             self._let_in(runs)
+
+    def _when_safe(self, scope: Scope, go_on: Callable[[], None]) -> None:
+        """Go on as soon as everything that has ended until now is in the store: the flow run is strict."""
+        recorder: Any = scope.recorder
+        recorder.journal.when_written(partial(self.call_soon, go_on))
 
     def _let_in(self, runs: Sequence[Run]) -> None:
         """Start these on their way."""
@@ -206,27 +211,29 @@ class Engine(EngineSeam):
             return
         if run.done:
             return
-        run.call.scope.live.discard(run)
+        scope = run.call.scope
+        scope.live.discard(run)
         run.upstream = None
         run.item = resolved(run.item)
+        if scope.is_strict:
+            scope.live.add(run)
+            self._when_safe(scope, partial(self._upstream_is_safe, run))
+        else:
+            self._is_ready(run)
+
+    def _upstream_is_safe(self, run: Run) -> None:
+        run.call.scope.live.discard(run)
+        if not run.done:
+            self._is_ready(run)
+
+    def _is_ready(self, run: Run) -> None:
+        """A run whose upstream has ended begins, as soon as gates and caches let it."""
         if run.call.direct and run.call.runner is None:
             self.dispatcher.push(run)
         elif run.call.keeping is not None:
             self.caching.enter(run)
         else:
             self._pass_gates(run)
-
-    def compute(self, run: Run) -> None:
-        """There is no result of this run yet."""
-        self._pass_gates(run)
-
-    def found(self, run: Run, value: Any, key: str, now: float) -> None:
-        """There is a result of this run in the cache, under this key."""
-        self.settlement.found(run, value, found_under(key), now)
-
-    def refuse(self, run: Run) -> None:
-        """A run that has not begun and will not: its flow run is being stopped."""
-        self.settlement.refuse(run)
 
     def _have_all_ended(self, run: Run, upstream: Any) -> bool:
         """Whether all futures of a list have ended as they should; else sees to it that the run hears of it."""
@@ -365,10 +372,7 @@ class Engine(EngineSeam):
             limit = self.limits.get(name)
             if limit is not None:
                 limit.check_that_it_lets_anybody_through()
-                gate = self._limit_gates.get(name)
-                if gate is None or gate.limit is not limit:  # it was removed and set anew, or the store is another
-                    gate = self._limit_gates[name] = LimitGate(limit)
-                gates.append(gate)
+                gates.append(self._limit_gates.setdefault(limit, LimitGate(limit)))
         return gates
 
     # --- stopping ------------------------------------------------------------------------------------------

@@ -78,9 +78,9 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
 
 
 def keep(run: Run, outcome: Outcome) -> Outcome:
-    """Store what a run of a durable flow has returned; a submitted flow run has stored it itself."""
+    """Store what a run of a durable flow has returned; not what was yielded to a caller, of which it is only the end."""
     durable = run.call.scope.durable
-    if durable is None or run.call.definition.wraps_flow:
+    if durable is None or (run.inline and run.call.definition.kind.is_generator):
         return outcome
     return durable.keep(run, outcome)  # type: ignore[no-any-return]  # a scope does not know what it is
 
@@ -150,7 +150,10 @@ class Settlement:
         definition = run.call.definition
         if outcome.kind is RETURNED:
             outcome = keep(run, outcome)
-            if outcome.kind is RETURNED and run.call.is_simple:
+            if outcome.kind is not RETURNED:  # it cannot be stored, however often it is tried
+                self._conclude(run, outcome, now)
+                return
+            if run.call.is_simple:
                 complete(run, outcome.value, now)
                 return
         if outcome.kind is WAS_CANCELLED:

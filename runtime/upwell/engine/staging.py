@@ -9,7 +9,8 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from upwell.core.results import ResultRecord
-from upwell.engine.caching import Computation, Keeping, Run, keep_in_cache
+from upwell.engine.caching import Computation, Run, keep_in_cache
+from upwell.engine.future import CURRENT_RUN
 from upwell.engine.steps import Life
 
 
@@ -25,8 +26,8 @@ class TransactionSeam(Protocol):
         """These were started inside: it does not end before they have."""
         ...
 
-    def stage_run(self, run: Run, computation: Computation | None, record: ResultRecord | None) -> None:
-        """A run that was started inside has completed."""
+    def stage_run(self, run: Run, computation: Computation | None, record: ResultRecord | None) -> Life[Any] | None:
+        """A run that was started inside has completed; answers with what is to be done at once, if anything."""
         ...
 
     def run_failed(self, run: Run) -> None:
@@ -38,12 +39,26 @@ CURRENT_TRANSACTION: Final[ContextVar[Any]] = ContextVar("upwell_transaction", d
 """The innermost transaction that was opened around here; None if there is none."""
 
 
+def current_transaction() -> Any:
+    """The innermost transaction here; inside of a task run, the run's own."""
+    around = CURRENT_TRANSACTION.get()
+    run = CURRENT_RUN.get()
+    if around is None or run is None:
+        return around
+    at = outer = run.call.transaction
+    while at is not None:
+        if at is around:  # it was opened outside of the run
+            return outer.of_run(run)
+        at = at.parent
+    return around
+
+
 class _NothingKept:
     """For runs whose results are not stored, and that are to be told of to a transaction."""
 
     persists = caches = refresh = is_local = is_exclusive = False
     in_memory = is_inline = True
-    expiration = None
+    expiration: float | None = None
     results: Any = None
 
     def key_of(self, run: Run) -> str | None:
@@ -53,7 +68,7 @@ class _NothingKept:
         return None
 
 
-NOTHING_KEPT: Final[Keeping] = _NothingKept()
+NOTHING_KEPT: Final = _NothingKept()
 
 OpenForRun = Callable[[Run], Any]
 _open: OpenForRun | None = None
@@ -74,8 +89,7 @@ def stage(run: Run, computation: Computation | None, record: ResultRecord | None
     if around is not None:
         if computation is not None and record is not None:
             computation.cache.stage(computation, record, around.root)
-        around.stage_run(run, computation, record)
-        return None
+        return around.stage_run(run, computation, record)
     if computation is not None and record is not None:
         keep_in_cache(run, computation, record)
     if run.call.definition.commit_hooks and _open is not None:

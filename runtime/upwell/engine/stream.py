@@ -12,7 +12,7 @@ from upwell.core.definition import Definition
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
 from upwell.engine.scope import Scope
-from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, route_of
+from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, restored, route_of
 
 Run = RunFuture[Any]
 
@@ -31,7 +31,9 @@ class Feed:
         self._order: deque[Run] = deque()
         self._ended: deque[Run] = deque()
         self._wake: Any = None
-        series = scope.series_of(definition)
+        self._durable = scope.durable
+        self._definition = definition
+        series = scope.series_of(definition) if scope.durable is None else scope.durable.series_of(definition)
         self.call = new_call(series, route_of(series), unary=True, gates=gates)
         self._engine.perform(partial(self._engine.open_call, self.call))
 
@@ -47,11 +49,16 @@ class Feed:
         """Start a run for each of these inputs."""
         if not items:
             return
-        call = self.call
-        runs: list[Run] = list(map(RunFuture, [call] * len(items), call.series.numbers, items))
+        call, places = self.call, None
+        numbers: Iterable[int] = call.series.numbers
+        if self._durable is not None:
+            _, places = self._durable.place_map(self._definition, items, {}, as_whole=False)
+            numbers = places.numbers
+        runs: list[Run] = list(map(RunFuture, [call] * len(items), numbers, items))
+        begun = runs if places is None else restored(self._durable, runs, places)
         if not FINDER.all_plain(items):
             call.straight = False
-            for run in runs:
+            for run in begun:
                 run.upstream = dependencies_of(self._scope, run.item)
         if self._ordered:
             self._order.extend(runs)
@@ -59,7 +66,8 @@ class Feed:
             for run in runs:
                 self._window[id(run)] = run
                 run.watch(self._has_ended)
-        hand_over(self._scope, runs)
+        if begun:
+            hand_over(self._scope, begun)
 
     def _has_ended(self, run: Run) -> None:
         self._ended.append(run)

@@ -23,9 +23,9 @@ from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
 from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
 from upwell.engine.clock import clock
-from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture
+from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture, read_value
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
-from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT
+from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT, current_transaction
 
 FINDER: Final[DependencyFinder[Any]] = DependencyFinder(TaskFuture)
 
@@ -36,7 +36,7 @@ DEFAULT_RUNNER: Final = "concurrent"
 def value_of(future: Any, allow_failure: bool) -> Any:
     """What a dependant gets in place of a future that has ended."""
     if isinstance(future, RunFuture):
-        return future.value if future.status == COMPLETED else future.exception()
+        return read_value(future.value) if future.status == COMPLETED else future.exception()
     return future.result(raise_on_failure=False) if allow_failure else future.result()
 
 
@@ -123,7 +123,7 @@ def new_call(
         tags = tags | around
     call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
     keeping = keeping_of(series) if series.keeping is False else series.keeping
-    transaction = CURRENT_TRANSACTION.get()
+    transaction = None if CURRENT_TRANSACTION.get() is None else current_transaction()
     if keeping is None and (transaction is not None or definition.commit_hooks):
         keeping = NOTHING_KEPT
     call.keeping, call.transaction = keeping, transaction
@@ -171,8 +171,7 @@ def submit(
     run: RunFuture[Any] = RunFuture(call, next(series.numbers) if place is None else place.number, item)
     if place is not None:
         run.durable_key = place.key
-        if place.finished is not None:
-            durable.restore(run, place.finished)
+        if place.finished is not None and durable.restore(run, place.finished):
             call.let_go()
             return run
         if place.waiting is not None:
@@ -215,14 +214,15 @@ def map_over(
         series = scope.series_of(definition)
         numbers = series.numbers
     else:
-        series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for)
+        labels = None if unary else _labels(definition, len(plan.rows[0]), plan.kwarg_names)
+        series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for, labels)
         numbers = places.numbers
     call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
     runs: list[RunFuture[Any]] | None = durable.restored(call, places) if durable is not None else None
     if runs is None:
         runs = list(map(RunFuture, [call] * plan.length, numbers, items))
-    begun = runs if places is None else _restore(durable, runs, places)
+    begun = runs if places is None else restored(durable, runs, places)
     if begun:
         _begin(scope, call, begun, items, wait_for, plan.static_kwargs)
     else:
@@ -230,21 +230,29 @@ def map_over(
     return runs
 
 
-def _restore(durable: Any, runs: list[RunFuture[Any]], places: Any) -> list[RunFuture[Any]]:
+def _labels(definition: Definition, values: int, kwarg_names: tuple[str, ...]) -> list[str]:
+    """What the values in a row of a map are called."""
+    names = definition.parameters.names
+    positional = values - len(kwarg_names)
+    return [*(names[n] if n < len(names) else f"#{n}" for n in range(positional)), *kwarg_names]
+
+
+def restored(durable: Any, runs: list[RunFuture[Any]], places: Any) -> list[RunFuture[Any]]:
     """End those runs of a map that were finished in an earlier process; returns the others."""
+    if runs[0].done:  # and all others
+        return []
     for run, key in zip(runs, places.keys, strict=True):
         run.durable_key = key
     if places.finished is None:
         return runs
     begun: list[RunFuture[Any]] = []
+    calls: dict[Any, Call] = {}
     for index, run in enumerate(runs):
         finished = places.finished[index]
-        if finished is None:
+        if finished is None or not durable.restore(run, finished, calls):
             begun.append(run)
-            if places.waiting[index] is not None:
+            if places.waiting is not None and places.waiting[index] is not None:
                 _wait_on(run, places.waiting[index])
-        elif not run.done:
-            durable.restore(run, finished)
     return begun
 
 

@@ -31,6 +31,7 @@ class Batch(Struct):
     flow_run_states: list[Row] = field(default_factory=_rows)
     series: list[Row] = field(default_factory=_rows)
     completed_runs: list[Row] = field(default_factory=_rows)
+    found_runs: list[Row] = field(default_factory=_rows)
     task_runs: list[Row] = field(default_factory=_rows)
     task_run_states: list[Row] = field(default_factory=_rows)
     edges: list[Row] = field(default_factory=_rows)
@@ -88,6 +89,7 @@ _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
     "task_run_states": (0,),
     "edges": (0, 2),
     "results": (0,),
+    "found_runs": (0,),
     "rolled_back_runs": (0,),
     "durable_calls": (2,),
 }

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.json import encode
 
-from upwell.core.results import MissingResult, ResultRecord
+from upwell.core.errors import MissingResult
+from upwell.core.results import ResultRecord
 from upwell.engine.caching import Cache, CacheRow, Computation, Found, Tell
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
@@ -109,7 +110,7 @@ class JournalCache(Cache):
         if not self._failing:
             self._failing = True
             ENGINE.warning("The cache cannot be used, so results are computed: %s", error or "the journal has ended")
-        tell([(computation, None) for computation in computations if computation.waiters is not None])
+        tell([(computation, None) for computation in computations if not computation.has_ended])
 
     async def _claim(self, database: Any, computations: Sequence[Computation], tell: Tell) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -143,7 +144,8 @@ class JournalCache(Cache):
         for start in range(0, len(keys), MOST_KEYS):
             part = encode(keys[start : start + MOST_KEYS]).decode()
             ((packed,),) = await session.fetch("cached_records", keys=part, now=now)
-            for key, _, data in map(_parted, packed.split(",") if packed else ()):
+            for entry in packed.split(",") if packed else ():
+                key, _, data = entry.partition(":")
                 try:
                     record = ResultRecord.from_bytes(bytes.fromhex(data))
                 except MissingResult as error:
@@ -210,16 +212,9 @@ def _has_ended(state: str | None, host: str, pid: int, pid_started: str, lease_u
     return lease_until < _micros(clock().time()) if gone is None else gone
 
 
-def _parted(entry: str) -> tuple[str, str, str]:
-    return entry.partition(":")
-
-
 def _holder(computation: Computation) -> str:
     return str(computation.holder.task_run_id)
 
 
 def _micros(seconds: float) -> int:
     return int(seconds * 1e6)
-
-
-

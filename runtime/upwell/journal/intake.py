@@ -19,10 +19,11 @@ from upwell.journal.rows import RowMaker
 SLICE: Final = 500
 """How many runs are made into rows at a time: about a millisecond, then other threads get their turn."""
 
-MOST_ROWS: Final = 20_000
+MOST_ROWS: Final = 10_000
 """Of one batch, and so of one transaction; the slice that reaches it is still in it."""
 
 Add = Callable[[Batch, list[Any]], None]
+Ready = Callable[[Batch], object]
 
 
 class Intake:
@@ -39,8 +40,8 @@ class Intake:
         self._recorder = recorder
         return self
 
-    async def take(self) -> list[Batch]:
-        """Everything that has been recorded until now.
+    async def take(self, ready: Ready) -> None:
+        """Everything that has been recorded until now; `ready` is given each batch as soon as it is full.
 
         What flow runs did is taken first and stored last: nobody reads of the end of one before those of its runs.
         """
@@ -49,41 +50,43 @@ class Intake:
         begun = list(dict.fromkeys(take(recorder.begun)))
         ends = len(recorder.ended)
         logs = len(recorder.logs)
-        batches: list[Batch] = [rows.new_batch()]
+        batch = rows.new_batch()
         kept = len(recorder.kept)  # of all runs that have ended until now, and maybe of more
-        self._add(batches[-1], rows.add_moves, take(recorder.moves))
-        self._add(batches[-1], rows.add_calls, take(recorder.calls))
+        self._add(batch, rows.add_moves, take(recorder.moves))
+        self._add(batch, rows.add_calls, take(recorder.calls))
         while kept > 0:
-            self._add(batches[-1], rows.add_kept, take(recorder.kept, min(SLICE, kept)))
+            self._add(batch, rows.add_kept, take(recorder.kept, min(SLICE, kept)))
             kept -= SLICE
-            await self._next(batches)
-        self._add(batches[-1], rows.add_edges, take(recorder.fed))
+            batch = await self._next(batch, ready)
+        self._add(batch, rows.add_edges, take(recorder.fed))
         while ends > 0:
             slice_ = take(recorder.ended, min(SLICE, ends))
             ends -= SLICE
-            self._add(batches[-1], rows.add_ended, slice_)
-            await self._next(batches)
+            self._add(batch, rows.add_ended, slice_)
+            batch = await self._next(batch, ready)
         while logs > 0:
-            batches[-1].logs += take(recorder.logs, min(MOST_ROWS, logs))
+            batch.logs += take(recorder.logs, min(MOST_ROWS, logs))
             logs -= MOST_ROWS
-            await self._next(batches)
-        self._add(batches[-1], rows.add_begun, begun)
-        self._add(batches[-1], rows.add_flow_moves, flow_moves)
-        self._add(batches[-1], add_cached, take(recorder.cached))
-        self._add(batches[-1], rows.add_rolled_back, take(recorder.rolled_back))
-        rows.add_series(batches[-1])
-        return [self._numbered(batch) for batch in batches if not batch.is_empty()]
+            batch = await self._next(batch, ready)
+        self._add(batch, rows.add_begun, begun)
+        self._add(batch, rows.add_flow_moves, flow_moves)
+        self._add(batch, add_cached, take(recorder.cached))
+        self._add(batch, rows.add_rolled_back, take(recorder.rolled_back))
+        self._hand_over(batch, ready)
 
-    async def _next(self, batches: list[Batch]) -> None:
+    async def _next(self, batch: Batch, ready: Ready) -> Batch:
         """Let others have their turn, and begin another batch if this one is full."""
         await asyncio.sleep(0)
-        if batches[-1].size() > MOST_ROWS:
-            self._rows.add_series(batches[-1])
-            batches.append(self._rows.new_batch())
+        if batch.size() <= MOST_ROWS:
+            return batch
+        self._hand_over(batch, ready)
+        return self._rows.new_batch()
 
-    def _numbered(self, batch: Batch) -> Batch:
-        batch.number = next(self._numbers)
-        return batch
+    def _hand_over(self, batch: Batch, ready: Ready) -> None:
+        self._rows.add_series(batch)
+        if not batch.is_empty():
+            batch.number = next(self._numbers)
+            ready(batch)
 
     def _add(self, batch: Batch, add: Add, items: list[Any]) -> None:
         """Add the rows of these; if there is something wrong with one, those of the others."""
@@ -109,7 +112,6 @@ class Intake:
                 type(item).__name__,
                 exc_info=error,
             )
-
 
 
 def take(items: list[Any], most: int | None = None) -> list[Any]:

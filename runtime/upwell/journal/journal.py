@@ -295,7 +295,7 @@ class Journal:
         """Write what was recorded until now; if somebody waits for that, see that it is safe, in the store or not."""
         waiting = len(self._waiting)
         self._rows.process_key = self._process_key
-        self._unwritten += await self._intake.take()
+        await self._intake.take(self._add)
         if waiting or self._closing:
             await self._make_safe()
         else:
@@ -305,6 +305,10 @@ class Journal:
             if self._unwritten and sum(batch.size() for batch in self._unwritten) > ROOM:
                 self._put_away()
         self._tell_all_who_wait(waiting)
+
+    def _add(self, batch: Batch) -> None:
+        self._unwritten.append(batch)
+        self._write_in_background()  # while the next one is made
 
     async def _make_safe(self) -> None:
         """Write what there is; what the store does not take in time is spooled."""

@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple, Protocol
 
+from msgspec.json import encode
+
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import SERIES_BITS
@@ -54,6 +56,7 @@ class Observer:
     """Looks at the other processes of one store, again and again.
 
     own_id: of the process that looks, if it writes to the store itself.
+    most_crashes: a durable flow run that has crashed so often is not resumed by itself any more.
     """
 
     def __init__(self, database: Database, own_id: str | None = None, most_crashes: int = DURABLE_MAX_CRASHES) -> None:
@@ -138,6 +141,9 @@ class Observer:
         await session.insert("put_flow_run_states", [(run_id, now, *state) for run_id, *state in moves])
         first, after = dead.key << SERIES_BITS, (dead.key + 1) << SERIES_BITS
         await session.fetch("crash_task_runs", now=now, message=dead.message, first=first, after=after)
+        if moves:
+            ids = encode([run_id for run_id, *_ in moves]).decode()
+            await session.fetch("crash_task_runs_of_flow_runs", now=now, message=dead.message, ids=ids)
         await session.fetch("drop_leases_of_process", process_id=dead.id)
         await session.fetch("drop_cache_locks_of_process", process_id=dead.id)
 
@@ -156,12 +162,15 @@ class Host(Protocol):
 class Watch:
     """Looks after the other processes as long as a journal is kept.
 
-    database_of: the database of the journal's store.
+    database_of: the database of the journal's store. most_crashes: see Observer.
     """
 
-    def __init__(self, host: Host, database_of: Callable[[Any], Database]) -> None:
+    def __init__(
+        self, host: Host, database_of: Callable[[Any], Database], most_crashes: int = DURABLE_MAX_CRASHES
+    ) -> None:
         self._host = host
         self._database_of = database_of
+        self._most_crashes = most_crashes
         self._observer: Observer | None = None
         self._watching: Any = None
 
@@ -181,7 +190,7 @@ class Watch:
     async def look(self, store: Any) -> list[str]:
         """Declare lost whoever has died since; see Observer.look."""
         if self._observer is None:
-            self._observer = Observer(self._database_of(store), self._host.process.id)
+            self._observer = Observer(self._database_of(store), self._host.process.id, self._most_crashes)
         return await self._observer.look()
 
 

@@ -19,7 +19,7 @@ class Process(Struct, frozen=True):
 
     id: of the process as a writer; a fork is another.
     host: the machine since it was started, and the namespace in which `pid` means something.
-    pid_started: tells it from a later process with the same pid.
+    pid_started: tells it from a later process with the same pid; empty where that could not be seen.
     lease_seconds: without a sign of life for so long, others may declare it dead.
     """
 
@@ -34,17 +34,24 @@ def this_process(lease_seconds: float) -> Process:
     """The process whose code this is, as a new writer."""
     pid = os.getpid()
     identity = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
-    return Process(identity, this_host(), pid, started_at(pid) or "", lease_seconds)
+    try:
+        began = started_at(pid) or ""
+    except OSError:
+        began = ""
+    return Process(identity, this_host(), pid, began, lease_seconds)
 
 
 def is_gone(host: str, pid: int, pid_started: str) -> bool | None:
     """Whether a process has ended for certain (True), is there for certain (False), or cannot be seen (None)."""
     if host != this_host():
         return None
-    found = started_at(pid)
+    try:
+        found = started_at(pid)
+    except OSError:  # such as: this process has too many files open
+        return None
     if found is None:
-        return True
-    return found != pid_started
+        return None if _is_hidden(pid) else True
+    return found != pid_started if pid_started else None
 
 
 @cache
@@ -68,15 +75,32 @@ def _namespace() -> str:
 
 
 def started_at(pid: int) -> str | None:
-    """When the process of this pid was started, in whatever words the system has; None: there is none."""
+    """When the process of this pid was started, in whatever words the system has; None: there is none.
+
+    Raises:
+        OSError: that cannot be seen now.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
+    except ProcessLookupError:  # it ends at this moment
+        return None
     except FileNotFoundError:
         return _started_at_without_proc(pid) if not Path("/proc/self").exists() else None
-    except OSError:
-        return None
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else fields[19]  # a zombie has ended; field 22 is its start, in ticks
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether it is there, but another user's, and /proc hides those."""
+    if not Path("/proc/self").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def _started_at_without_proc(pid: int) -> str | None:

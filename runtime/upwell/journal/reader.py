@@ -47,6 +47,9 @@ from upwell.journal.reader_sessions import Nothing
 from upwell.journal.reader_task_runs import TaskRunFilter, key_of_row, may_show_not_begun, newest_rows
 
 _RUN_KEY: Final = (int, int, int)
+_ROUNDED: Final = dt.timedelta(microseconds=1)
+"""How far apart two records of one moment may be."""
+
 _WINDOW: Final = 2 * MOST_ITEMS
 """How many numbers of a series are looked at together for runs that have not begun."""
 
@@ -301,8 +304,8 @@ def _has_text(run: TaskRun, text: str | None) -> bool:
 def _history(run: TaskRun, between: list[State]) -> list[State]:
     """All states of a task run: what its own times tell, and what else was recorded."""
     states = [State(type=StateType.PENDING, name="Pending", timestamp=run.created), *between]
-    if run.start_time is not None:
-        # the name of another attempt is told by the state that came before it
+    begun = max((state.timestamp for state in between if state.type is StateType.RUNNING), default=None)
+    if run.start_time is not None and (begun is None or run.start_time - begun > _ROUNDED):  # else it is among them
         name = "Retrying" if run.run_count > 1 else "Running"
         states.append(State(type=StateType.RUNNING, name=name, timestamp=run.start_time))
     if run.end_time is not None:

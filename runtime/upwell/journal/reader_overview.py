@@ -20,7 +20,7 @@ SPANS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
 MOST_SPANS: Final = 10_000
 FEW_SPANS: Final = 50
 
-_NOT_COMPLETED: Final = [state.value for state in StateType if state is not COMPLETED]
+_OTHER_STATES: Final = json_text(state.value for state in StateType if state is not COMPLETED)
 
 
 async def tree(session: Session, flow_run_id: str, runs_per_task: int) -> RunTree | None:
@@ -28,41 +28,43 @@ async def tree(session: Session, flow_run_id: str, runs_per_task: int) -> RunTre
     flow_runs = [flow_run(row) for row in await session.fetch("read_flow_run_tree", id=flow_run_id)]
     if not flow_runs:
         return None
-    groups = await session.fetch("read_groups", ids=json_text(str(run.id) for run in flow_runs))
+    ids = json_text(str(run.id) for run in flow_runs)
+    groups = await session.fetch("read_groups", ids=ids)
+    states: dict[int, Counter[StateType]] = defaultdict(Counter)
+    for series, state, number in await session.fetch("read_groups_not_completed", ids=ids, states=_OTHER_STATES):
+        states[series][StateType(state)] = number
     runs: dict[int, list[TaskRun]] = defaultdict(list)
-    keys = {row[1] for row in groups}
-    if runs_per_task and keys:
-        for row in await session.fetch("read_first_runs", keys=json_text(keys), first=runs_per_task):
+    if runs_per_task and groups:
+        keys = json_text(row[1] for row in groups)
+        for row in await session.fetch("read_first_runs", keys=keys, first=runs_per_task):
             runs[row[0]].append(task_run(row))
-    tasks: dict[str, dict[int, list[Row]]] = defaultdict(dict)
+    tasks: dict[str, list[TaskGroup]] = defaultdict(list)
     for row in groups:
-        tasks[row[0]].setdefault(row[1], []).append(row)
-    return _grown(flow_runs, {run: tuple(_group(rows, runs) for rows in of.values()) for run, of in tasks.items()})
+        tasks[row[0]].append(_group(row, states[row[1]], runs[row[1]]))
+    return _grown(flow_runs, tasks)
 
 
-def _group(rows: list[Row], runs: dict[int, list[TaskRun]]) -> TaskGroup:
-    """One task of a flow run, of a row for each state in which there are runs."""
-    _, key, task, _, submitted, *_ = rows[0]
-    states = Counter({StateType(row[5]): row[6] for row in rows if row[5] is not None})
-    waiting = submitted - states.total()
-    if waiting > 0:
-        states[PENDING] += waiting
+def _group(row: Row, states: Counter[StateType], runs: list[TaskRun]) -> TaskGroup:
+    """One task of a flow run. states: of those that have not completed."""
+    _, _, task, _, submitted, begun, started, ended = row
+    states[COMPLETED] = max((begun or 0) - states.total(), 0)
+    states[PENDING] += max(submitted - (begun or 0), 0)
     return TaskGroup(
         task_name=task,
-        states=dict(states),
-        start_time=moment_or_none(min((row[7] for row in rows if row[7] is not None), default=None)),
-        end_time=moment_or_none(max((row[8] for row in rows if row[8] is not None), default=None)),
-        runs=tuple(runs[key]),
+        states={state: number for state, number in states.items() if number},
+        start_time=moment_or_none(started),
+        end_time=moment_or_none(ended),
+        runs=tuple(runs),
     )
 
 
-def _grown(flow_runs: list[FlowRunRecord], tasks: dict[str, tuple[TaskGroup, ...]]) -> RunTree:
+def _grown(flow_runs: list[FlowRunRecord], tasks: dict[str, list[TaskGroup]]) -> RunTree:
     """The tree of these, of which each stands after the one that started it; the first started all."""
     below: dict[UUID | None, list[RunTree]] = defaultdict(list)
     grown = None
     for run in reversed(flow_runs):
         children = tuple(reversed(below.pop(run.id, [])))
-        grown = RunTree(run=run, tasks=tasks.get(str(run.id), ()), flow_runs=children)
+        grown = RunTree(run=run, tasks=tuple(tasks.get(str(run.id), ())), flow_runs=children)
         below[run.parent_flow_run_id].append(grown)
     assert grown is not None
     return grown
@@ -162,7 +164,7 @@ async def count_task_runs(session: Session, spans: list[tuple[int, int]]) -> lis
     Most have completed. So those are all that there are without the others, which have an index of their own.
     """
     bounds = _bounds(spans)
-    found = _by_span(await session.fetch("count_task_runs_by_state", states=json_text(_NOT_COMPLETED), **bounds))
+    found = _by_span(await session.fetch("count_task_runs_by_state", states=_OTHER_STATES, **bounds))
     for place, total in await _totals(session, spans, bounds):
         found[place][COMPLETED] = max(total - found[place].total(), 0)
     for place, waiting in await session.fetch("count_not_begun", **bounds):

@@ -340,7 +340,7 @@ class _Reading:
         """How many series this leads to, or as good as many."""
         table = "flow_runs f" if condition.column == "f.flow" else "series s"
         text = f"SELECT count(*) FROM (SELECT 1 AS one FROM {table} WHERE {condition.text()} LIMIT :few) AS probe"
-        return int((await self._ask(text, few=FEW_SERIES))[0][0])
+        return sum(count for (count,) in await self._ask(text, few=FEW_SERIES))
 
     def _beyond_in_series(self, series: str) -> list[str]:
         """The same as `_beyond` for the runs of one series, in words that its index answers."""

@@ -1,4 +1,4 @@
-"""Removes what is old, so that a store does not grow for ever: finished runs, oldest first, with all that hangs on them.
+"""Removes what is old, so that a store does not grow for ever: finished runs, oldest first, and what hangs on them.
 
 One process at a time does it, in steps of a few milliseconds with as long a pause after each, so that neither its own
 writer nor those of other processes wait. It may stop after any step: what is left of a run is removed the next time,
@@ -35,6 +35,9 @@ TASK_RUNS_ROUND: Final = 10_000
 
 FREE_SHARE: Final = 10
 """One in so many pages of a SQLite file may be free, for what comes next; more are given back."""
+
+VACUUM_SECONDS: Final = 10.0
+"""For giving pages back, each time: SQLite takes about a millisecond for each."""
 
 DAY_SECONDS: Final = 86_400
 _ENDLESS: Final = 2**62
@@ -106,12 +109,12 @@ class _Tidying:
         async with self._database.transaction() as session:
             done = await work(session, self._step)
         seconds = time.monotonic() - began
-        if seconds > STEP_SECONDS:
-            self._step = max(self._step // 2, SMALLEST_STEP)
-        elif seconds < STEP_SECONDS / 4:
-            self._step = min(self._step * 2, LARGEST_STEP)
+        self._step = self._next_step(self._step, seconds)
         await asyncio.sleep(seconds)
         return done
+
+    async def _ask_in_step(self, query: str, **parameters: Any) -> None:
+        await self._in_step(lambda session, _: session.fetch(query, **parameters))
 
     # --- how much there is ----------------------------------------------------------------------------------
 
@@ -139,7 +142,9 @@ class _Tidying:
         """Of what is in use in a SQLite file; other databases see to theirs themselves."""
         if self._database.dialect is not Dialect.SQLITE:
             return 0
-        return (await self._pragma("page_count") - await self._pragma("freelist_count")) * await self._pragma("page_size")
+        return (await self._pragma("page_count") - await self._pragma("freelist_count")) * await self._pragma(
+            "page_size"
+        )
 
     async def _pragma(self, name: str) -> int:
         return int((await self._database.fetch_text(f"PRAGMA {name}"))[0][0])
@@ -172,7 +177,7 @@ class _Tidying:
     async def _remove_flow_run(self, flow_run_id: str) -> None:
         for series, submitted in await self._database.fetch("series_to_remove", flow_run_id=flow_run_id):
             await self._remove_numbers(int(series), 0, int(submitted))
-            await self._in_step(lambda session, _, key=series: session.fetch("remove_series", key=key))
+            await self._ask_in_step("remove_series", key=series)
 
         async def logs(session: Session, most: int) -> bool:
             found = await session.fetch("remove_logs_of_flow_run", flow_run_id=flow_run_id, most=most)
@@ -222,7 +227,7 @@ class _Tidying:
                         break
                     first = old[-1] + 1
                 else:
-                    await self._in_step(lambda session, _: session.fetch("remove_empty_series", key=after))
+                    await self._ask_in_step("remove_empty_series", key=after)
 
     async def _remove_logs_outside(self, before: int) -> None:
         after = 0
@@ -263,14 +268,23 @@ class _Tidying:
         """Make a SQLite file smaller by what is free in it; some is left for what comes next."""
         if self._database.dialect is not Dialect.SQLITE:
             return
+        step, until = SMALLEST_STEP, time.monotonic() + VACUUM_SECONDS
         free, pages = await self._pragma("freelist_count"), await self._pragma("page_count")
-        while free > pages // FREE_SHARE and free > LARGEST_STEP:
+        while free > max(pages // FREE_SHARE, LARGEST_STEP) and time.monotonic() < until:
             began = time.monotonic()
-            await self._database.fetch_text(f"PRAGMA incremental_vacuum({self._step})")
-            await asyncio.sleep(time.monotonic() - began)
+            await self._database.fetch_text(f"PRAGMA incremental_vacuum({step})")
+            seconds = time.monotonic() - began
+            step = self._next_step(step, seconds)
+            await asyncio.sleep(seconds)
             before, free = free, await self._pragma("freelist_count")
             if free >= before:
                 break  # a file that was made without auto_vacuum
+
+    @staticmethod
+    def _next_step(step: int, seconds: float) -> int:
+        if seconds > STEP_SECONDS:
+            return max(step // 2, SMALLEST_STEP)
+        return min(step * 2, LARGEST_STEP) if seconds < STEP_SECONDS / 4 else step
 
 
 def micros(seconds: float) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from upwell.core.dependencies import Dependency
-from upwell.core.shown import HIDDEN, is_secret, shown, shown_arguments, shown_parameters
+from upwell.core.shown import is_secret, shown, shown_arguments, shown_parameters
 from upwell.core.states import COMPLETED, RUNNING, State
 from upwell.engine.call import Call
 from upwell.engine.flow_run import FlowRun
@@ -96,14 +96,39 @@ class RowMaker:
             if call.record_fully or call.parent_id is not None or call.parent is not None:
                 batch.task_runs += [self._full_row(key, created, run) for run in group]
                 continue
-            inputs = self._inputs_of(call)
-            add = batch.completed_runs.append
-            for run in group:
-                if run.run_count == 1 and run.status == _COMPLETED and run.own_name is None:
-                    item, run.item = run.item, None
-                    add((key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs(run, item)))
-                else:
-                    batch.task_runs.append(self._full_row(key, created, run))
+            members = list(group)
+            short = [run for run in members if run.run_count == 1 and run.status == _COMPLETED and run.own_name is None]
+            if len(short) < len(members):
+                known = set(map(id, short))
+                self._add_others(batch, key, created, call, [run for run in members if id(run) not in known])
+            batch.completed_runs += self._short_rows(key, created, call, short)
+            for run in short:
+                run.item = None
+
+    def _short_rows(self, key: int, created: int, call: Call, runs: list[Run]) -> list[Row]:
+        """Of runs with nothing special about them. Most have one argument, that need not be looked at to be shown."""
+        prefix = _prefix_of(call)
+        if prefix is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
+            return [
+                (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), f"{prefix}{run.item}")
+                for run in runs
+            ]
+        inputs = self._inputs_of(call)
+        return [
+            (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs(run, run.item))
+            for run in runs
+        ]
+
+    def _add_others(self, batch: Batch, key: int, created: int, call: Call, runs: list[Run]) -> None:
+        """Runs whose results were found, and those with something to say: a name, a message, another end."""
+        inputs = self._inputs_of(call)
+        for run in runs:
+            if run.state_name == "Cached" and run.own_name is None and not run.run_count:
+                item, run.item = run.item, None
+                row = (key, run.number, created, int(run.ended * 1e6), run.message, inputs(run, item))
+                batch.found_runs.append(row)
+            else:
+                batch.task_runs.append(self._full_row(key, created, run))
 
     def add_begun(self, batch: Batch, runs: list[Run]) -> None:
         """Runs that have begun; those that have ended since are, or will be, among the ended."""
@@ -128,12 +153,9 @@ class RowMaker:
 
     def _inputs_of(self, call: Call) -> Any:
         """How the inputs of this call's runs are shown: a function of a run and of its item, as it was."""
-        names = call.definition.parameters.names
-        if not call.unary or not names:
+        prefix = _prefix_of(call)
+        if prefix is None:
             return _shown_inputs
-        prefix = f"{names[0]}="
-        if is_secret(names[0]):
-            return lambda _run, _item: prefix + HIDDEN
 
         def one(_run: Run, item: Any) -> str:
             return f"{prefix}{item}" if type(item) in _AS_IS else prefix + shown(item)
@@ -220,6 +242,12 @@ class RowMaker:
             run.wish.idempotency_key, int(bool(run.durable)), run.source_hash, run.entrypoint, run.arguments,
             run.result_record,
         )  # fmt: skip  # one line a few columns
+
+
+def _prefix_of(call: Call) -> str | None:
+    """What is written before the only argument of a call's runs; None where there are others, or it is a secret."""
+    names = call.definition.parameters.names
+    return f"{names[0]}=" if call.unary and names and not is_secret(names[0]) else None
 
 
 def _call_of(run: Run) -> Call:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from hashlib import blake2b
 from itertools import groupby
@@ -149,7 +149,7 @@ async def _is_nobody_else_s(path: Path, store: Receiver) -> bool:
 
 
 @contextmanager
-def _all_to_ourselves(files: Sequence[Path]) -> Iterator[bool]:
+def _all_to_ourselves(files: Sequence[Path]) -> Generator[bool]:
     """Lock these files; whether nobody else had."""
     with ExitStack() as stack:
         try:

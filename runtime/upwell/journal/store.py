@@ -20,6 +20,7 @@ _WRITES: Final = {
     "flow_runs": "put_flow_runs",
     "flow_run_states": "put_flow_run_states",
     "completed_runs": "put_completed_runs",
+    "found_runs": "put_found_runs",
     "task_runs": "put_task_runs",
     "task_run_states": "put_task_run_states",
     "edges": "put_edges",
@@ -273,8 +274,8 @@ def _micros(seconds: float) -> int:
 
 def _lost(process_id: str) -> str:
     return (
-        f"This process ({process_id}) gave no sign of life for longer than its lease, and was declared dead: others may "
-        "have taken over its runs, so what they do now is recorded no more. Was it stopped, or the machine asleep?"
+        f"This process ({process_id}) gave no sign of life for longer than its lease, and was declared dead: others may have "
+        "taken over its runs, so what they do now is recorded no more. Was it stopped, or the machine asleep?"
     )
 
 

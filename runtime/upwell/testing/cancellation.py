@@ -14,6 +14,7 @@ from itertools import count as counting
 from typing import Any, Final
 
 from upwell.engine.limits import PROCESS_LIMITS
+from upwell.engine.recorder import recorder
 from upwell.testing.clock import virtual_clock
 from upwell.testing.leaks import PATIENCE_SECONDS, LeakError
 from upwell.testing.waiting import describe_coroutine, describe_task
@@ -76,6 +77,13 @@ def _quick_collections() -> Generator[None]:
         gc.unfreeze()
 
 
+def _open_journal() -> None:
+    """The journal, where one is kept, is there before: its threads are nothing that a run leaves behind."""
+    here = recorder()
+    if here is not None:
+        here.journal.flush()
+
+
 class _Trial:
     """One run of a scenario, cancelled so often from one of its points on."""
 
@@ -94,6 +102,7 @@ class _Trial:
         Raises:
             LeakError: it left something, or did not end as it should.
         """
+        _open_journal()
         threads = threads_alive()
         slots = {limit.name: limit.taken for limit in PROCESS_LIMITS}
         with self._noting_warnings():

@@ -102,7 +102,7 @@ class FaultyDatabase:
 
     async def execute_script(self, statements: Sequence[str], session: Session, /) -> None:
         self._operate()
-        inner = session._session if isinstance(session, _FaultySession) else session
+        inner = session.inner if isinstance(session, _FaultySession) else session
         await self._database.execute_script(statements, inner)
 
     def _operate(self) -> None:
@@ -123,16 +123,16 @@ class _FaultySession:
 
     def __init__(self, database: FaultyDatabase, session: Session) -> None:
         self._faulty = database
-        self._session = session
+        self.inner = session
 
     async def fetch(self, query: str, /, **parameters: Any) -> list[Row]:
         self._faulty._operate()  # pyright: ignore[reportPrivateUsage]  # one class in two parts
-        return await self._session.fetch(query, **parameters)
+        return await self.inner.fetch(query, **parameters)
 
     async def fetch_text(self, text: str, /, **parameters: Any) -> list[Row]:
         self._faulty._operate()  # pyright: ignore[reportPrivateUsage]
-        return await self._session.fetch_text(text, **parameters)
+        return await self.inner.fetch_text(text, **parameters)
 
     async def insert(self, query: str | BulkInsert, rows: Sequence[Row], /) -> None:
         self._faulty._operate()  # pyright: ignore[reportPrivateUsage]
-        await self._session.insert(query, rows)
+        await self.inner.insert(query, rows)

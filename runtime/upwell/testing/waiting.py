@@ -42,8 +42,12 @@ def describe_thread(thread_id: int, run: RunFuture[Any] | None = None) -> str:
 def pending_tasks() -> set[asyncio.Task[Any]]:
     """Every asyncio Task of this process that has not ended, whatever its loop."""
     registers = ("_all_tasks", "_scheduled_tasks", "_eager_tasks")  # the first up to Python 3.11
-    found = (task for register in registers for task in list(getattr(asyncio.tasks, register, ())))
-    return {task for task in found if not task.done()}
+    while True:
+        try:
+            found = [task for register in registers for task in list(getattr(asyncio.tasks, register, ()))]
+        except RuntimeError:  # a loop on another thread has begun or ended one meanwhile
+            continue
+        return {task for task in found if not task.done()}
 
 
 def _frames_of(awaitable: Any) -> list[FrameType]:

@@ -103,7 +103,7 @@ def test_what_no_row_can_be_made_of_is_left_out_and_said_once(tmp_path: Path, ca
     with journal_of(lambda: memory, tmp_path) as journal:
         journal.recorder.ended.append("no run at all")
         assert some() == 3
-        journal.recorder.moves.append(("no run", "no state"))
+        journal.recorder.fed.append(("no run", "no item", None))
         assert some() == 3
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
     assert count_rows(memory)["task_runs"] == 6
@@ -122,7 +122,7 @@ def test_a_row_that_the_database_refuses_is_left_out_and_the_others_are_not(
     lines = ask(memory, "SELECT count(*) FROM logs WHERE flow_run_id = 'flow-run'")
     assert lines == [(99,)]
     assert count_rows(memory)["task_runs"] == 3
-    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"][0].startswith(
+    assert next(record.getMessage() for record in caplog.records if record.levelname == "ERROR").startswith(
         "The store memory refused 1 record(s)"
     )
 
@@ -224,7 +224,8 @@ def test_a_child_of_multiprocessing_keeps_a_journal_of_its_own(home: Path, metho
     some()
     os.environ.update(UPWELL_JOURNAL="on", UPWELL_HOME=str(home))
     try:
-        child = multiprocessing.get_context(method).Process(target=in_child, args=(home,))
+        context: Any = multiprocessing.get_context(method)
+        child = context.Process(target=in_child, args=(home,))
         child.start()
         child.join(30)
     finally:
@@ -295,7 +296,12 @@ SCRIPTS = {
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_at_the_end_of_the_interpreter_everything_is_written(script: str, tmp_path: Path) -> None:
     text, runs = SCRIPTS[script]
-    environment = {**os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(tmp_path), "UPWELL_LOGGING_LEVEL": "WARNING"}
+    environment = {
+        **os.environ,
+        "UPWELL_JOURNAL": "on",
+        "UPWELL_HOME": str(tmp_path),
+        "UPWELL_LOGGING_LEVEL": "WARNING",
+    }
     done = subprocess.run([sys.executable, "-X", "dev", "-c", text], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     composition.close_journal()

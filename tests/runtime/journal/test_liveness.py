@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from upwell.engine.clock import SystemClock
-from upwell.journal import liveness
+from upwell.journal import liveness, processes
 from upwell.journal.batch import SERIES_BITS, Batch
 from upwell.journal.database import Database
 from upwell.journal.liveness import Observer, watch_over
@@ -256,6 +256,23 @@ def test_a_clock_that_is_set_kills_nobody(
         system = time.time
         monkeypatch.setattr(SystemClock, "time", staticmethod(lambda: system() + day))
         assert await look_for(store.database, 2 * LEASE_SECONDS) == []
+
+    scenario(make_database, body)
+
+
+def test_a_process_that_cannot_be_looked_at_for_now_is_not_taken_to_be_dead(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(store: SqlStore) -> None:
+        await register(store.database, this_process(30.0))
+        await register(store.database, Process("unseen", this_host(), os.getpid(), "", 30.0))
+
+        def no_more_files(pid: int) -> str | None:
+            raise OSError(24, "Too many open files")
+
+        assert await Observer(store.database).look() == []
+        monkeypatch.setattr(processes, "started_at", no_more_files)
+        assert await Observer(store.database).look() == []
 
     scenario(make_database, body)
 

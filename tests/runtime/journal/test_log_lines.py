@@ -84,7 +84,8 @@ def test_an_exception_s_traceback_is_part_of_the_line(tmp_path: Path) -> None:
     with journal_of(lambda: memory, tmp_path):
         fails()
     (line,) = [message for message, _ in lines_of(memory) if message.startswith("it failed")]
-    assert "Traceback" in line and "KeyError: 'deep'" in line
+    assert "Traceback" in line
+    assert "KeyError: 'deep'" in line
 
 
 def record(message: object, *args: object) -> logging.LogRecord:
@@ -101,7 +102,8 @@ class Unshowable:
 def test_lines_are_bounded_and_always_text() -> None:
     long = text_of(record("x" * 10 + "y" * 10_000_000 + "the end"))
     assert len(long) < MOST_CHARACTERS + 100
-    assert long.startswith("xxxxxxxxxx") and long.endswith("the end")
+    assert long.startswith("xxxxxxxxxx")
+    assert long.endswith("the end")
     assert "TypeError" in text_of(record("one %s two %s", 1))
     assert "RuntimeError" in text_of(record("%s", Unshowable()))
 

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -172,6 +173,10 @@ PAIRS = [(one,) for one in NAMES] + [
 ]
 
 
+def all_of(tests: list[Callable[[dict[str, Any]], bool]]) -> Callable[[dict[str, Any]], bool]:
+    return lambda row: all(test(row) for test in tests)
+
+
 async def all_pages(ask: Callable[[str | None], Any]) -> list[str]:
     """The ids on all pages."""
     found: list[str] = []
@@ -202,11 +207,9 @@ def test_pages_of_task_runs_are_what_a_look_at_all_runs_gives(
             wanted: dict[str, Any] = {}
             for name in names:
                 wanted |= FILTERS[name][0]
-            expected = MADE.task_runs(lambda row, names=names: all(FILTERS[name][1](row) for name in names))
+            expected = MADE.task_runs(all_of([FILTERS[name][1] for name in names]))
             for order in ("newest", "oldest"):
-                found = await all_pages(
-                    lambda after, wanted=wanted, order=order: reader.task_runs(TaskRunFilter(**wanted), order, 7, after)
-                )
+                found = await all_pages(partial(reader.task_runs, TaskRunFilter(**wanted), order, 7))
                 assert found == (expected if order == "newest" else expected[::-1]), (names, order)
 
     with_made(make_database, look)
@@ -233,12 +236,23 @@ def test_pages_of_flow_runs_are_what_a_look_at_all_runs_gives(make_database: Cal
             wanted: dict[str, Any] = {}
             for name in names:
                 wanted |= filters[name][0]
-            expected = MADE.flow_runs(lambda row, names=names: all(filters[name][1](row) for name in names))
+            expected = MADE.flow_runs(all_of([filters[name][1] for name in names]))
             for order in ("newest", "oldest"):
-                found = await all_pages(
-                    lambda after, wanted=wanted, order=order: reader.flow_runs(FlowRunFilter(**wanted), order, 3, after)
-                )
+                found = await all_pages(partial(reader.flow_runs, FlowRunFilter(**wanted), order, 3))
                 assert found == (expected if order == "newest" else expected[::-1]), (names, order)
+
+    with_made(make_database, look)
+
+
+def test_a_page_after_one_of_other_filters_keeps_to_its_own(make_database: Callable[[], Database]) -> None:
+    async def look(reader: Reader) -> None:
+        newest = await reader.task_runs(TaskRunFilter(), "newest", 1, None)
+        page = await reader.task_runs(TaskRunFilter(until=A_TIME, task="fetch"), "newest", 1_000, newest.next)
+        expected = MADE.task_runs(lambda row: row["created"] < at(A_TIME) and row["task"] == "fetch")
+        assert [str(run.id) for run in page] == expected
+        runs = await reader.flow_runs(FlowRunFilter(), "oldest", 1, None)
+        late = await reader.flow_runs(FlowRunFilter(since=A_TIME), "oldest", 1_000, runs.next)
+        assert [str(run.id) for run in late] == MADE.flow_runs(lambda row: row["created"] >= at(A_TIME))[::-1]
 
     with_made(make_database, look)
 
@@ -274,7 +288,7 @@ def test_what_means_nothing_is_said(
     make_database: Callable[[], Database], wanted: dict[str, Any], options: dict[str, Any], said: str
 ) -> None:
     async def look(reader: Reader) -> None:
-        given = {"order": "newest", "limit": 50, "after": None, **options}
+        given: dict[str, Any] = {"order": "newest", "limit": 50, "after": None, **options}
         with pytest.raises(ValueError, match=said):
             await reader.task_runs(TaskRunFilter(**wanted), **given)
 

@@ -100,7 +100,9 @@ def test_every_run_reads_as_its_future_says_whatever_became_of_it() -> None:
 
     run = history.flow_runs(flow="everything").items[0]
     assert (run.flow_version, run.state.name, run.parameters) == ("7", "Completed", {"limit": "10"})
-    assert run.start_time is not None and run.end_time is not None and run.created <= run.start_time <= run.end_time
+    assert run.start_time is not None
+    assert run.end_time is not None
+    assert run.created <= run.start_time <= run.end_time
     assert [state.type.value for state in history.states(run.id)] == ["PENDING", "RUNNING", "COMPLETED"]
     (child,) = history.flow_runs(parent=run.id)
     assert (child.flow_name, child.parent_flow_run_id, child.root_flow_run_id) == ("below", run.id, run.id)
@@ -139,7 +141,7 @@ def test_edges_say_which_run_fed_which_argument() -> None:
     @flow
     def feeding() -> Any:
         one, two = add.submit(1), add.submit(2)
-        add.submit(one, other=two).wait()  # type: ignore[arg-type]  # futures stand for their results
+        add.submit(one, other=two).wait()
         add.submit(5, wait_for=[two]).wait()
         return flow_run.id
 
@@ -183,7 +185,8 @@ def test_a_tree_holds_all_that_a_flow_run_has_started_and_a_timeline_when() -> N
 
 
 def test_runs_that_have_not_begun_are_counted_and_come_last() -> None:
-    release, seen = threading.Event(), {}
+    release = threading.Event()
+    seen: dict[str, Any] = {}
 
     @task
     def hold(n: int) -> None:
@@ -191,7 +194,8 @@ def test_runs_that_have_not_begun_are_counted_and_come_last() -> None:
 
     @flow
     def holding() -> None:
-        futures = hold.map(range(7), max_at_once=2)
+        assert flow_run.id is not None
+        futures: Any = hold.map(range(7), max_at_once=2)
         while len(history.task_runs(flow_run_id=flow_run.id, state="RUNNING")) < 2:
             pass
         seen["tree"] = history.tree(flow_run.id)
@@ -201,8 +205,8 @@ def test_runs_that_have_not_begun_are_counted_and_come_last() -> None:
             page = history.task_runs(flow_run_id=flow_run.id, limit=2, after=seen["pages"][-1].next)
             seen["pages"].append(page)
         seen["counts"] = history.counts()
-        seen["one"] = history.task_run(futures[6].task_run_id)  # type: ignore[attr-defined]  # of runs of tasks
-        seen["states"] = history.states(futures[6].task_run_id)  # type: ignore[attr-defined]  # likewise
+        seen["one"] = history.task_run(futures[6].task_run_id)
+        seen["states"] = history.states(futures[6].task_run_id)
         release.set()
         futures.wait()
 
@@ -215,7 +219,7 @@ def test_runs_that_have_not_begun_are_counted_and_come_last() -> None:
     assert (seen["one"].name, seen["one"].state.type, seen["one"].flow_run_name) == (
         "hold-6", StateType.PENDING, seen["tree"].run.name,
     )  # fmt: skip  # one line is enough
-    assert [state.name for state in seen["states"]][0] == "Pending"
+    assert seen["states"][0].name == "Pending"
     assert {run.state.type for run in history.task_runs(flow_run_id=seen["tree"].run.id)} == {StateType.COMPLETED}
 
 
@@ -227,7 +231,7 @@ def test_a_cancelled_run_reads_as_cancelled() -> None:
             await asyncio.sleep(0)
             await asyncio.Event().wait()
 
-        running = asyncio.create_task(stopped())  # type: ignore[arg-type]  # a coroutine
+        running = asyncio.create_task(stopped())
         async with History() as h:
             while not (await h.task_runs(state="RUNNING")).items:
                 await asyncio.sleep(0.01)

@@ -162,6 +162,33 @@ def test_a_store_that_refuses_for_good_fails_those_who_wait_and_keeps_no_slot(
         settled(host, [])
 
 
+def test_of_two_that_want_the_last_slot_at_the_same_moment_one_has_it(make_database: MakeDatabase) -> None:
+    with hosts(make_database, 2) as all_:
+        make_limit(all_[0], "db", 1)
+        for host in all_:
+            slow_to_commit(host)
+
+        async def body() -> None:
+            wanting = [asyncio.create_task(host.take("db", timeout=1)) for host in all_]
+            done, _ = await asyncio.wait(wanting)
+            assert sum(1 for one in done if one.exception() is None) == 1
+
+        soon(body())
+
+
+def slow_to_commit(host: Host) -> None:
+    database = host.store.database
+    transaction = database.transaction
+
+    @asynccontextmanager
+    async def slow() -> AsyncGenerator[Session]:
+        async with transaction() as session:
+            yield session
+            await asyncio.sleep(0.1)
+
+    database.transaction = slow  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("fails", ["before", "after"])
 def test_a_transaction_of_which_nobody_knows_whether_it_was_carried_out(
     make_database: MakeDatabase, fails: str

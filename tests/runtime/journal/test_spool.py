@@ -6,7 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,7 +43,7 @@ async def lines_in(store: SqlStore) -> list[str]:
 
 
 @contextmanager
-def spool_of(folder: Path, process: Process) -> Iterator[Spool]:
+def spool_of(folder: Path, process: Process) -> Generator[Spool]:
     spool = Spool(folder, process)
     try:
         yield spool
@@ -92,7 +92,9 @@ def test_a_bring_in_that_was_cut_short_is_done_again_and_changes_nothing_twice(t
 
 
 @pytest.mark.parametrize("torn_at", [1, 7, 8, 20, 24, 30, -1])
-def test_a_torn_last_record_is_left_out_and_said(torn_at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_torn_last_record_is_left_out_and_said(
+    torn_at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
         process = this_process(30)
         store = await open_store(process)
@@ -236,7 +238,26 @@ def test_what_a_dead_process_did_comes_in_but_for_flow_runs_that_others_have_tak
             await session.fetch_text("UPDATE processes SET state = 'lost' WHERE id = :id", id=other.id)
         late = batch_of(other, 2, "late")
         for name in ("crashed", "resumed"):
-            row = [name, "f", name, None, "COMPLETED", None, None, 1, 2, 3, None, 1, None, None, None, None, name, other.id]
+            row = [
+                name,
+                "f",
+                name,
+                None,
+                "COMPLETED",
+                None,
+                None,
+                1,
+                2,
+                3,
+                None,
+                1,
+                None,
+                None,
+                None,
+                None,
+                name,
+                other.id,
+            ]
             late.flow_runs.append((*row, None, 0, None, None, None, None))
             late.flow_run_states.append((name, 3, "COMPLETED", None, None))
         with pytest.raises(ProcessLost):

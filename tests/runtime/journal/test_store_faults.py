@@ -15,10 +15,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres import PostgresServer
 from tests.runtime.journal.writing import ask, count_rows, journal_of, spooled
 
 from upwell import flow, get_run_logger, task
 from upwell.journal.database import Database
+from upwell.journal.postgres import PostgresDatabase
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
 from upwell.testing.crashing_store import Fault, FaultyDatabase
 
@@ -65,7 +67,7 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     memory = MemoryDatabase()
     run_with(memory, tmp_path_factory.mktemp("wanted"), opened=True)
     found = count_rows(memory)
-    assert found["flow_runs"] == 1 and found["task_runs"] == RUNS + 1 and found["edges"] == RUNS
+    assert (found["flow_runs"], found["task_runs"], found["edges"]) == (1, RUNS + 1, RUNS)
     assert found["logs"] > RUNS
     return found
 
@@ -163,7 +165,9 @@ def test_with_no_room_for_a_spool_either_runs_go_on_and_that_is_said_once(
     assert "lost" in lost
 
 
-def test_a_file_that_another_process_locks_for_seconds_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_that_another_process_locks_for_seconds_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / "store.db"
     with journal_of(lambda: SqliteDatabase(path), tmp_path) as journal:
         assert asyncio.run(sums()) == EXPECTED
@@ -287,3 +291,19 @@ def test_a_home_that_is_no_folder_does_not_fail_a_run(tmp_path: Path) -> None:
     assert output == "fine\n"
     assert errors.count("tries again") == 1
     assert "UPWELL_HOME" in errors
+
+
+def test_a_server_that_crashes_and_comes_back_has_everything_once(
+    postgres: PostgresServer, postgres_url: str, wanted: dict[str, int], tmp_path: Path
+) -> None:
+    with journal_of(lambda: PostgresDatabase(postgres_url), tmp_path) as journal:
+        assert asyncio.run(sums()) == EXPECTED
+        restarting = threading.Thread(target=postgres.restart)
+        restarting.start()
+        for _ in range(3):
+            assert asyncio.run(sums()) == EXPECTED
+        restarting.join()
+        assert journal.flush(10)
+        assert asyncio.run(sums()) == EXPECTED
+    assert spooled(tmp_path) == []
+    assert count_rows(PostgresDatabase(postgres_url)) == {table: 5 * count for table, count in wanted.items()}

@@ -39,15 +39,17 @@ WHERE process_id = :process_id AND key IN (SELECT value FROM json_each(:keys))
     AND holder IN (SELECT value FROM json_each(:holders));
 
 -- name: task_run_result
--- Of the run whose id has this random part and belongs to the series that begins at or before it.
-SELECT s.task, s.base, s.submitted, r.state, r.state_name, r.message, t.record
-FROM series s
-LEFT JOIN task_runs r ON r.series = s.key AND r.number = :number
-LEFT JOIN task_run_results t ON t.series = s.key AND t.number = :number
-WHERE s.key = :series;
+SELECT r.name, r.state, r.state_name, r.message, r.ended, t.record
+FROM task_runs r LEFT JOIN task_run_results t ON t.series = r.series AND t.number = r.number
+WHERE r.series = :series AND r.number = :number;
+
+-- name: cached_record_until
+-- What was in the cache when a run took it from there, unless another has taken its place since.
+SELECT record FROM cache_records WHERE key = :key AND created <= :ended;
 
 -- name: series_at_or_before
-SELECT key, base, task FROM series WHERE base <= :base ORDER BY base DESC LIMIT 1;
+-- Where a run belongs whose id has this random part.
+SELECT key, base, task, submitted FROM series WHERE base <= :base ORDER BY base DESC LIMIT 1;
 
 -- name: flow_run_result
 SELECT name, state, state_name, message, result FROM flow_runs WHERE id = :id;
@@ -57,3 +59,8 @@ SELECT name, state, state_name, message, result FROM flow_runs WHERE id = :id;
 INSERT INTO task_runs (series, number, created, state, state_name, message, run_count)
 VALUES :rows(series, number, created, state, state_name, message, run_count)
 ON CONFLICT (series, number) DO UPDATE SET state_name = excluded.state_name, message = excluded.message;
+
+-- name: put_found_runs
+-- Task runs that took their result from the cache: they never began, so there is no earlier row of them.
+INSERT OR IGNORE INTO task_runs (series, number, created, ended, message, inputs, state, state_name, run_count)
+VALUES :rows(series, number, created, ended, message, inputs, 'COMPLETED', 'Cached', 0);

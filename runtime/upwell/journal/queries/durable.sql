@@ -4,20 +4,25 @@
 SELECT id FROM flow_runs WHERE flow = :flow AND idempotency_key = :key;
 
 -- name: flow_run_to_resume
--- The oldest run of this very call whose process has died.
-SELECT id FROM flow_runs
-WHERE flow = :flow AND state = 'SCHEDULED' AND state_name = 'AwaitingResume' AND entrypoint = :entrypoint
-  AND arguments = :arguments AND parent_flow_run_id IS NULL AND idempotency_key IS NULL
-ORDER BY created LIMIT 1;
+-- The oldest run of this very call whose process has died; none that a durable flow run around it goes on with.
+SELECT f.id FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_flow_run_id
+WHERE f.flow = :flow AND f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.entrypoint = :entrypoint
+  AND f.arguments = :arguments AND f.durable = 1 AND f.idempotency_key IS NULL
+  AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
+ORDER BY f.created, f.id LIMIT 1;
 
 -- name: flow_run_as_it_is
-SELECT state, state_name, message, result, durable, ended, name, created, process_id FROM flow_runs WHERE id = :id;
+SELECT state, state_name, message, result, ended, name, created, process_id FROM flow_runs WHERE id = :id;
 
 -- name: claim_flow_run
 -- By one process only: whoever comes second finds another state.
 UPDATE flow_runs SET state = 'PENDING', state_name = NULL, message = 'Resumed.', process_id = :process_id
 WHERE id = :id AND state = 'SCHEDULED' AND state_name = 'AwaitingResume'
-RETURNING name, created, run_count, crashes, source_hash;
+RETURNING name, created, run_count, crashes, source_hash, due;
+
+-- name: flow_run_claimed
+-- The same, of one that was claimed by a process that did not hear of it.
+SELECT name, created, run_count, crashes, source_hash, due FROM flow_runs WHERE id = :id;
 
 -- name: flow_run_to_call_again
 -- What a run was called with, to call its flow again.
@@ -31,7 +36,7 @@ SELECT t.series, t.number FROM series s JOIN task_runs t ON t.series = s.key
 WHERE s.flow_run_id = :id AND t.state <> 'COMPLETED';
 
 -- name: finished_runs
-SELECT r.series, r.number, r.durable_key, r.record, t.started, t.ended
+SELECT r.series, r.number, r.durable_key, r.record, t.started, t.ended, t.created, t.parent
 FROM series s
 JOIN task_run_results r ON r.series = s.key
 JOIN task_runs t ON t.series = r.series AND t.number = r.number
@@ -43,23 +48,26 @@ ORDER BY r.series, r.number;
 SELECT r.durable_key, r.record FROM series s
 JOIN task_run_results r ON r.series = s.key
 LEFT JOIN task_runs t ON t.series = r.series AND t.number = r.number
-WHERE s.flow_run_id = :id AND substr(r.record, 1, 1) = :mark AND coalesce(t.state, '') <> 'COMPLETED'
-ORDER BY r.series, r.number;
+WHERE s.flow_run_id = :id AND substr(r.record, 1, 1) = :mark AND r.durable_key IS NOT NULL
+  AND (t.state IS NULL OR t.state = 'CRASHED')
+ORDER BY t.run_count DESC, r.series, r.number;
 
 -- name: large_maps
 SELECT digest, series, first_number, runs FROM durable_calls WHERE flow_run_id = :id ORDER BY series, first_number;
 
 -- name: children
--- Subflow runs: those that completed, and those that can go on.
-SELECT id, flow, arguments FROM flow_runs
-WHERE parent_flow_run_id = :id AND arguments IS NOT NULL
-  AND (state = 'COMPLETED' OR (state = 'SCHEDULED' AND state_name = 'AwaitingResume'))
-ORDER BY created;
+-- Subflow runs: those that ended, but were not cancelled, and those that can go on.
+SELECT id, flow, arguments, parent_task_run_id, state, ended, source_hash, result IS NOT NULL FROM flow_runs
+WHERE parent_flow_run_id = :id AND arguments IS NOT NULL AND durable = 1
+  AND (state IN ('COMPLETED', 'FAILED', 'CRASHED') OR (state = 'SCHEDULED' AND state_name = 'AwaitingResume'))
+ORDER BY created, id;
 
 -- name: task_run_started
 SELECT started FROM task_runs WHERE series = :series AND number = :number;
 
 -- name: runs_to_resume
--- Of these flows, in the order in which they began.
-SELECT id, flow FROM flow_runs
-WHERE state = 'SCHEDULED' AND state_name = 'AwaitingResume' AND parent_flow_run_id IS NULL ORDER BY created;
+-- In the order in which they began; none that a durable flow run around it goes on with.
+SELECT f.id, f.flow FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_flow_run_id
+WHERE f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.arguments IS NOT NULL
+  AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
+ORDER BY f.created, f.id;

@@ -5,7 +5,8 @@
 UPDATE flow_runs SET
     state = CASE state WHEN 'CANCELLING' THEN 'CANCELLED' ELSE 'CRASHED' END, state_name = NULL,
     message = :message, ended = :now, crashes = crashes + 1
-WHERE process_id = :process_id AND ended IS NULL AND (durable = 0 OR state = 'CANCELLING')
+WHERE process_id = :process_id AND ended IS NULL
+  AND (durable = 0 AND idempotency_key IS NULL OR state = 'CANCELLING')
 RETURNING id, state, state_name, message;
 
 -- name: give_up_durable_flow_runs
@@ -14,13 +15,15 @@ UPDATE flow_runs SET
     state = 'CRASHED', state_name = NULL, ended = :now, crashes = crashes + 1,
     message = CAST(:message AS TEXT) || ' It has crashed ' || CAST(crashes + 1 AS TEXT) || ' times, and is not resumed '
         || 'by itself any more (UPWELL_DURABLE_MAX_CRASHES).'
-WHERE process_id = :process_id AND ended IS NULL AND crashes + 1 >= :most_crashes
+WHERE process_id = :process_id AND ended IS NULL AND due IS NULL AND crashes + 1 >= :most_crashes
 RETURNING id, state, state_name, message;
 
 -- name: await_resume
 -- Of a process that has died: those that go on where they stopped. They are nobody's until somebody takes them.
+-- One that only waited for the time of its next attempt has not crashed.
 UPDATE flow_runs SET
-    state = 'SCHEDULED', state_name = 'AwaitingResume', process_id = NULL, crashes = crashes + 1,
+    state = 'SCHEDULED', state_name = 'AwaitingResume', process_id = NULL,
+    crashes = crashes + CASE WHEN due IS NULL THEN 1 ELSE 0 END,
     message = CAST(:message AS TEXT) || ' upwell.resume(''' || id || ''') goes on where it stopped.'
 WHERE process_id = :process_id AND ended IS NULL
 RETURNING id, state, state_name, message;
@@ -30,6 +33,12 @@ RETURNING id, state, state_name, message;
 UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
 WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
   AND series >= :first AND series < :after;
+
+-- name: crash_task_runs_of_flow_runs
+-- Those in series that a process before has begun. ids: of the flow runs that the one which has died had under way.
+UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
+WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
+  AND series IN (SELECT key FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids)));
 
 -- name: drop_leases_of_process
 DELETE FROM leases WHERE process_id = :process_id;

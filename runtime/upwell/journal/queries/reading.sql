@@ -59,12 +59,23 @@ WHERE s.flow_run_id = :id AND (e.series, e.number, e.upstream_series, e.upstream
 ORDER BY e.series, e.number, e.upstream_series, e.upstream_number LIMIT :n;
 
 -- name: read_groups
--- The task runs of some flow runs by series: how many are in which state, and when they ran.
-SELECT s.flow_run_id, s.key, s.task, s.created, s.submitted, t.state, count(t.number), min(t.started), max(t.ended)
-FROM series s LEFT JOIN task_runs t ON t.series = s.key
+-- The task runs of some flow runs by series: how many there are, and when they ran.
+SELECT s.flow_run_id, s.key, s.task, s.created, s.submitted, runs.begun, runs.started, runs.ended
+FROM series s LEFT JOIN (
+    SELECT series, count(*) AS begun, min(started) AS started, max(ended) AS ended FROM task_runs
+    WHERE series IN (
+        SELECT key FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids))
+    ) GROUP BY series
+) AS runs ON runs.series = s.key
 WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids))
-GROUP BY s.flow_run_id, s.key, s.task, s.created, s.submitted, t.state
 ORDER BY s.created, s.key;
+
+-- name: read_groups_not_completed
+-- How many of them are in which other state.
+SELECT series, state, count(*) FROM task_runs
+WHERE state <> 'COMPLETED' AND state IN (SELECT value FROM json_each(:states)) AND series IN (
+    SELECT key FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids))
+) GROUP BY series, state;
 
 -- name: read_first_runs
 -- The first runs of each of these series.

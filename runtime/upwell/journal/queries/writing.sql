@@ -41,6 +41,7 @@ ON CONFLICT (id) DO UPDATE SET
     name = excluded.name, state = excluded.state, state_name = excluded.state_name, message = excluded.message,
     started = excluded.started, ended = excluded.ended, due = excluded.due, run_count = excluded.run_count,
     parameters = excluded.parameters, process_id = excluded.process_id,
+    parent_task_run_id = coalesce(excluded.parent_task_run_id, flow_runs.parent_task_run_id),
     arguments = coalesce(excluded.arguments, flow_runs.arguments), result = excluded.result
 WHERE flow_runs.ended IS NULL OR flow_runs.state = 'CRASHED' AND flow_runs.process_id = excluded.process_id;
 

@@ -1,0 +1,80 @@
+"""The cache in the store, on every kind of database: kept across journals, and locked by who computes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upwell import flow, task
+from upwell.cache_policies import INPUTS
+from upwell.composition import close_journal, make_database, open_recorder
+from upwell.settings import temporary_settings
+from upwell.stored_results import result_of
+
+
+@pytest.fixture(params=["sqlite", "postgres"], autouse=True)
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[None]:
+    url: str | None = None if request.param == "sqlite" else request.getfixturevalue("postgres_url")
+    with temporary_settings(journal="on", home=str(tmp_path / "home"), database_url=url):
+        yield
+        close_journal()
+
+
+@task(cache_policy=INPUTS, persist_result=True)
+def square(number: int) -> int:
+    return number * number
+
+
+@flow
+def squares(count: int) -> list[tuple[int, str, str]]:
+    runs = square.map(range(count))
+    return [(run.result(), run.state.name, str(run.task_run_id)) for run in runs]
+
+
+async def rows_of(table: str) -> list[tuple[Any, ...]]:
+    database = make_database()
+    await database.open()
+    try:
+        return await database.fetch_text(f"SELECT * FROM {table}")
+    finally:
+        await database.close()
+
+
+def test_results_are_found_by_the_next_journal_and_no_lock_is_left() -> None:
+    computed = squares(600)
+    assert {name for _, name, _ in computed} == {"Completed"}
+    close_journal()
+    assert asyncio.run(rows_of("cache_locks")) == []
+    found = squares(600)
+    assert {name for _, name, _ in found} == {"Cached"}
+    assert [value for value, _, _ in found] == [number * number for number in range(600)]
+    assert result_of(found[599][2]) == 599 * 599
+
+
+def test_a_lock_of_a_process_that_has_ended_is_taken_over() -> None:
+    explained = square.explain_cache(3)
+    recorder = open_recorder()
+    assert recorder is not None
+
+    async def lock(store: Any) -> None:
+        async with store.database.transaction() as session:
+            await session.insert("take_cache_locks", [(explained.key, "somebody", "a process that is no more")])
+
+    recorder.journal.ask(lock).result(10)
+    assert squares(4)[3][:2] == (9, "Completed")
+
+
+def test_two_keys_that_were_stored_twice_in_one_flush_are_one_each(ends: Callable[..., Any]) -> None:
+    again = square.with_options(refresh_cache=True)
+
+    @flow
+    def main() -> list[int]:
+        return [again(2), again(2), again(2)]
+
+    assert ends(main) == [4, 4, 4]
+    close_journal()
+    assert len(asyncio.run(rows_of("cache_records"))) == 1

@@ -1,0 +1,198 @@
+"""The history as people ask for it: from scripts and from services, where there is nothing yet, and where it is old."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import inspect
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upwell import flow, history, task
+from upwell.composition import close_journal
+from upwell.core.errors import RuntimeClosedError
+from upwell.core.states import StateType
+from upwell.history import History, UnknownRun
+from upwell.journal.database import StoreTooNew
+from upwell.journal.sqlite import SqliteDatabase
+from upwell.settings import temporary_settings
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home in which a journal is kept."""
+    with temporary_settings(journal="on", home=str(tmp_path)):
+        yield tmp_path
+        close_journal()
+
+
+@task
+def double(n: int) -> int:
+    return 2 * n
+
+
+@flow
+def doubles(n: int = 3) -> int:
+    return sum(double.map(range(n)).result())
+
+
+NO_RUN = "01a2002d-6a01-7143-816b-ca90af17019f"
+
+
+def test_where_nothing_was_recorded_there_is_nothing_and_no_file_is_made(home: Path) -> None:
+    assert history.flow_runs().items == ()
+    assert history.task_runs(tags=["x"], text="y").items == ()
+    assert (
+        history.task_runs(flow="x", task="y", state="FAILED").items == history.task_runs(flow_run_id=NO_RUN).items == ()
+    )
+    assert {span.total for span in history.counts()} == {span.total for span in history.counts(of="flow_runs")} == {0}
+    for ask in (history.flow_run, history.task_run, history.states, history.logs, history.edges, history.tree):
+        with pytest.raises(UnknownRun, match="recorded elsewhere"):
+            ask(NO_RUN)
+    with pytest.raises(UnknownRun):
+        history.timeline(NO_RUN)
+    assert list(home.rglob("*.db*")) == []
+
+
+def test_a_history_that_was_opened_before_the_first_run_sees_it() -> None:
+    async def main() -> list[int]:
+        found: list[int] = []
+        async with History() as h:
+            found.append(len(await h.task_runs()))
+            await asyncio.to_thread(doubles)
+            found.append(len(await h.task_runs()))
+        return found
+
+    assert asyncio.run(main()) == [0, 3]
+
+
+def test_what_just_ran_is_there_outside_of_flows_too() -> None:
+    double(1)
+    assert [run.name for run in history.task_runs()] == ["double-0"]
+
+
+def test_sync_questions_can_be_asked_inside_of_a_running_loop_and_inside_of_runs() -> None:
+    @task
+    async def look() -> int:
+        return len(history.task_runs(task="double"))
+
+    @flow
+    def looking() -> int:
+        double(1)
+        return look.submit().result()  # on the loop beside this code
+
+    @flow
+    async def looking_on_the_loop() -> int:
+        return await look.submit()
+
+    assert looking() == 1
+    assert asyncio.run(looking_on_the_loop()) == 1
+
+
+def test_many_tasks_may_ask_one_history() -> None:
+    doubles(20)
+
+    async def main() -> list[int]:
+        async with History() as h:
+            pages = await asyncio.gather(*(h.task_runs(limit=n) for n in range(1, 20)))
+            return [len(page) for page in pages]
+
+    assert asyncio.run(main()) == list(range(1, 20))
+
+
+def test_a_history_that_is_not_open_says_so() -> None:
+    async def main() -> None:
+        h = History()
+        with pytest.raises(RuntimeClosedError, match="async with History"):
+            await h.task_runs()
+        async with h:
+            await h.task_runs()
+        with pytest.raises(RuntimeClosedError):
+            await h.task_runs()
+
+    asyncio.run(main())
+
+
+def test_another_process_reads_what_this_one_has_recorded(home: Path) -> None:
+    doubles()
+    code = "from upwell import history; print(len(history.task_runs(flow='doubles')))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={"UPWELL_HOME": str(home), "UPWELL_JOURNAL": "off"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "3"
+
+
+def test_a_store_of_a_newer_upwell_is_refused_and_an_empty_file_is_as_good_as_none(home: Path) -> None:
+    doubles()
+    close_journal()
+
+    async def become_newer() -> None:
+        database = SqliteDatabase(home / "upwell.db")
+        await database.open()
+        await database.fetch_text("INSERT INTO schema_migrations (number, name, applied) VALUES (999, 'later', 0)")
+        await database.close()
+
+    asyncio.run(become_newer())
+    with temporary_settings(journal="off"):
+        with pytest.raises(StoreTooNew, match="newer upwell"):
+            history.task_runs()
+        for file in home.glob("upwell.db*"):
+            file.unlink()
+        (home / "upwell.db").touch()
+        assert history.task_runs().items == ()
+
+
+def test_a_store_of_an_older_upwell_is_brought_up_to_date_first(home: Path) -> None:
+    from upwell.journal.migrations import migrate
+    from upwell.journal.sql import Dialect, migrations
+
+    async def make_old() -> None:
+        database = SqliteDatabase(home / "upwell.db")
+        await database.open()
+        await migrate(database, migrations(Dialect.SQLITE)[:1])
+        await database.close()
+
+    asyncio.run(make_old())
+    with temporary_settings(journal="off"):
+        assert history.task_runs().items == ()
+        assert history.flow_runs().items == ()
+
+
+def test_counts_are_by_state_and_span_of_time() -> None:
+    before = dt.datetime.now(dt.UTC)
+    doubles(4)
+    after = dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=1)
+    for by in (60, 0.001, "day"):
+        spans = history.counts(since=before, until=after, by=by)
+        assert sum(span.states.get(StateType.COMPLETED, 0) for span in spans) == sum(span.total for span in spans) == 4
+        assert (spans[0].start, spans[-1].end) == (before, after)
+        assert all(one.end == other.start for one, other in itertools.pairwise(spans))
+    assert [span.states for span in history.counts(of="flow_runs", by="day")] == [{StateType.COMPLETED: 1}]
+    for wrong, said in (
+        ({"by": "week"}, "'minute', 'hour', 'day' or a number"),
+        ({"by": 0}, "above 0"),
+        ({"since": after, "until": before}, "must be before"),
+        ({"by": 0.001}, "more than 10,000 spans"),
+        ({"of": "logs"}, "'task_runs' or 'flow_runs'"),
+    ):
+        options: Any = wrong
+        with pytest.raises(ValueError, match=said):
+            history.counts(**options)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(History) if not name.startswith("_")])
+def test_every_question_can_be_asked_from_sync_code(name: str) -> None:
+    sync, asked = getattr(history, name), getattr(History, name)
+    assert list(inspect.signature(sync).parameters) == list(inspect.signature(asked).parameters)[1:]
+    assert sync.__doc__ == asked.__doc__
+    assert name in history.__all__
