@@ -112,7 +112,7 @@ def _new_journal(wanted: Settings) -> Journal | None:
     _prepare_process()
     atexit.register(journal.close)
     global _watch
-    _watch = Watch(journal, _database_of)
+    _watch = Watch(journal, _database_of, wanted.durable_max_crashes)
     _watch.begin()
     return journal
 

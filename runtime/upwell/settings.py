@@ -35,6 +35,7 @@ Switch: TypeAlias = Annotated[bool, Meta(description="true or false")]
 OptionalSwitch: TypeAlias = Annotated[bool | None, Meta(description="true or false")]
 Count: TypeAlias = Annotated[_Whole, Meta(description="a whole number, 0 or more")]
 OptionalCount: TypeAlias = Annotated[_Whole | None, Meta(description="a whole number, 0 or more")]
+Size: TypeAlias = Annotated[_Positive, Meta(description="a whole number, 1 or more")]
 OptionalSize: TypeAlias = Annotated[_Positive | None, Meta(description="a whole number, 1 or more")]
 Delay: TypeAlias = Annotated[_Seconds, Meta(description="a number of seconds, 0 or more")]
 Delays: TypeAlias = Annotated[
@@ -113,6 +114,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     durable_resume: Switch = True
     """Whether calling a durable flow goes on with a run of the very same call whose process has died, if there is one;
     else it is a new run, and `upwell.resume` goes on with the old one."""
+
+    durable_max_crashes: Size = 5
+    """How often a durable flow run may crash before it is not resumed by itself any more, and ends Crashed."""
 
     lease_seconds: Lease = 30.0
     """A process that gives no sign of life for so long is taken to be dead, and its runs crashed; where it can be

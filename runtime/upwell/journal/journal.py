@@ -105,6 +105,7 @@ class Journal:
         self._hurry = asyncio.Event()
         self._opened = False
         self._lost = False
+        self._beginnings: Any = None
         self._asked_for: set[asyncio.Task[Any]] = set()
         self._process_key = 0
         self._last_written = 0
@@ -138,9 +139,14 @@ class Journal:
 
     def begin(self, run: Any) -> Any:
         """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
-        from upwell.journal.durable import begin_flow_run  # here: it costs a start more than most flows need
+        return self.ask(lambda store: self._begin(store, run))
 
-        return self.ask(lambda store: begin_flow_run(store, self._rows, run))
+    async def _begin(self, store: Any, run: Any) -> Any:
+        if self._beginnings is None:
+            from upwell.journal.durable import Beginnings  # here: it costs a start more than most flows need
+
+            self._beginnings = Beginnings(store.database, self.process.id)
+        return await self._beginnings.begin_flow_run(self._rows, run)
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
         """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future.
