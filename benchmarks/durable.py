@@ -164,4 +164,3 @@ ROWS = [
         for synchronous in ("NORMAL", "FULL")
     ),
 ]
-

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from upwell import concurrency, runtime, states, task_runners, testing
     from upwell.context import get_run_context, tags
     from upwell.core.retries import exponential_backoff
+    from upwell.durability import fork, resume, resume_all
     from upwell.flows import Flow, flow
     from upwell.futures import TaskFuture, as_completed, first, first_async, wait, wait_async
     from upwell.logging import get_logger, get_run_logger
@@ -34,10 +35,13 @@ _HOMES = {
     "first": "upwell.futures",
     "first_async": "upwell.futures",
     "flow": "upwell.flows",
+    "fork": "upwell.durability",
     "get_logger": "upwell.logging",
     "get_run_context": "upwell.context",
     "get_run_logger": "upwell.logging",
     "quote": "upwell.utilities.annotations",
+    "resume": "upwell.durability",
+    "resume_all": "upwell.durability",
     "tags": "upwell.context",
     "task": "upwell.tasks",
     "unmapped": "upwell.utilities.annotations",
@@ -75,10 +79,13 @@ __all__ = [
     "first",
     "first_async",
     "flow",
+    "fork",
     "get_logger",
     "get_run_context",
     "get_run_logger",
     "quote",
+    "resume",
+    "resume_all",
     "runtime",
     "states",
     "tags",

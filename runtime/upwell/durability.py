@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upwell.core import packing
-from upwell.core.errors import ConfigurationError
+from upwell.core.errors import ConfigurationError, NotResumableError
 from upwell.engine.calls import call_flow
 from upwell.engine.clock import clock
 from upwell.engine.flow_run import Wish
 from upwell.engine.recorder import Recorder, recorder
 from upwell.engine.scope import CURRENT_SCOPE
 from upwell.engine.steps import Written
-from upwell.flows import Flow
+from upwell.flows import BoundFlow, Flow
 from upwell.tasks import task
 
 if TYPE_CHECKING:
@@ -76,15 +76,29 @@ def resume_all(*flows: Flow[..., Any]) -> list[Any]:
     """Go on with all durable runs of these flows whose processes have died: for the start of a service.
 
     Returns what calling each returns, in the order in which they began; for async flows coroutines, to await or gather.
+    Runs that another process goes on with meanwhile are left out.
 
     Raises:
+        ExceptionGroup: some of them failed; it holds what they raised, after all others have ended.
         ConfigurationError: no journal is kept.
     """
     from upwell.journal.durable import runs_to_resume  # here: so that no program pays for it that resumes nothing
 
     waiting = _journal().journal.ask(runs_to_resume).result()
     named = {flow.name: flow for flow in flows}
-    return [_call_again(identity, named[name], Wish(resume=identity)) for identity, name in waiting if name in named]
+    answers: list[Any] = []
+    errors: list[Exception] = []
+    for identity, name in waiting:
+        if name in named:
+            try:
+                answers.append(_call_again(identity, named[name], Wish(resume=identity)))
+            except NotResumableError:  # another process was faster
+                continue
+            except Exception as error:
+                errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} of {len(waiting)} resumed flow runs failed", errors)
+    return answers
 
 
 def sleep(seconds: float) -> None:
@@ -141,6 +155,7 @@ def find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
         raise ConfigurationError(
             f"The flow {name!r} is not found at {entrypoint}: {error}. Pass it: resume(flow_run_id, flow)."
         ) from error
+    found = found.flow if isinstance(found, BoundFlow) else found  # a class method
     if not isinstance(found, Flow):
         raise ConfigurationError(f"What is found at {entrypoint} is no flow, but {found!r}. Pass it: `flow=`.")
     return found

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast
 import upwell.composition  # noqa: F401  # says where runs are recorded
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
+from upwell.core.errors import DefinitionError
 from upwell.core.hooks import Hookable
 from upwell.core.names import default_name
 from upwell.core.options import FlowKeywords, checked_options, retry_policy
@@ -50,6 +51,11 @@ class Flow(Hookable, Generic[P, R]):
             self,
             is_flow=True,
         )
+        if options.durable and self._definition.kind.is_generator:
+            raise DefinitionError(
+                f"The flow {options.name or default_name(self.fn)!r} is a generator, and cannot be durable: what it has "
+                "yielded is with its caller, and gone with its process. Return a list, or let a durable flow call it."
+            )
         if options.says_about_results:
             from upwell.persistence import check_options  # only here: most flows say nothing about their results
 
@@ -179,6 +185,8 @@ def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords
         timeout_seconds: of one attempt; the code is interrupted, what it started is cancelled.
         validate_parameters: check the arguments against the annotations, and convert where that is safe.
         log_prints: `print` goes to the run's log.
+        durable: True if a run whose process dies is to go on where it stopped; `"strict"`: each task run is safe in the
+            store before the next begins. Unless said, as the flow around. See docs/durability.md.
         persist_result, result_storage, result_serializer, cache_result_in_memory: as for `task`; for the flow's own
             result, and for its tasks that do not say.
         on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(flow, flow_run, state)`.

@@ -37,8 +37,11 @@ async def result_of_async(run_id: UUID | str, store: ResultStore | None = None) 
     """The same, to await."""
     identity, recorder = _uuid(run_id), _recorder()
     await _written(recorder)
-    asked = recorder.journal.ask(lambda of: outcome_of(of.database, identity))
-    found: StoredOutcome | None = await asyncio.wrap_future(asked)
+
+    def ask(store: Any) -> Any:
+        return outcome_of(store.database, identity)
+
+    found: StoredOutcome | None = await asyncio.wrap_future(recorder.journal.ask(ask))
     if found is None:
         raise MissingResult(
             f"There is no run {identity} in the journal. Was it recorded in another one (UPWELL_HOME, "

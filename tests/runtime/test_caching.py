@@ -44,27 +44,52 @@ def counted() -> Counted:
     return Counted()
 
 
+@pytest.fixture
+def count(counted: Counted) -> Callable[[Any], Any]:
+    """A plain function that is counted."""
+
+    def count(value: Any) -> Any:
+        return counted(value)
+
+    return count
+
+
+def same_key(context: Any, parameters: dict[str, Any]) -> str:
+    return "same"
+
+
+def key_by_value(context: Any, parameters: dict[str, Any]) -> str:
+    return f"k{parameters['value']}"
+
+
+def no_key(context: Any, parameters: dict[str, Any]) -> None:
+    return None
+
+
+def broken_key(context: Any, parameters: dict[str, Any]) -> str:
+    raise ZeroDivisionError
+
+
 def test_a_second_call_takes_the_result_of_the_first(counted: Counted) -> None:
     @task(cache_policy=INPUTS)
     def compute(value: int) -> Any:
         return counted(value)
 
     assert compute(1) == compute(1) == [1]
-    state = compute(1, return_state=True)
+    state: Any = compute(1, return_state=True)
     assert (state.name, state.is_completed(), counted.calls) == ("Cached", True, [1])
 
 
-def test_runs_on_every_runner_and_in_async_code_share_results(counted: Counted) -> None:
+def test_runs_on_every_runner_and_in_async_code_share_results(counted: Counted, count: Callable[[Any], Any]) -> None:
+    @task(cache_key_fn=key_by_value)
     async def compute(value: int) -> Any:
         return counted(value)
 
-    cached = task(cache_key_fn=lambda _, parameters: f"k{parameters['value']}")
-
     @flow
     async def main() -> list[Any]:
-        first = await cached(compute)(1)
-        mapped = cached(compute).map([1, 2, 2])
-        threads = task(cache_key_fn=lambda _, p: f"k{p['value']}", task_runner="threads")(lambda value: counted(value))
+        first = await compute(1)
+        mapped = compute.map([1, 2, 2])
+        threads = task(cache_key_fn=key_by_value, task_runner="threads")(count)
         return [first, *[await one for one in mapped], await threads.submit(2)]
 
     assert asyncio.run(main()) == [[1], [1], [2], [2], [2]]
@@ -118,7 +143,8 @@ def test_if_the_first_fails_the_next_computes(counted: Counted) -> None:
     @flow
     async def main() -> list[str]:
         runs = compute.map([1] * 5)
-        return [(await asyncio.to_thread(lambda run=run: (run.wait(), run)[1])).state.name for run in runs]  # type: ignore[misc]
+        await asyncio.gather(*runs, return_exceptions=True)
+        return [run.state.name for run in runs]
 
     assert sorted(asyncio.run(main())) == ["Cached", "Cached", "Completed", "Failed", "Failed"]
     assert len(counted.calls) == 3
@@ -142,17 +168,15 @@ def test_a_retry_keeps_others_waiting_and_its_result_counts(counted: Counted) ->
 
 
 def test_a_task_that_calls_itself_with_the_same_key_does_not_wait_for_itself(ends: Callable[..., Any]) -> None:
-    @task(cache_key_fn=lambda *_: "same")
+    @task(cache_key_fn=same_key)
     def outer(depth: int) -> int:
         return 0 if depth == 0 else 1 + outer(depth - 1)
 
     assert ends(outer, 3) == 3
 
 
-def test_what_has_expired_is_computed_again(counted: Counted) -> None:
-    compute = task(cache_policy=NO_CACHE + INPUTS, cache_expiration=dt.timedelta(microseconds=1))(
-        lambda value: counted(value)
-    )
+def test_what_has_expired_is_computed_again(counted: Counted, count: Callable[[Any], Any]) -> None:
+    compute = task(cache_policy=NO_CACHE + INPUTS, cache_expiration=dt.timedelta(microseconds=1))(count)
     compute(1)
     compute(1)
     assert counted.calls == [1, 1]
@@ -208,7 +232,7 @@ def test_a_flow_run_that_is_retried_reuses_what_was_completed(counted: Counted) 
     assert counted.calls == [1, 2, 3, 1, 2]  # another flow run: DEFAULT counts the run
 
 
-def test_nothing_is_cached_that_did_not_ask(counted: Counted) -> None:
+def test_nothing_is_cached_that_did_not_ask(counted: Counted, count: Callable[[Any], Any]) -> None:
     @task
     def compute(value: int) -> Any:
         return counted(value)
@@ -217,17 +241,17 @@ def test_nothing_is_cached_that_did_not_ask(counted: Counted) -> None:
     def main() -> None:
         compute(1)
         compute(1)
-        task(persist_result=True, cache_policy=NO_CACHE)(counted.__call__)(1)
-        task(persist_result=False, cache_policy=INPUTS, name="not")(lambda value: counted(value))(1)
+        task(persist_result=True, cache_policy=NO_CACHE)(count)(1)
+        task(persist_result=False, cache_policy=INPUTS, name="not")(count)(1)
 
     main()
     assert counted.calls == [1, 1, 1, 1]
 
 
 def test_an_argument_that_cannot_be_hashed_is_said_once_and_the_run_goes_on(
-    counted: Counted, caplog: pytest.LogCaptureFixture
+    count: Callable[[Any], Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    compute = task(name="odd", cache_policy=INPUTS)(lambda value: counted(value))
+    compute = task(name="odd", cache_policy=INPUTS)(count)
     assert len([compute(object()), compute(object())]) == 2
     warnings = [record.getMessage() for record in caplog.records if "not cached" in record.getMessage()]
     assert len(warnings) == 1
@@ -235,9 +259,9 @@ def test_an_argument_that_cannot_be_hashed_is_said_once_and_the_run_goes_on(
     assert "argument 'value'" in warnings[0]
 
 
-def test_a_key_function_that_gives_none_or_raises_does_not_cache(counted: Counted) -> None:
-    for key_fn in (lambda *_: None, lambda *_: 1 / 0):
-        compute = task(cache_key_fn=key_fn, name="odd")(lambda value: counted(value))  # type: ignore[arg-type]  # the second does not return
+def test_a_key_function_that_gives_none_or_raises_does_not_cache(counted: Counted, count: Callable[[Any], Any]) -> None:
+    for key_fn in (no_key, broken_key):
+        compute = task(cache_key_fn=key_fn, name="odd")(count)
         compute(1)
         compute(1)
     assert counted.calls == [1, 1, 1, 1]
@@ -283,7 +307,7 @@ def test_a_cancelled_computation_lets_the_next_one_compute(counted: Counted) -> 
     assert asyncio.run(main()) == ["TimedOut", "Completed"]
 
 
-def test_explain_cache_says_hit_or_miss_and_why(counted: Counted) -> None:
+def test_explain_cache_says_hit_or_miss_and_why(counted: Counted, count: Callable[[Any], Any]) -> None:
     @task(cache_policy=INPUTS + TASK_SOURCE, cache_expiration=dt.timedelta(hours=1))
     def compute(value: object) -> Any:
         return counted(value)
@@ -302,7 +326,7 @@ def test_explain_cache_says_hit_or_miss_and_why(counted: Counted) -> None:
     assert "refresh_cache" in compute.with_options(refresh_cache=True).explain_cache(1).why
     assert "NO_CACHE" in compute.with_options(cache_policy=NO_CACHE, persist_result=True).explain_cache(1).why
     assert "flow run" in compute.with_options(cache_policy=RUN_ID).explain_cache(1).why
-    assert "not persisted" in task(counted.__call__).explain_cache(1).why
+    assert "not persisted" in task(count).explain_cache(1).why
     assert counted.calls == [1]
 
 
@@ -314,7 +338,9 @@ def test_a_policy_of_ones_own_sees_the_call() -> None:
             seen.append((task_ctx.task.name, inputs, flow_parameters, task_ctx.task_run.task_name))
             return "key"
 
-    compute = task(name="mine", cache_policy=ByName())(lambda value=3: value)
+    @task(name="mine", cache_policy=ByName())
+    def compute(value: int = 3) -> int:
+        return value
 
     @flow
     def main(day: int) -> list[int]:
@@ -338,10 +364,13 @@ def test_a_policy_of_ones_own_sees_the_call() -> None:
         ({"result_storage_key": "{task_run}"}, ConfigurationError),
         ({"result_storage_key": "{parameters[nothing]}"}, ConfigurationError),
         ({"result_serializer": "nothing"}, ValueError),
-        ({"cache_policy": INPUTS, "cache_key_fn": lambda *_: "k"}, ConfigurationError),
+        ({"cache_policy": INPUTS, "cache_key_fn": same_key}, ConfigurationError),
     ],
     ids=str,
 )
 def test_an_option_that_cannot_work_is_refused_at_decoration(option: dict[str, Any], error: type[Exception]) -> None:
+    def compute(value: int) -> int:
+        return value
+
     with pytest.raises(error):
-        task(**option)(lambda value: value)
+        task(**option)(compute)

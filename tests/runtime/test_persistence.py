@@ -150,14 +150,19 @@ def test_a_flow_whose_result_cannot_be_stored_has_failed() -> None:
     def main() -> Any:
         return (number for number in range(3))
 
-    state = main(return_state=True)
+    state: Any = main(return_state=True)
     assert state.is_failed()
     assert "cannot be stored" in (state.message or "")
 
 
 def test_what_is_not_kept_in_memory_is_read_when_asked() -> None:
-    compute = task(persist_result=True, cache_result_in_memory=False)(lambda value: [value])
-    double = task(lambda value: value * 2)
+    @task(persist_result=True, cache_result_in_memory=False)
+    def compute(value: int) -> list[int]:
+        return [value]
+
+    @task
+    def double(value: list[int]) -> list[int]:
+        return value * 2
 
     @flow
     def main() -> Any:

@@ -100,9 +100,10 @@ class CacheRow(Struct, frozen=True, gc=False):
 class Computation(Struct, eq=False):
     """One key that a run of this process looks up or computes now.
 
-    cache: where it is looked up. waiters: who wants the same, if anybody does; each is called with the record, or None
-    if there is none after all. has_ended: it is over, and nobody can wait for it any more. has_lock: other processes wait, too. staged: the record, that only runs in the same transaction
-    (`staged_in`) may have by now.
+    cache: where it is looked up. holder: the run. refresh: what is there does not count.
+    waiters: who wants the same, if anybody does; each is called with the record, or None if there is none after all.
+    has_ended: it is over, and nobody can wait for it any more. has_lock: other processes wait, too.
+    staged: the record, that only runs in the same transaction (`staged_in`) may have by now.
     """
 
     cache: Cache

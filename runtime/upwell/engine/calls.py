@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from upwell.core.definition import Definition, FunctionKind
-from upwell.core.errors import BlockingWaitError
+from upwell.core.errors import BlockingWaitError, ConfigurationError
 from upwell.core.options import Options, check_at_least_one, check_idempotency_key, check_seconds
 from upwell.core.retries import RetryPolicy
 from upwell.core.states import State
@@ -184,6 +184,10 @@ def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, wis
     key = _own_key(definition, kwargs, "idempotency_key") if kwargs else None
     if key is not None:
         wish = Wish(idempotency_key=check_idempotency_key(key))
+        if definition.kind.is_generator:
+            raise ConfigurationError(
+                f"The flow {definition.name!r} is a generator: what it yields is not kept, so it has no idempotency_key."
+            )
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:
         return _call_flow_async(definition, args, kwargs, return_state, wait_for, wish)

@@ -145,6 +145,4 @@ def _is_heard(logger: logging.Logger | None) -> bool:
 
 def _others_listen() -> bool:
     """Whether the application has given the root logger handlers of its own."""
-    return any(
-        handler is not _handler and not isinstance(handler, BesideConsole) for handler in logging.root.handlers
-    )
+    return any(handler is not _handler and not isinstance(handler, BesideConsole) for handler in logging.root.handlers)

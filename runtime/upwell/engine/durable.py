@@ -93,8 +93,9 @@ class Durable:
         self._nested: dict[str, list[FinishedRow]] = defaultdict(list)
         for series, rows in groupby(claim.finished, itemgetter(0)):
             self._rows[series] = FinishedRuns(list(rows))
-        for row in [row for row in claim.finished if row[7] is not None]:
-            self._nested[row[7]].append(row)
+        for row in claim.finished:
+            if row[7] is not None:
+                self._nested[row[7]].append(row)
         self._by_key: dict[bytes, deque[FinishedRow]] | None = None
         self._maps: dict[bytes, deque[OldMap]] = defaultdict(deque)
         for old_map in claim.maps:
@@ -383,9 +384,7 @@ class Durable:
             caller = str(parent) if parent else None
             created = int(call.created * 1e6)
             with self._lock:
-                self._kept.append(
-                    FinishedRow(call.series, run.number, key, record, moment, moment, created, caller)
-                )
+                self._kept.append(FinishedRow(call.series, run.number, key, record, moment, moment, created, caller))
         return outcome
 
     def keep_waiting(self, run: Run) -> None:

@@ -63,7 +63,8 @@ class Keys:
             hasher = self._hashers[definition] = blake2b(_task_key(definition), digest_size=KEY_BYTES)
         hasher = hasher.copy()
         hasher.update(b"".join((caller, *parts)))
-        return hasher.digest()  # type: ignore[no-any-return]  # a hash object
+        digested: bytes = hasher.digest()
+        return digested
 
     def of_plain(self, definition: Definition, caller: bytes, rows: Sequence[Any], constants: bytes) -> list[bytes]:
         """The keys of a map's runs, where no row holds futures."""
@@ -83,7 +84,8 @@ class Keys:
                 run.durable_key = self.of(key.definition, key.caller, *map(inputs_of, key.inputs))
             except (_NoResult, Unhashable):
                 run.durable_key = None
-        return run.durable_key  # type: ignore[no-any-return]  # a key by now
+        known: bytes | None = run.durable_key
+        return known
 
 
 def is_restored(run: Run) -> bool:

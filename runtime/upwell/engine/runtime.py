@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,10 @@ from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
+from upwell.engine.aside import Aside
 from upwell.engine.caching_loop import Caching
 from upwell.engine.call import Call
-from upwell.engine.clock import Gate, clock, moment
+from upwell.engine.clock import clock, moment
 from upwell.engine.dispatch import Dispatcher
 from upwell.engine.finish import until_done
 from upwell.engine.future import RunFuture
@@ -37,9 +38,7 @@ from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
 from upwell.engine.scope import EngineSeam, Scope
 from upwell.engine.settle import Settlement, finish, record_move, run_hook
-from upwell.engine.steps import live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
-from upwell.engine.waits import check_no_cycle, give_back_tickets, holders_of, take_tickets
 from upwell.settings import current as settings
 
 Run = RunFuture[Any]
@@ -58,6 +57,7 @@ class Engine(EngineSeam):
         self.closed = False
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
+        self._aside = Aside(self, self._leave_gates)
         self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
         ways = (self._pass_gates, self.settlement.refuse, self.settlement.found)
         self.caching = Caching(loop, *ways, self.call_soon, self._spawn)
@@ -418,86 +418,13 @@ class Engine(EngineSeam):
 
     # --- waiting from inside a run ---------------------------------------------------------------------------
 
-    @contextmanager
-    def step_aside(self, run: Run, target: Run | None) -> Generator[None, None, None]:
+    def step_aside(self, run: Run, target: Run | None) -> AbstractContextManager[None]:
         """A worker's thread waits inside a run: its slots and its thread are free for others meanwhile."""
-        self._begin_wait(run, target)
-        aside = self._leave_places(run)
-        try:
-            yield
-        finally:
-            run.waits_for = None
-            for holder, limits in aside:
-                if holder.call.gates and holder.status == RUNNING:
-                    entered = Gate()
-                    self.call_soon(partial(self._come_back, holder, entered.open))
-                    entered.wait()
-                holder.tickets = live_blocking(take_tickets(limits))
-                if holder.call.runner is not None:
-                    holder.call.runner.unblocked(holder)
+        return self._aside.step_aside(run, target)
 
     async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run | None) -> None:
         """The same for a wait on the running loop: this one, or that of a worker's thread."""
-        self._begin_wait(run, target)
-        aside = self._leave_places(run)
-        try:
-            await waiter
-        finally:
-            run.waits_for = None
-            for holder, limits in aside:
-                if holder.call.gates and holder.status == RUNNING:
-                    await self._until_back(holder)
-                holder.tickets = await live_async(take_tickets(limits))
-                if holder.call.runner is not None and not self.on_loop_thread():
-                    holder.call.runner.unblocked(holder)
-
-    def _begin_wait(self, run: Run, target: Run | None) -> None:
-        run.waits_for = target  # before the check: of two that begin to wait for each other at once, one must see it
-        if target is not None:
-            try:
-                check_no_cycle(run, target)
-            except BaseException:
-                run.waits_for = None
-                raise
-
-    def _leave_places(self, run: Run) -> list[tuple[Run, list[NamedLimit]]]:
-        """Free the slots and the worker of a run that waits, and of those that called it; outermost first."""
-        aside: list[tuple[Run, list[NamedLimit]]] = []
-        for holder in reversed(holders_of(run)):
-            if holder.gates_held:
-                self.perform(partial(self._leave_gates, holder))
-            if holder.call.runner is not None and not self.on_loop_thread():
-                holder.call.runner.blocked(holder)
-            aside.append((holder, give_back_tickets(holder)))
-        return aside
-
-    async def _until_back(self, holder: Run) -> None:
-        loop = asyncio.get_running_loop()
-        back: asyncio.Future[None] = loop.create_future()
-        elsewhere = loop is not self.loop
-
-        def wake() -> None:
-            if elsewhere:
-                loop.call_soon_threadsafe(_set, back)
-            else:
-                _set(back)
-
-        self.perform(partial(self._come_back, holder, wake))
-        await until_done(back)
-
-    def _come_back(self, run: Run, entered: Callable[[], object]) -> None:
-        """Take a run's slots again after it stepped aside."""
-        gates = run.call.gates
-        while run.gates_held < len(gates):
-
-            def opened(run: Run) -> None:
-                run.gates_held += 1
-                self._come_back(run, entered)
-
-            if not gates[run.gates_held].enter(run, opened):
-                return
-            run.gates_held += 1
-        entered()
+        await self._aside.step_aside_until(run, waiter, target)
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -214,7 +214,7 @@ def map_over(
         series = scope.series_of(definition)
         numbers = series.numbers
     else:
-        labels = None if unary else _labels(definition, len(plan.rows[0]), plan.kwarg_names)
+        labels = None if unary else _labels(definition, len(items[0]), plan.kwarg_names)
         series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for, labels)
         numbers = places.numbers
     call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)

@@ -53,8 +53,14 @@ class JournalCache(Cache):
             computations = self._answer_from_unwritten(computations, tell)
         if not computations:
             return
-        asked = self._journal.ask(lambda store: self._claim(store.database, computations, tell))
-        asked.add_done_callback(lambda done: self._claimed(done, computations, tell))
+
+        def ask(store: Any) -> Any:
+            return self._claim(store.database, computations, tell)
+
+        def asked(done: Any) -> None:
+            self._claimed(done, computations, tell)
+
+        self._journal.ask(ask).add_done_callback(asked)
 
     def _answer_from_unwritten(self, computations: Sequence[Computation], tell: Tell) -> list[Computation]:
         now = clock().time()
@@ -86,8 +92,11 @@ class JournalCache(Cache):
         row = self._unwritten.get(key)
         if row is not None:
             return row
-        asked = self._journal.ask(lambda store: store.database.fetch("cached_record", key=key))
-        for task, record, created, expires, task_run_id in asked.result(PATIENCE_SECONDS):
+
+        def ask(store: Any) -> Any:
+            return store.database.fetch("cached_record", key=key)
+
+        for task, record, created, expires, task_run_id in self._journal.ask(ask).result(PATIENCE_SECONDS):
             ends = None if expires is None else expires / 1e6
             return CacheRow(key, task, ResultRecord.from_bytes(record), created / 1e6, ends, task_run_id)
         return None

@@ -31,7 +31,7 @@ def square(number: int) -> int:
 
 @flow
 def squares(count: int) -> list[tuple[int, str, str]]:
-    runs = square.map(range(count))
+    runs: list[Any] = square.map(range(count))
     return [(run.result(), run.state.name, str(run.task_run_id)) for run in runs]
 
 
