@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import caching, coroutines, dependencies, durable, keys, processes, startup, streams, threads
+from benchmarks import caching, coroutines, dependencies, durable, history, keys, processes, startup, streams, threads
 from benchmarks.rows import Row
 
 ROWS: list[Row] = [
@@ -16,6 +16,7 @@ ROWS: list[Row] = [
     *keys.ROWS,
     *caching.ROWS,
     *durable.ROWS,
+    *history.ROWS,
     *startup.ROWS,
 ]
 

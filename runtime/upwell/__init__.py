@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from upwell import concurrency, runtime, states, task_runners, testing
+    from upwell import concurrency, history, runtime, states, task_runners, testing
     from upwell.context import get_run_context, tags
     from upwell.core.retries import exponential_backoff
     from upwell.durability import fork, resume, resume_all
@@ -49,7 +49,7 @@ _HOMES = {
     "wait_async": "upwell.futures",
 }
 
-_MODULES = ("concurrency", "runtime", "states", "task_runners", "testing")
+_MODULES = ("concurrency", "history", "runtime", "states", "task_runners", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -83,6 +83,7 @@ __all__ = [
     "get_logger",
     "get_run_context",
     "get_run_logger",
+    "history",
     "quote",
     "resume",
     "resume_all",

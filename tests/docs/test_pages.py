@@ -50,6 +50,8 @@ def printed_by(script: Path, cwd: Path) -> str:
         "UPWELL_LOGGING_COLORS": "false",
         "PYTHONWARNINGS": "error",
         "COLUMNS": "100",
+        "UPWELL_JOURNAL": "on",
+        "UPWELL_HOME": str(cwd / "upwell-home"),
     }
     command = [
         sys.executable,

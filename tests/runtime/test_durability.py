@@ -1,0 +1,359 @@
+"""Durable flows: what a resumed run takes from the store, what it runs again, and that it comes out the same."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runtime.killed import Killed, ask, journal, killed
+
+from upwell import allow_failure, flow, task, unmapped
+from upwell.runtime import task_run
+
+ran: Counter[Any] = Counter()
+"""How often what was run."""
+
+switches: set[str] = set()
+"""What the flows below are to do."""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path) -> Iterator[Path]:
+    ran.clear()
+    switches.clear()
+    switches.add("die")
+    with journal(tmp_path):
+        yield tmp_path
+
+
+def die_once() -> None:
+    if "die" in switches:
+        switches.discard("die")
+        raise Killed
+
+
+@task
+def double(x: int) -> int:
+    ran["double", x] += 1
+    return x * 2
+
+
+@task
+async def add(x: int, y: int = 1) -> int:
+    ran["add", x, y] += 1
+    return x + y
+
+
+@task
+def roll(sides: int) -> float:
+    """Never the same twice."""
+    ran["roll"] += 1
+    return random.random() * sides
+
+
+@task
+def same(value: Any) -> Any:
+    ran["same"] += 1
+    return value
+
+
+def once() -> bool:
+    """Whether everything was run once."""
+    return set(ran.values()) == {1}
+
+
+@flow(durable=True)
+def sync_flow() -> list[int]:
+    first = double(1)
+    second = double.submit(first)
+    third = add.map(range(5), unmapped(7))
+    fourth = double.map(third)
+    total = [second.result(), *fourth.result()]
+    die_once()
+    return [*total, double(100)]
+
+
+def test_what_a_sync_flow_has_finished_is_not_run_again(home: Path) -> None:
+    with killed(home):
+        sync_flow()
+    assert sync_flow() == [4, 14, 16, 18, 20, 22, 200]
+    assert once()
+    assert ask(home, "SELECT state, crashes, run_count FROM flow_runs") == [("COMPLETED", 1, 2)]
+
+
+@flow(durable=True)
+async def async_flow() -> list[int]:
+    direct = await asyncio.gather(*(add(x) for x in range(4)))
+    submitted = [add.submit(x, y=5) for x in direct]
+    mapped = await add.map(submitted)
+    streamed = [value async for value in add.stream(range(50, 150))]
+    die_once()
+    return [*mapped, sum(streamed), await add(0, y=99)]
+
+
+def test_what_an_async_flow_has_finished_is_not_run_again(home: Path) -> None:
+    with killed(home):
+        asyncio.run(async_flow())
+    assert asyncio.run(async_flow()) == [7, 8, 9, 10, 10050, 99]
+    assert once()
+
+
+@flow(durable=True)
+def two_of_each() -> tuple[list[float], list[float]]:
+    rolled = [roll.submit(6) for _ in range(3)]
+    kept = [same.submit(one) for one in rolled]
+    values = [one.result() for one in rolled], [one.result() for one in kept]
+    switches.add(repr(values))
+    die_once()
+    return values
+
+
+def test_equal_calls_keep_each_its_own_result_and_their_dependants_keep_theirs(home: Path) -> None:
+    with killed(home):
+        two_of_each()
+    values = two_of_each()
+    assert values[0] == values[1]
+    assert len(set(values[0])) == 3
+    assert switches == {repr(values)}
+    assert (ran["roll"], ran["same"]) == (3, 3)
+
+
+def test_of_equal_calls_of_which_one_had_not_finished_each_dependant_sees_its_own(home: Path) -> None:
+    with killed(home):
+        two_of_each()
+    ask(home, "SELECT 1")
+    from tests.runtime.killed import change
+
+    change(home, "DELETE FROM task_runs WHERE number = 0")  # the first roll, and what was made of it
+    values = two_of_each()
+    assert values[0] == values[1]
+    assert (ran["roll"], ran["same"]) == (4, 4)
+
+
+@task
+def outer(x: int) -> int:
+    ran["outer", x] += 1
+    inner = double(x)
+    if x == 2:
+        die_once()
+    return inner + 1
+
+
+@flow(durable=True)
+def tasks_in_tasks() -> list[int]:
+    return [outer(1), double(1), outer(2), double(2)]
+
+
+def test_what_a_task_has_called_is_not_taken_for_what_the_flow_calls(home: Path) -> None:
+    with killed(home):
+        tasks_in_tasks()
+    assert tasks_in_tasks() == [3, 2, 5, 4]
+    assert ran["outer", 2] == 2  # its process died inside of it
+    assert ran["double", 2] == 2  # once in the task, once in the flow: what the task had called was not run again
+    assert ran["double", 1] == 2
+    assert ran["outer", 1] == 1
+
+
+@task
+def twice_inside(x: int) -> float:
+    ran["twice_inside"] += 1
+    rolled = roll(x)
+    if ran["twice_inside"] == 2:
+        die_once()
+    return rolled
+
+
+@flow(durable=True)
+def equal_callers() -> list[float]:
+    return [twice_inside(1), twice_inside(1)]
+
+
+def test_what_equal_task_runs_have_called_is_each_its_own(home: Path) -> None:
+    with killed(home):
+        equal_callers()
+    values = equal_callers()
+    assert values[0] != values[1]
+    assert (ran["twice_inside"], ran["roll"]) == (3, 2)
+
+
+@task
+def fails(x: int) -> int:
+    ran["fails"] += 1
+    if "fail" in switches:
+        raise ValueError(x)
+    return x
+
+
+@flow(durable=True)
+def depends() -> list[Any]:
+    failed = fails.submit(1)
+    after = same.submit(allow_failure(failed))
+    later = double.submit(5, wait_for=[after])
+    values = [str(after.result()), later.result()]
+    die_once()
+    return values
+
+
+def test_what_failed_is_run_again_and_takes_its_dependants_along(home: Path) -> None:
+    switches.add("fail")
+    with killed(home):
+        depends()
+    switches.discard("fail")
+    assert depends() == ["1", 10]
+    assert (ran["fails"], ran["same"], ran["double", 5]) == (2, 2, 2)
+
+
+def test_what_waits_for_finished_runs_only_is_not_run_again(home: Path) -> None:
+    with killed(home):
+        depends()
+    assert depends() == ["1", 10]
+    assert (ran["fails"], ran["same"], ran["double", 5]) == (1, 1, 1)
+
+
+@flow(durable=True)
+def map_of(size: int) -> list[int]:
+    futures = double.map(range(int(next(iter(switches - {"die"})))))
+    values = futures.result()
+    die_once()
+    return values
+
+
+@pytest.mark.parametrize(("before", "after"), [(10, 11), (100, 101), (100, 99), (5, 200)])
+def test_a_map_that_has_changed_keeps_what_fits(before: int, after: int, home: Path) -> None:
+    switches.add(str(before))
+    with killed(home):
+        map_of(0)
+    switches.clear()
+    switches.add(str(after))
+    assert map_of(0) == [2 * x for x in range(after)]
+    assert once()
+    assert sum(ran.values()) == max(before, after)
+
+
+@task
+def mapped(x: int) -> int:
+    ran["mapped", x] += 1
+    if x in (30, 60, 90) and ran["mapped", x] == 1:
+        raise Killed
+    return x
+
+
+@flow(durable=True)
+def large_map() -> int:
+    return sum(mapped.map(range(100)).result())
+
+
+@flow(durable=True)
+def small_map() -> int:
+    return sum(mapped.map(range(25, 35)).result())
+
+
+def test_a_map_may_be_resumed_again_and_again(home: Path) -> None:
+    with killed(home):
+        large_map()
+    assert large_map() == sum(range(100))
+    assert ran["mapped", 30] == 2
+    assert ran["mapped", 31] <= 2
+    assert ask(home, "SELECT count(*) FROM task_runs WHERE state = 'COMPLETED'") == [(100,)]
+
+
+def test_a_small_map_too(home: Path) -> None:
+    with killed(home):
+        small_map()
+    assert small_map() == sum(range(25, 35))
+    assert ran["mapped", 25] == 1
+
+
+@task
+def says_who() -> str:
+    ran["says_who"] += 1
+    return f"{task_run.id} {task_run.name}"
+
+
+@flow(durable=True)
+def identities(many: int) -> list[tuple[str, str]]:
+    futures = [says_who.submit() for _ in range(many)]
+    found = [(future.result(), f"{future.task_run_id} {future.name}") for future in futures]
+    die_once()
+    return found
+
+
+def test_ids_and_names_of_finished_runs_are_as_they_were(home: Path) -> None:
+    with killed(home):
+        identities(3)
+    for said, is_now in identities(3):
+        assert said == is_now
+    assert ran["says_who"] == 3
+
+
+@task
+def many_at_once(_: int) -> str:
+    return f"{task_run.id} {task_run.name}"
+
+
+@flow(durable=True)
+def mapped_identities(many: int) -> list[tuple[str, str]]:
+    futures = many_at_once.map(range(many))
+    found = [(future.result(), f"{future.task_run_id} {future.name}") for future in futures]
+    die_once()
+    return found
+
+
+@pytest.mark.parametrize("many", [3, 100])
+def test_ids_and_names_of_mapped_runs_are_as_they_were(many: int, home: Path) -> None:
+    with killed(home):
+        mapped_identities(many)
+    assert all(said == is_now for said, is_now in mapped_identities(many))
+
+
+@flow(durable=True)
+def bar_of_nothing() -> list[int]:
+    values = double.map(range(3), progress=True).result()
+    die_once()
+    return values
+
+
+def test_the_bar_of_a_map_that_was_finished_closes_itself(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with killed(home):
+        bar_of_nothing()
+    assert bar_of_nothing() == [0, 2, 4]
+    assert "3/3" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("runner", ["threads", "processes", "sequential"])
+def test_task_runners_make_no_difference(runner: str, home: Path) -> None:
+    here = flow(name="here", durable=True, task_runner=runner)(_doubled)
+    with killed(home):
+        here()
+    assert here() == [0, 2, 4]
+    assert ask(home, "SELECT count(*) FROM task_runs") == [(3,)]
+
+
+def _doubled() -> list[int]:
+    values = double.map(range(3)).result()
+    die_once()
+    return values
+
+
+class Shop:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @flow(durable=True)
+    def sell(self, price: int) -> str:
+        value = double(price)
+        die_once()
+        return f"{self.name} {value}"
+
+
+def test_a_flow_that_is_a_method_is_resumed_for_its_object(home: Path) -> None:
+    with killed(home):
+        Shop("a").sell(3)
+    assert Shop("b").sell(3) == "b 6"
+    assert Shop("a").sell(3) == "a 6"
+    assert ran["double", 3] == 2
