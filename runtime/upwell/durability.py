@@ -14,10 +14,10 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from upwell.core import packing
 from upwell.core.errors import ConfigurationError, NotResumableError
 from upwell.engine.calls import call_flow
 from upwell.engine.clock import clock
+from upwell.engine.durability import arguments_in
 from upwell.engine.flow_run import Wish
 from upwell.engine.recorder import Recorder, recorder
 from upwell.engine.scope import CURRENT_SCOPE
@@ -138,7 +138,7 @@ def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish
     name, entrypoint, arguments = _journal().journal.ask(lambda store: call_of(store, identity)).result()
     found = flow or find_flow(entrypoint, name)
     definition = found._definition
-    args, kwargs = definition.parameters.call_args(packing.unpack(arguments))
+    args, kwargs = definition.parameters.call_args(arguments_in(arguments))
     return call_flow(definition, args, dict(kwargs), wish)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from upwell.cache_policies import DEFAULT, NO_CACHE, CachePolicy, CompoundCachePolicy, RunId, cache_key
 from upwell.composition import home
@@ -23,6 +23,10 @@ from upwell.settings import current as settings
 if TYPE_CHECKING:
     from upwell.engine.future import RunFuture
     from upwell.engine.scope import Scope
+
+
+KEPT_STORES: Final = 256
+"""How many stores of results, each with its own place and serializer, are remembered."""
 
 
 class ResultPlan:
@@ -44,6 +48,7 @@ class ResultPlan:
         self.caches = policy is not None
         self.refresh = settings().tasks_refresh_cache if own.refresh_cache is None else own.refresh_cache
         self.is_local = policy is not None and _counts_the_run(policy)
+        self.known: set[str] | None = set() if self.is_local and scope.durable is None else None
         self.is_exclusive = _isolation_of(policy) != "READ_COMMITTED"
         self.is_inline = self._storage_key is None
         self.expiration = own.cache_expiration.total_seconds() if own.cache_expiration is not None else None
@@ -184,7 +189,7 @@ def _place(options: Options) -> Any:
     return default_storage() if options.result_storage is None else _hashable(options.result_storage)
 
 
-@cache
+@lru_cache(KEPT_STORES)
 def _result_store(storage: Any, serializer: Any) -> ResultStore:
     storage = storage.value if isinstance(storage, _Same) else storage
     serializer = serializer.value if isinstance(serializer, _Same) else serializer

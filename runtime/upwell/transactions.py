@@ -90,7 +90,7 @@ class _Key:
 
     persists = caches = in_memory = True
     is_local = is_inline = False
-    expiration = None
+    expiration = known = None
 
     def __init__(self, results: ResultStore, is_exclusive: bool, refresh: bool) -> None:
         self.results = results

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.killed import Killed, ask, journal, killed
+from tests.runtime.killed import Killed, ask, change, journal, killed
 
 from upwell import allow_failure, flow, task, unmapped
 from upwell.runtime import task_run
@@ -126,9 +126,6 @@ def test_equal_calls_keep_each_its_own_result_and_their_dependants_keep_theirs(h
 def test_of_equal_calls_of_which_one_had_not_finished_each_dependant_sees_its_own(home: Path) -> None:
     with killed(home):
         two_of_each()
-    ask(home, "SELECT 1")
-    from tests.runtime.killed import change
-
     change(home, "DELETE FROM task_runs WHERE number = 0")  # the first roll, and what was made of it
     values = two_of_each()
     assert values[0] == values[1]
@@ -357,3 +354,106 @@ def test_a_flow_that_is_a_method_is_resumed_for_its_object(home: Path) -> None:
     assert Shop("b").sell(3) == "b 6"
     assert Shop("a").sell(3) == "a 6"
     assert ran["double", 3] == 2
+
+
+@task(persist_result=True)
+def cached(x: int) -> int:
+    ran["cached", x] += 1
+    return x
+
+
+@flow(durable=True)
+def of_cached() -> list[int]:
+    values = [cached(1), cached.submit(1).result(), *cached.map([1] * 70).result()]
+    after = double.submit(cached.submit(1)).result()
+    die_once()
+    return [sum(values), after]
+
+
+def test_runs_whose_results_were_cached_are_finished_too(home: Path) -> None:
+    with killed(home):
+        of_cached()
+    change(home, "DELETE FROM cache_records")
+    assert of_cached() == [72, 2]
+    assert once()
+
+
+@task(cache_result_in_memory=False, persist_result=True)
+def not_in_memory(x: int) -> int:
+    ran["not_in_memory", x] += 1
+    return x
+
+
+@flow(durable=True)
+def of_what_is_not_in_memory() -> list[int]:
+    values = [not_in_memory(1), not_in_memory.submit(2).result(), double.submit(not_in_memory.submit(3)).result()]
+    die_once()
+    return values
+
+
+def test_results_that_are_not_kept_in_memory_are_kept_in_the_store(home: Path) -> None:
+    with killed(home):
+        of_what_is_not_in_memory()
+    assert of_what_is_not_in_memory() == [1, 2, 6]
+    assert once()
+
+
+@task
+def counts_to(x: int) -> Iterator[int]:
+    ran["counts_to"] += 1
+    yield from range(x)
+
+
+@flow(durable=True)
+def of_generators() -> list[Any]:
+    values = [list(counts_to(3)), counts_to.submit(4).result()]
+    die_once()
+    return values
+
+
+def test_a_generator_that_is_called_is_run_again_and_one_that_is_submitted_is_not(home: Path) -> None:
+    with killed(home):
+        of_generators()
+    assert of_generators() == [[0, 1, 2], [0, 1, 2, 3]]
+    assert ran["counts_to"] == 3
+
+
+def make_scaler(factor: int) -> Any:
+    @task(name="scale")
+    def scale(x: int) -> int:
+        ran["scale", factor] += 1
+        return x * factor
+
+    return scale
+
+
+@flow(durable=True)
+def of_lookalikes() -> list[int]:
+    values = [make_scaler(2)(1)]
+    die_once()
+    return [*values, make_scaler(3)(1), make_scaler(2)(1)]
+
+
+def test_tasks_that_differ_by_what_is_around_them_are_not_taken_for_each_other(home: Path) -> None:
+    with killed(home):
+        of_lookalikes()
+    assert of_lookalikes() == [2, 3, 2]
+
+
+@flow(durable=True)
+def of_options() -> list[list[int]]:
+    other = double.with_options(retries=2)
+    futures = [other.map(range(3)), double.map(range(3, 6))] if "swap" in switches else None
+    if futures is None:
+        futures = [double.map(range(3, 6)), other.map(range(3))]
+    values = sorted(list(some.result()) for some in futures)
+    die_once()
+    return values
+
+
+def test_it_does_not_matter_which_of_two_copies_of_a_task_comes_first(home: Path) -> None:
+    with killed(home):
+        of_options()
+    switches.add("swap")
+    assert of_options() == [[0, 2, 4], [6, 8, 10]]
+    assert once()

@@ -133,11 +133,15 @@ def test_a_nested_transaction_commits_with_the_outermost_and_eagerly_if_it_says_
 
 
 def test_a_nested_transaction_that_fails_takes_those_around_along(step: Any, said: list[str]) -> None:
-    with transaction() as outer:
-        step("a")
-        with pytest.raises(ValueError, match="boom"), transaction():
+    def inner() -> None:
+        with transaction():
             step("b")
             fail()
+
+    with transaction() as outer:
+        step("a")
+        with pytest.raises(ValueError, match="boom"):
+            inner()
     assert outer.is_rolled_back()
     assert said == ["run a", "run b", "rollback b", "rollback a"]
 
@@ -160,10 +164,14 @@ def test_a_cached_result_is_found_by_others_only_after_the_commit() -> None:
         calls.append(value)
         return value
 
-    with pytest.raises(ValueError, match="boom"), transaction():
-        assert [compute(1), compute(1)] == [1, 1]  # inside, it is found
-        assert compute.submit(1).result() == 1
-        fail()
+    def failing() -> None:
+        with transaction():
+            assert [compute(1), compute(1)] == [1, 1]  # inside, it is found
+            assert compute.submit(1).result() == 1
+            fail()
+
+    with pytest.raises(ValueError, match="boom"):
+        failing()
     assert calls == [1]
     with transaction():
         compute(1)
@@ -208,9 +216,13 @@ def test_a_key_that_was_committed_is_committed_from_the_start() -> None:
 
 
 def test_a_key_that_was_rolled_back_is_free_again() -> None:
-    with pytest.raises(ValueError, match="boom"), transaction(key="k") as txn:
-        txn.stage(1)
-        fail()
+    def failing() -> None:
+        with transaction(key="k") as txn:
+            txn.stage(1)
+            fail()
+
+    with pytest.raises(ValueError, match="boom"):
+        failing()
     with transaction(key="k") as txn:
         assert not txn.is_committed()
 
@@ -240,9 +252,13 @@ def test_a_hook_that_raises_is_logged_and_the_others_are_called(
     def bad(txn: Transaction) -> None:
         raise RuntimeError("hook")
 
-    with pytest.raises(ValueError, match="boom"), transaction() as txn:
-        txn.stage(None, on_rollback_hooks=[lambda txn: said.append("first"), bad, lambda txn: said.append("last")])
-        fail()
+    def failing() -> None:
+        with transaction() as txn:
+            txn.stage(None, on_rollback_hooks=[lambda txn: said.append("first"), bad, lambda txn: said.append("last")])
+            fail()
+
+    with pytest.raises(ValueError, match="boom"):
+        failing()
     assert said == ["last", "first"]
     assert "'bad' failed" in caplog.text
 

@@ -61,6 +61,7 @@ class Keeping(Protocol):
     refresh: it is computed anyway. is_local: nobody but this flow run can want the same key.
     is_exclusive: while one run computes a key, the others wait.
     is_inline: small ones are stored with the run's own row. expiration: for how many seconds what is cached counts.
+    known: all keys that can be there, where that is known: those that this flow run has computed; else None.
     """
 
     persists: bool
@@ -71,6 +72,7 @@ class Keeping(Protocol):
     is_exclusive: bool
     is_inline: bool
     expiration: float | None
+    known: set[str] | None
     results: Results
 
     def key_of(self, run: Run) -> str | None:

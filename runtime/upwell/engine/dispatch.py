@@ -138,6 +138,7 @@ class Dispatcher:
         recorder = self._ready[0].call.scope.recorder
         if recorder is not None:
             recorder.wake()
+            recorder.give_way()
         if recorder is not None and recorder.is_full():
             self._roused = True
             self.loop.call_later(FULL_SECONDS, self._pump)

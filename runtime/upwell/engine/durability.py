@@ -11,13 +11,16 @@ import random
 import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
 from upwell.core import packing
 from upwell.core.errors import ConfigurationError, SerializationError
 from upwell.core.ids import RANDOM_BITS, uuid7
+from upwell.core.keys import digest
 from upwell.core.keys_functions import task_source
+from upwell.core.keys_kinds import DIGEST_BYTES, HashError
 from upwell.core.states import PENDING, SCHEDULED, State
 from upwell.engine.clock import ERRANDS, Gate, clock, moment
 from upwell.engine.durable import Durable
@@ -150,8 +153,17 @@ def _become(run: FlowRun, claim: Claim) -> None:
         )
 
 
+def arguments_in(stored: bytes) -> dict[str, Any]:
+    """The parameters that `_packed_arguments` packed."""
+    found: dict[str, Any] = packing.unpack(memoryview(stored)[DIGEST_BYTES:])
+    return found
+
+
 def _packed_arguments(run: FlowRun) -> bytes | None:
     """The parameters, exactly, for another process to call the flow with; None where it need not.
+
+    A digest stands before them, by which equal calls know each other: what is packed may differ from process to
+    process, as sets and the classes of a script do.
 
     Raises:
         SerializationError: one of them cannot be stored, and the run is durable.
@@ -166,7 +178,12 @@ def _packed_arguments(run: FlowRun) -> bytes | None:
                 f"The parameter {name!r} of the durable flow {run.flow_name!r} cannot be stored, so another process "
                 f"could not resume the run: {error}"
             ) from error
-    return packing.pack(run.parameters)
+    packed = packing.pack(run.parameters)
+    try:
+        known_by = digest(run.parameters)
+    except HashError:
+        known_by = blake2b(packed, digest_size=DIGEST_BYTES).digest()
+    return known_by + packed
 
 
 def entrypoint_of(fn: Callable[..., Any]) -> str:

@@ -88,7 +88,8 @@ class Durable:
         self._inherited = claim.inherited
         self._lock = threading.Lock()
         self._old = {old.key: old for old in claim.series}
-        self._restored: dict[int, Series] = {}
+        self._restored: dict[tuple[int, Definition], Series] = {}
+        self._numbered_by: dict[int, Definition] = {}  # which of its copies goes on with an old series
         self._rows: dict[Any, FinishedRuns] = {}
         self._nested: dict[str, list[FinishedRow]] = defaultdict(list)
         for series, rows in groupby(claim.finished, itemgetter(0)):
@@ -201,7 +202,7 @@ class Durable:
         constants = b"".join(map(inputs_of, shared))
         if not FINDER.all_plain(rows):
             return self._place_each(definition, [self._key_of(definition, caller, row, shared) for row in rows])
-        if len(rows) < LARGE_MAP or not as_whole:
+        if len(rows) < LARGE_MAP or not as_whole or definition.wraps_flow:
             return self._place_each(definition, self._keys.of_plain(definition, caller, rows, constants))
         whole = self._keys.of(definition, caller, b"map", constants, inputs_of(list(rows)))
         with self._lock:
@@ -280,19 +281,24 @@ class Durable:
         except Exception as error:
             self._is_lost(run, row, error)
             return False
+        run.durable_key = row[3]
+        run.started, run.ended = (row[4] or 0) / 1e6, row[5] / 1e6
+        run.status = _COMPLETED
         if self._is_inherited(row):
             run.state_name = "Cached"
+            run.done = True
             self.recorder.kept.append((run, row[3], row[2], None))
-            self.recorder.ended.append(run)
+            self.recorder.ended.append(run)  # the last: the journal may take it at once
+            self.recorder.wake()
             if self._remembers:
-                row = row._replace(series=run.call.series, number=run.number, created=int(run.call.created * 1e6))
+                call = run.call
+                row = FinishedRow._make(row)._replace(
+                    series=call.series, number=run.number, created=int(call.created * 1e6)
+                )
         else:
             run.item = None
             run.call = self._call_of(run.call, row, calls)
-        run.durable_key = row[3]
-        run.started, run.ended = row[4] / 1e6, row[5] / 1e6
-        run.status = _COMPLETED
-        run.done = True
+            run.done = True
         self._was_taken(row)
         return True
 
@@ -308,7 +314,7 @@ class Durable:
             values = self.recorder.journal.load_many(records)
         except Exception:  # it will be seen which
             return None
-        began = [row[4] / 1e6 for row in rows]
+        began = [(row[4] or 0) / 1e6 for row in rows]
         ended = [row[5] / 1e6 for row in rows]
         same = repeat
         runs = list(
@@ -345,8 +351,12 @@ class Durable:
     def _is_lost(self, run: Run, row: FinishedRow, error: Exception) -> None:
         """The result of a run cannot be had any more: the run is another one, and not finished."""
         if not self._is_inherited(row):
+            call = run.call
             with self._lock:
-                run.number = self._new_number(run.call.series)
+                key = call.series.journal_key
+                if key in self._old and self._numbered_by.get(key) is not call.definition:
+                    call.series = self._series_of(call.definition)
+                run.number = self._new_number(call.series)
         why = str(error) if isinstance(error, MissingResult | SerializationError) else repr(error)
         self._scope.flow_run.log.warning("A finished run of task %r is run again: %s", run.call.definition.name, why)
 
@@ -354,16 +364,14 @@ class Durable:
         """A run is not run again: what it has called is not asked for, and must not be taken for equal calls of others."""
         if self._remembers:
             with self._lock:
-                self._kept.append(row)
+                self._kept.append(FinishedRow._make(row))
         if self._nested or self.children:
-            home = row[0]
-            base = home.id_base if isinstance(home, Series) else self._old[home].base
-            identity = str(uuid7((row[6] + 0.5) / 1e6, base + row[1]))
+            identity = self._id_of(row)
             with self._lock:
                 for nested in self._nested.pop(identity, ()):
                     self._rows[nested[0]].take(nested[1])
                     if self._remembers:
-                        self._kept.append(nested)
+                        self._kept.append(FinishedRow._make(nested))
             self.children.forget_those_of(identity)
 
     def keep(self, run: Run, outcome: Outcome) -> Outcome:
@@ -395,6 +403,12 @@ class Durable:
 
     # --- rows and series, under the lock ------------------------------------------------------------------------
 
+    def _id_of(self, row: FinishedRow) -> str:
+        """The id of a task run that was finished."""
+        home = row[0]
+        base = home.id_base if isinstance(home, Series) else self._old[home].base
+        return str(uuid7((row[6] + 0.5) / 1e6, base + row[1]))
+
     def _is_inherited(self, row: FinishedRow) -> bool:
         """Whether a row is of the run that this one is a fork of."""
         return self._inherited and not isinstance(row[0], Series)
@@ -414,6 +428,8 @@ class Durable:
             if self._rows[row[0]].take(row[1]) is None:
                 continue  # taken with its map, or with the run that had called it
             old = self._old.get(row[0])
+            if definition.wraps_flow and self.children.has_open(self._id_of(row)):
+                continue  # its end was stored, and that of its flow run was not: that one goes on
             if old is None or self._is_unchanged(definition, old):
                 return row
         return None
@@ -439,7 +455,7 @@ class Durable:
         while known and not self._inherited:
             old = known.popleft()
             if old.runs == runs and self._is_unchanged(definition, self._old[old.series]):
-                return old
+                return old if self._goes_on_with(old.series, definition) else None
         return None
 
     def _series_of_row(self, row: FinishedRow, definition: Definition) -> Series:
@@ -450,20 +466,23 @@ class Durable:
         found = self._scope.series.get(definition)
         if found is None:
             source = source_of(definition)
-            in_use = {id(series) for series in self._scope.series.values()}
             for old in () if self._inherited else self._old.values():
                 same = old.task == definition.name and old.source == source
-                if same and id(self._restored.get(old.key)) not in in_use:
+                if same and self._goes_on_with(old.key, definition):
                     found = self._restore(old, definition)
                     break
             found = self._scope.series[definition] = found or self._scope.series_of(definition)
             found.source = source
         return found
 
+    def _goes_on_with(self, old: int, definition: Definition) -> bool:
+        """Whether new runs of this task may be numbered in this old series: those of one may, of all that look alike."""
+        return self._numbered_by.setdefault(old, definition) is definition
+
     def _restore(self, old: OldSeries, definition: Definition) -> Series:
-        found = self._restored.get(old.key)
+        found = self._restored.get((old.key, definition))
         if found is None:
-            found = self._restored[old.key] = Series(
+            found = self._restored[old.key, definition] = Series(
                 definition,
                 self._scope,
                 old.base,

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from upwell.core.keys_kinds import DIGEST_BYTES
 from upwell.core.states import CANCELLED, COMPLETED
 from upwell.engine.durable_records import Child
 
@@ -36,7 +37,7 @@ class Children:
         """What a call of a flow is to be: the run that an equal call has begun, or another that takes it over."""
         assert run.arguments is not None
         with self._lock:
-            known = self._known.get((run.flow_name, run.arguments), [])
+            known = self._known.get((run.flow_name, run.arguments[:DIGEST_BYTES]), [])
             called_by_task = run.parent_task_run_id is not None
             child = next((child for child in known if (child.parent is not None) == called_by_task), None)
             if child is None:
@@ -55,8 +56,17 @@ class Children:
         state, has_result = run.state.type.value, run.result_record is not None
         with self._lock:
             self._kept.append(
-                Child(str(run.id), run.flow_name, run.arguments, parent, state, 0, run.source_hash, has_result)
+                Child(
+                    str(run.id), run.flow_name, run.arguments[:DIGEST_BYTES], parent, state, 0, run.source_hash,
+                    has_result,
+                )  # fmt: skip
             )
+
+    def has_open(self, task_run_id: str) -> bool:
+        """Whether this task run has started one that has not ended."""
+        with self._lock:
+            children = (child for known in self._known.values() for child in known)
+            return any(child.parent == task_run_id and child.ended is None for child in children)
 
     def forget_those_of(self, task_run_id: str) -> None:
         """This task run is not run again, so nobody asks for the subflow runs that it has started."""

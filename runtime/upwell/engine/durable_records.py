@@ -58,7 +58,10 @@ class Waiting(NamedTuple):
 
 
 class Child(NamedTuple):
-    """A subflow run of an earlier process, or attempt. parent: the task run that called it, if one did."""
+    """A subflow run of an earlier process, or attempt.
+
+    arguments: a digest of them. parent: the task run that called it, if one did.
+    """
 
     id: str
     flow: str

@@ -8,6 +8,7 @@ no Recorder, and a run is not recorded at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter, sleep
 from typing import Any, Final, Protocol
 
 from upwell.core.states import State
@@ -17,6 +18,13 @@ ROOM: Final = 100_000
 
 FULL_SECONDS: Final = 0.005
 """How long they wait before they look again."""
+
+BEHIND: Final = 2_000
+"""With so many runs to be written the journal needs its turn."""
+
+WAY_EVERY_SECONDS: Final = 0.03
+WAY_SECONDS: Final = 0.0001
+"""How often, and for how long at least, a busy loop gives way to it."""
 
 
 class Recorder:
@@ -29,18 +37,20 @@ class Recorder:
     kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
     cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
     rolled_back: runs that had completed, and whose transaction was rolled back.
-    awake: whether the journal looks here without being told.
+    awake: whether the journal looks here without being told. is_busy: whether it is at work just now.
     """
 
     __slots__ = (
-        "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "journal", "kept",
-        "logs", "moves", "rolled_back",
+        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "is_busy",
+        "journal", "kept", "logs", "moves", "rolled_back",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
         self.journal = journal
         self._on_wake = on_wake
         self.awake = False
+        self.is_busy = False
+        self._gave_way = 0.0
         self.ended: list[Any] = []
         self.begun: list[Any] = []
         self.moves: list[tuple[Any, State]] = []
@@ -58,6 +68,20 @@ class Recorder:
         if not self.awake:
             self.awake = True
             self._on_wake()
+
+    def give_way(self) -> None:
+        """Let the journal's thread have the interpreter's lock, if it has much to do; for an event loop's thread.
+
+        A loop that is busy frees the lock after each slice, for a moment that is too short for another thread to take
+        it; and that moment restarts the 5 ms after which the other could demand it (CPython, `take_gil`). So the
+        journal would get no turn before the loop has nothing left to do.
+        """
+        if not self.is_busy and len(self.ended) < BEHIND:
+            return
+        now = perf_counter()
+        if now - self._gave_way > WAY_EVERY_SECONDS:
+            sleep(WAY_SECONDS)
+            self._gave_way = perf_counter()
 
     def is_full(self) -> bool:
         """Whether runs should wait until the journal has caught up."""

@@ -59,6 +59,7 @@ class _NothingKept:
     persists = caches = refresh = is_local = is_exclusive = False
     in_memory = is_inline = True
     expiration: float | None = None
+    known: set[str] | None = None
     results: Any = None
 
     def key_of(self, run: Run) -> str | None:

@@ -28,6 +28,9 @@ FIRST_PAUSE_SECONDS: Final = 0.002
 LAST_PAUSE_SECONDS: Final = 0.1
 """Between two looks at what another process computes."""
 
+MOST_KNOWN: Final = 200_000
+"""How many keys of one task in one flow run are remembered, so that the store need not be asked for others."""
+
 MOST_KEYS: Final = 500
 """Of one query."""
 
@@ -49,35 +52,48 @@ class JournalCache(Cache):
     # --- the engine's side, from any thread -----------------------------------------------------------------
 
     def claim(self, computations: Sequence[Computation], tell: Tell) -> None:
-        if self._unwritten:
-            computations = self._answer_from_unwritten(computations, tell)
+        computations = self._answer_here(computations, tell)
         if not computations:
             return
 
+        waiting = list(computations)  # those that have no answer yet
+
         def ask(store: Any) -> Any:
-            return self._claim(store.database, computations, tell)
+            return self._claim(store.database, waiting, tell)
 
         def asked(done: Any) -> None:
-            self._claimed(done, computations, tell)
+            error = asyncio.CancelledError("the journal has ended") if done.cancelled() else done.exception()
+            self._has_failed(error, waiting, tell)
 
-        self._journal.ask(ask).add_done_callback(asked)
+        try:
+            self._journal.ask(ask).add_done_callback(asked)
+        except RuntimeError as error:  # its loop has ended
+            self._has_failed(error, waiting, tell)
 
-    def _answer_from_unwritten(self, computations: Sequence[Computation], tell: Tell) -> list[Computation]:
+    def _answer_here(self, computations: Sequence[Computation], tell: Tell) -> list[Computation]:
+        """Answer what needs no question to the store; returns the others."""
         now = clock().time()
         found: list[Found] = []
         others: list[Computation] = []
         for computation in computations:
-            row = None if computation.refresh else self._unwritten.get(computation.key)
-            if row is None or (row.expires is not None and row.expires <= now):
-                others.append(computation)
-            else:
+            known, key = computation.keeping.known, computation.key
+            row = None if computation.refresh else self._unwritten.get(key)
+            if row is not None and (row.expires is None or row.expires > now):
                 found.append((computation, row.record))
+            elif known is not None and (computation.refresh or key not in known):
+                found.append((computation, None))
+            else:
+                others.append(computation)
         if found:
             tell(found)
         return others
 
     def keep(self, row: CacheRow, computation: Computation | None) -> None:
         self._unwritten[row.key] = row
+        if computation is not None and (known := computation.keeping.known) is not None:
+            known.add(row.key)
+            if len(known) > MOST_KNOWN:
+                computation.keeping.known = None
         recorder = self._journal.recorder
         recorder.cached.append((row, None))
         if computation is not None and computation.has_lock:
@@ -110,24 +126,21 @@ class JournalCache(Cache):
             if kept is not None and _micros(kept.created) == created:
                 del self._unwritten[key]
 
-    def _claimed(self, done: Any, computations: Sequence[Computation], tell: Tell) -> None:
+    def _has_failed(self, error: BaseException | None, waiting: list[Computation], tell: Tell) -> None:
         """Whatever happens to the store, runs go on."""
-        error = done.exception() if not done.cancelled() else asyncio.CancelledError()
-        if error is None:
-            self._failing = False
-            return
-        if not self._failing:
-            self._failing = True
-            ENGINE.warning("The cache cannot be used, so results are computed: %s", error or "the journal has ended")
-        tell([(computation, None) for computation in computations if not computation.has_ended])
+        if error is not None and not self._failing:
+            ENGINE.warning("The cache cannot be used, so results are computed: %s", error or type(error).__name__)
+        self._failing = error is not None
+        if waiting:
+            tell([(computation, None) for computation in waiting])
 
-    async def _claim(self, database: Any, computations: Sequence[Computation], tell: Tell) -> None:
+    async def _claim(self, database: Any, waiting: list[Computation], tell: Tell) -> None:
+        """Answer for all of these; each is taken out of the list when it has its answer."""
         pause = FIRST_PAUSE_SECONDS
-        waiting = list(computations)
         while waiting:
-            found = await asyncio.wait_for(self._look(database, waiting), PATIENCE_SECONDS)
+            found = await asyncio.wait_for(self._look(database, list(waiting)), PATIENCE_SECONDS)
             answered = {id(computation) for computation, _ in found}
-            waiting = [computation for computation in waiting if id(computation) not in answered]
+            waiting[:] = [computation for computation in waiting if id(computation) not in answered]
             if found:
                 tell(found)
             if waiting:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import Any, Final, NoReturn
 
 from upwell.core.errors import NotResumableError, UnknownRunError
+from upwell.core.keys_kinds import DIGEST_BYTES
 from upwell.engine.durable_records import WAITING, Child, Claim, FinishedRow, OldMap, OldSeries, waiting_of
 from upwell.engine.flow_run import FlowRun
 from upwell.journal.batch import Batch
@@ -142,8 +143,10 @@ async def _known(session: Session, run: FlowRun) -> str | None:
     if wish.idempotency_key is not None:
         rows = await session.fetch("flow_run_of_key", flow=run.flow_name, key=wish.idempotency_key)
     elif run.durable and around is None and settings().durable_resume:
+        assert run.arguments is not None
+        known_by = run.arguments[:DIGEST_BYTES]
         rows = await session.fetch(
-            "flow_run_to_resume", flow=run.flow_name, entrypoint=run.entrypoint, arguments=run.arguments
+            "flow_run_to_resume", flow=run.flow_name, entrypoint=run.entrypoint, arguments=known_by
         )
     else:
         return None

@@ -16,7 +16,7 @@ from upwell.journal.batch import Batch
 from upwell.journal.cache import add_cached
 from upwell.journal.rows import RowMaker
 
-SLICE: Final = 500
+SLICE: Final = 4000
 """How many runs are made into rows at a time: about a millisecond, then other threads get their turn."""
 
 MOST_ROWS: Final = 10_000
@@ -46,9 +46,8 @@ class Intake:
         What flow runs did is taken first and stored last: nobody reads of the end of one before those of its runs.
         """
         recorder, rows = self._recorder, self._rows
-        flow_moves = take(recorder.flow_moves)
+        flow_moves, ends = _ends_of(recorder)
         begun = list(dict.fromkeys(take(recorder.begun)))
-        ends = len(recorder.ended)
         logs = len(recorder.logs)
         batch = rows.new_batch()
         kept = len(recorder.kept)  # of all runs that have ended until now, and maybe of more
@@ -112,6 +111,20 @@ class Intake:
                 type(item).__name__,
                 exc_info=error,
             )
+
+
+def _ends_of(recorder: Recorder) -> tuple[list[Any], int]:
+    """What flow runs did, and how many task runs have ended, as of one moment although others go on.
+
+    Of each flow run that has ended the ends of its task runs are among these; and of each task run that has started a
+    flow run, and has ended, that one's end is: or who resumes it would find the one without the other.
+    """
+    flow_moves: list[Any] = take(recorder.flow_moves)
+    ends = len(recorder.ended)
+    while recorder.flow_moves and len(flow_moves) < MOST_ROWS:
+        flow_moves += take(recorder.flow_moves)
+        ends = len(recorder.ended)
+    return flow_moves, ends
 
 
 def take(items: list[Any], most: int | None = None) -> list[Any]:

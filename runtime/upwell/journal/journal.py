@@ -300,6 +300,7 @@ class Journal:
     async def _flush(self) -> None:
         """Write what was recorded until now; if somebody waits for that, see that it is safe, in the store or not."""
         waiting = len(self._waiting)
+        self.recorder.is_busy = True
         self._rows.process_key = self._process_key
         await self._intake.take(self._add)
         if waiting or self._closing:
@@ -310,6 +311,7 @@ class Journal:
             hurried.cancel()
             if self._unwritten and sum(batch.size() for batch in self._unwritten) > ROOM:
                 self._put_away()
+        self.recorder.is_busy = self._writing is not None and not self._writing.done()
         self._tell_all_who_wait(waiting)
 
     def _add(self, batch: Batch) -> None:

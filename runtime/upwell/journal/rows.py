@@ -209,7 +209,7 @@ class RowMaker:
     # --- flow runs --------------------------------------------------------------------------------------
 
     def add_flow_moves(self, batch: Batch, moves: list[tuple[FlowRun, State]]) -> None:
-        """The states that flow runs have entered, and the flow runs as they are now."""
+        """The states that flow runs have entered, and the flow runs as they were then."""
         batch.flow_run_states += [
             (
                 str(run.id),
@@ -220,10 +220,11 @@ class RowMaker:
             )
             for run, state in moves
         ]
-        batch.flow_runs += [self._flow_run_row(run) for run in {run.id: run for run, _ in moves}.values()]
+        latest = {run.id: (run, state) for run, state in moves}
+        batch.flow_runs += [self._flow_run_row(run, state) for run, state in latest.values()]
 
-    def _flow_run_row(self, run: FlowRun) -> Row:
-        state = run.state
+    def _flow_run_row(self, run: FlowRun, state: State) -> Row:
+        """The row of a run as it was in this state: it may have gone on, and then what it did since is not here yet."""
         if run.result_file is not None:
             file, run.result_file = run.result_file, None
             self._write_file(file)

@@ -33,6 +33,11 @@ _WRITES: Final = {
 """Which query writes which rows of a batch, in this order."""
 
 _FLOW_RUN_OF_SERIES: Final = 3
+_ENDED: Final = 9
+"""Where a row of `series` names the flow run, and a row of `flow_runs` says when it ended."""
+
+_OF_SERIES: Final = ("series", "completed_runs", "task_runs", "task_run_states", "edges", "results")
+"""Rows that begin with the key of a series."""
 
 Put: TypeAlias = Callable[[Session, Batch], Awaitable[None]]
 """Writes the rows of a batch in an open transaction."""
@@ -125,10 +130,10 @@ class SqlStore:
         async def put(session: Session, write_rows: Put) -> None:
             await session.fetch("note_process", **_described(process))
             marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
-            for key, state in marked:
-                if state == "lost":
-                    await _leave_out_what_others_do_now(session, batch)
-                await write_rows(session, batch.numbered_from(int(key)))
+            for key, _ in marked:
+                rows = batch.numbered_from(int(key))
+                await _leave_out_what_others_do_now(session, rows)
+                await write_rows(session, rows)
 
         await self._whatever_can_be(put)
 
@@ -246,14 +251,23 @@ class Refused:
 
 async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
     """Take out of a dead process's batch what would stand in the way of those who have taken over its flow runs."""
-    ids = {row[0] for row in (*batch.flow_runs, *batch.durable_calls)}
+    ids = {row[0] for row in (*batch.flow_runs, *batch.flow_run_states, *batch.durable_calls)}
     ids |= {row[_FLOW_RUN_OF_SERIES] for row in batch.series} - {None}
-    if not ids:
-        return
     rows = await session.fetch("of_others_now", ids=encode(sorted(ids)).decode(), process_id=batch.process_id)
-    taken_over = {row[0] for row in rows}
+    taken_over = {row[0] for row in rows if row[1] is not None}
+    nobodys = {row[0] for row in rows if row[1] is None}  # they wait to be resumed, unless this process has ended them
+    ended = {row[0] for row in batch.flow_runs if row[_ENDED] is not None}
     for kind in ("flow_runs", "flow_run_states", "durable_calls"):
-        setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in taken_over])
+        left_out = taken_over if kind == "durable_calls" else taken_over | (nobodys - ended)
+        setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in left_out])
+    keys = {row[0] for kind in _OF_SERIES for row in getattr(batch, kind)}
+    rows = await session.fetch(
+        "series_of_others_now", keys=encode(sorted(map(str, keys))).decode(), process_id=batch.process_id
+    )
+    of_others = {row[0] for row in rows} | {row[0] for row in batch.series if row[_FLOW_RUN_OF_SERIES] in taken_over}
+    if of_others:
+        for kind in _OF_SERIES:
+            setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in of_others])
 
 
 def _described(process: Process) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from upwell import flow, task
 from upwell.cache_policies import INPUTS
 from upwell.composition import close_journal, make_database, open_recorder
+from upwell.journal.database import StoreUnavailable
 from upwell.settings import temporary_settings
 from upwell.stored_results import result_of
 
@@ -31,7 +32,7 @@ def square(number: int) -> int:
 
 @flow
 def squares(count: int) -> list[tuple[int, str, str]]:
-    runs: list[Any] = square.map(range(count))
+    runs: Any = square.map(range(count))
     return [(run.result(), run.state.name, str(run.task_run_id)) for run in runs]
 
 
@@ -78,3 +79,20 @@ def test_two_keys_that_were_stored_twice_in_one_flush_are_one_each(ends: Callabl
     assert ends(main) == [4, 4, 4]
     close_journal()
     assert len(asyncio.run(rows_of("cache_records"))) == 1
+
+
+def test_a_store_that_fails_computes_and_says_so_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = open_recorder()
+    assert recorder is not None
+
+    async def broken(*_: object) -> None:
+        raise StoreUnavailable("the disk is gone")
+
+    monkeypatch.setattr(recorder.cache, "_look", broken)
+    assert {name for _, name, _ in squares(5)} == {"Completed"}
+    assert square(3) == 9
+    assert [record.getMessage() for record in caplog.records if "disk is gone" in record.getMessage()] == [
+        "The cache cannot be used, so results are computed: the disk is gone"
+    ]

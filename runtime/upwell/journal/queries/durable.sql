@@ -4,10 +4,10 @@
 SELECT id FROM flow_runs WHERE flow = :flow AND idempotency_key = :key;
 
 -- name: flow_run_to_resume
--- The oldest run of this very call whose process has died; none that a durable flow run around it goes on with.
+-- The oldest run of this very call, by the digest that its arguments begin with, whose process has died; none that a durable flow run around it goes on with.
 SELECT f.id FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_flow_run_id
 WHERE f.flow = :flow AND f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.entrypoint = :entrypoint
-  AND f.arguments = :arguments AND f.durable = 1 AND f.idempotency_key IS NULL
+  AND substr(f.arguments, 1, 16) = :arguments AND f.durable = 1 AND f.idempotency_key IS NULL
   AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
 ORDER BY f.created, f.id LIMIT 1;
 
@@ -57,7 +57,7 @@ SELECT digest, series, first_number, runs FROM durable_calls WHERE flow_run_id =
 
 -- name: children
 -- Subflow runs: those that ended, but were not cancelled, and those that can go on.
-SELECT id, flow, arguments, parent_task_run_id, state, ended, source_hash, result IS NOT NULL FROM flow_runs
+SELECT id, flow, substr(arguments, 1, 16), parent_task_run_id, state, ended, source_hash, result IS NOT NULL FROM flow_runs
 WHERE parent_flow_run_id = :id AND arguments IS NOT NULL AND durable = 1
   AND (state IN ('COMPLETED', 'FAILED', 'CRASHED') OR (state = 'SCHEDULED' AND state_name = 'AwaitingResume'))
 ORDER BY created, id;

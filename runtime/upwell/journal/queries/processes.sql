@@ -31,9 +31,14 @@ UPDATE processes SET written = :number WHERE id = :id AND written < :number AND 
 UPDATE processes SET written = :number WHERE id = :id AND written < :number RETURNING key, state;
 
 -- name: of_others_now
--- Those of these flow runs that another process has taken over.
-SELECT id FROM flow_runs
-WHERE id IN (SELECT value FROM json_each(:ids)) AND process_id IS NOT NULL AND process_id <> :process_id;
+-- Those of these flow runs that another process has taken over, or that wait until one does.
+SELECT id, process_id FROM flow_runs
+WHERE id IN (SELECT value FROM json_each(:ids)) AND (process_id <> :process_id OR process_id IS NULL);
+
+-- name: series_of_others_now
+-- Those of these series whose flow run another process has taken over.
+SELECT s.key FROM series s JOIN flow_runs f ON f.id = s.flow_run_id
+WHERE s.key IN (SELECT CAST(value AS INTEGER) FROM json_each(:keys)) AND f.process_id <> :process_id;
 
 -- name: end_process
 UPDATE processes SET state = 'ended', seen = :seen WHERE id = :id AND state = 'alive';
