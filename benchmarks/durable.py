@@ -59,12 +59,14 @@ def one_after_the_other(size: int, attempt: float) -> int:
 @contextmanager
 def journal(synchronous: str = "NORMAL") -> Iterator[Path]:
     """A journal in a new file, closed at the end."""
-    with tempfile.TemporaryDirectory() as home:
-        with temporary_settings(journal="on", home=home, database_synchronous=synchronous, logging_level="ERROR"):
-            try:
-                yield Path(home) / "upwell.db"
-            finally:
-                close_journal()
+    with (
+        tempfile.TemporaryDirectory() as home,
+        temporary_settings(journal="on", home=home, database_synchronous=synchronous, logging_level="ERROR"),
+    ):
+        try:
+            yield Path(home) / "upwell.db"
+        finally:
+            close_journal()
 
 
 @contextmanager
@@ -153,7 +155,7 @@ ROWS = [
     *(
         Row(
             name=f"durable-strict-{synchronous.lower()}",
-            measures="Task runs one after the other, each safe in the file before the next begins, beside bare commits.",
+            measures="Task runs one after the other, each safe in the file before the next, beside bare commits.",
             leaves_out="Other processes that write to the file.",
             ours=_strict(synchronous),
             rivals=(_commits(synchronous),),

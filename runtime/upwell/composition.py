@@ -211,7 +211,7 @@ def make_database(wanted: Settings | None = None, *, read_only: bool = False) ->
 
 
 def _sqlite(path: Path, wanted: Settings, read_only: bool) -> Database:
-    """A SQLite file. The journal has a thread of its own, so its connection needs none; who reads has a loop to keep."""
+    """A SQLite file. The journal has a thread of its own, so its connection needs none; readers have a loop to keep."""
     from upwell.journal.sqlite import SqliteDatabase
 
     return SqliteDatabase(path, wanted.database_synchronous, read_only=read_only, in_this_thread=not read_only)

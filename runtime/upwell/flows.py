@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-import upwell.composition  # noqa: F401  # says where runs are recorded
+import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.errors import DefinitionError
@@ -53,7 +53,7 @@ class Flow(Hookable, Generic[P, R]):
         )
         if options.durable and self._definition.kind.is_generator:
             raise DefinitionError(
-                f"The flow {options.name or default_name(self.fn)!r} is a generator, and cannot be durable: what it has "
+                f"The flow {options.name or default_name(self.fn)!r} is a generator, and cannot be durable: what it "
                 "yielded is with its caller, and gone with its process. Return a list, or let a durable flow call it."
             )
         if options.says_about_results:
@@ -72,6 +72,8 @@ class Flow(Hookable, Generic[P, R]):
     def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
     def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: Any, idempotency_key: str, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

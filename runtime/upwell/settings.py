@@ -138,7 +138,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Whether tasks whose results are persisted, and that name no cache policy, are not cached."""
 
     retention_days: OptionalCount = 30
-    """How long finished runs are kept in the journal; 0 is for ever. Of the three limits, whichever is met first counts;
+    """How long finished runs are kept in the journal; 0 is for ever. Of the three limits the one met first counts;
     what has not finished is never removed."""
 
     retention_rows: OptionalCount = 5_000_000

@@ -6,7 +6,7 @@ import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
-import upwell.composition  # noqa: F401  # says where runs are recorded
+import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
 from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.hooks import Hookable
@@ -73,6 +73,8 @@ class Task(Hookable, Generic[P, R]):
     def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
     def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    @overload
+    def __call__(self, *args: Any, key: Any, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -157,7 +159,7 @@ class Task(Hookable, Generic[P, R]):
 
     def on_commit(self, hook: H) -> H:
         """Call `hook(transaction)` when a run counts: with the transaction around it, or at its own end."""
-        import upwell.transactions  # noqa: F401  # only here: says what a run without one around does
+        import upwell.transactions  # noqa: F401  # pyright: ignore[reportUnusedImport]  # only here: says what a run without one around does
 
         self._definition.commit_hooks.append(hook)
         return hook

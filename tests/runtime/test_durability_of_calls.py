@@ -452,7 +452,8 @@ def use(lock: Any, more: Any = None) -> int:
 
 
 @pytest.mark.parametrize(
-    ("kind", "where"), [("direct", "lock"), ("keyword", r"more\['locks'\]\[0\]"), ("mapped", "lock"), ("shared", "more")]
+    ("kind", "where"),
+    [("direct", "lock"), ("keyword", r"more\['locks'\]\[0\]"), ("mapped", "lock"), ("shared", "more")],
 )
 def test_an_argument_that_cannot_be_known_again_is_named(kind: str, where: str, home: Path) -> None:
     with pytest.raises(DurableKeyError, match=rf"The task 'use' .* its argument {where} cannot .*key='\.\.\.'"):

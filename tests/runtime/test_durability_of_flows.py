@@ -340,5 +340,3 @@ def strictly_inside(home: str) -> list[int]:
 
 def test_and_so_it_is_in_its_subflows(home: Path) -> None:
     assert strict_around(str(home)) == [0, 1, 2]
-
-

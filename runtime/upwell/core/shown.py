@@ -7,7 +7,7 @@ has a known shape is shown from inside, and everything else by what it is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 MOST_CHARACTERS: Final = 200
@@ -23,6 +23,7 @@ HIDDEN: Final = "********"
 _SECRET: Final = re.compile(
     r"passw(or)?d|passphrase|secret|token|api_?key|private_?key|credential|authorization|cookie", re.IGNORECASE
 )
+_type: Callable[[object], Any] = type  # so that a type checker knows what `type` of anything is
 _SIMPLE: Final = frozenset({int, float, bool, type(None), complex})
 
 
@@ -33,7 +34,7 @@ def is_secret(name: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value in a few words: `5`, `'abc'`, `[1, 2, 3]`, `<list of 100,000>`, `<DataFrame (10, 3)>`."""
-    kind = type(value)
+    kind = _type(value)
     if kind in _SIMPLE:
         return repr(value)
     if kind is str:
@@ -65,7 +66,7 @@ def _short(text: str, most: int = MOST_CHARACTERS) -> str:
 
 
 def _shown_inside(value: Any, depth: int) -> str:
-    kind = type(value)
+    kind = _type(value)
     if kind in _SIMPLE:
         return repr(value)
     if kind is str:
@@ -120,7 +121,7 @@ def _record(value: Any, fields: tuple[str, ...], depth: int) -> str:
 
 def _described(value: Any) -> str:
     """What it is, and its shape where it has one, as arrays and tables do."""
-    kind = type(value)
+    kind = _type(value)
     shape = getattr(value, "shape", None) if kind.__module__.partition(".")[0] in _SHAPED else None
     return f"<{kind.__qualname__}{f' {shape}' if isinstance(shape, tuple) else ''}>"
 

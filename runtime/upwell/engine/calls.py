@@ -186,7 +186,8 @@ def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, wis
         wish = Wish(idempotency_key=check_idempotency_key(key))
         if definition.kind.is_generator:
             raise ConfigurationError(
-                f"The flow {definition.name!r} is a generator: what it yields is not kept, so it has no idempotency_key."
+                f"The flow {definition.name!r} is a generator: what it yields is not kept, so it takes no "
+                "idempotency_key."
             )
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:

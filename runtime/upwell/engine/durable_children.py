@@ -57,7 +57,13 @@ class Children:
         with self._lock:
             self._kept.append(
                 Child(
-                    str(run.id), run.flow_name, run.arguments[:DIGEST_BYTES], parent, state, 0, run.source_hash,
+                    str(run.id),
+                    run.flow_name,
+                    run.arguments[:DIGEST_BYTES],
+                    parent,
+                    state,
+                    0,
+                    run.source_hash,
                     has_result,
                 )  # fmt: skip
             )

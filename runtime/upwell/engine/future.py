@@ -304,7 +304,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                 yield from self._suspend_until_done(engine, loop)
         if self.status == COMPLETED:
             if type(self.value) is StoredValue:
-                return (yield from asyncio.to_thread(self.value.read).__await__())
+                return (yield from asyncio.to_thread(self.value.read).__await__())  # type: ignore[no-any-return]  # as below
             return self.value  # type: ignore[no-any-return]  # a run that completed holds its R
         raise self.exception()
 

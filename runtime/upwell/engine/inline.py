@@ -60,7 +60,7 @@ def inline_run(
     run: Run = RunFuture(call, number, item, inline=True, looked=True)
     if place is not None:
         run.durable_key = place.key
-        if place.finished is not None and durable.restore(run, place.finished):
+        if durable is not None and place.finished is not None and durable.restore(run, place.finished):
             return run
         if place.waiting is not None:
             run.run_count, run.due = place.waiting.run_count, place.waiting.due

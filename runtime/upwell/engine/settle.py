@@ -78,7 +78,7 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
 
 
 def keep(run: Run, outcome: Outcome) -> Outcome:
-    """Store what a run of a durable flow has returned; not what was yielded to a caller, of which it is only the end."""
+    """Store what a run of a durable flow has returned; not what was yielded to a caller: it is only the end of that."""
     durable = run.call.scope.durable
     if durable is None or (run.inline and run.call.definition.kind.is_generator):
         return outcome

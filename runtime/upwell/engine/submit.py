@@ -171,7 +171,7 @@ def submit(
     run: RunFuture[Any] = RunFuture(call, next(series.numbers) if place is None else place.number, item)
     if place is not None:
         run.durable_key = place.key
-        if place.finished is not None and durable.restore(run, place.finished):
+        if durable is not None and place.finished is not None and durable.restore(run, place.finished):
             call.let_go()
             return run
         if place.waiting is not None:

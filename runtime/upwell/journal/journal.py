@@ -276,10 +276,15 @@ class Journal:
             self.recorder.awake = True
             if not self._has_work():
                 return
-        if not self._waiting:
-            await _within(self._pause(), self._hurry.wait())
-        self._hurry.clear()
+        if not (self._waiting or self._closing):
+            await _within(self._pause(), self._until_somebody_waits())
         await self._flush()
+
+    async def _until_somebody_waits(self) -> None:
+        """Somebody who said so may have been served since, by the flush that was under way."""
+        while not (self._waiting or self._closing):
+            self._hurry.clear()
+            await self._hurry.wait()
 
     def _has_work(self) -> bool:
         return bool(
@@ -306,7 +311,7 @@ class Journal:
         if waiting or self._closing:
             await self._make_safe()
         else:
-            writing, hurried = self._write_in_background(), asyncio.create_task(self._hurry.wait())
+            writing, hurried = self._write_in_background(), asyncio.create_task(self._until_somebody_waits())
             await asyncio.wait([writing, hurried], timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             hurried.cancel()
             if self._unwritten and sum(batch.size() for batch in self._unwritten) > ROOM:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 
-from upwell.core.dependencies import Dependency
 from upwell.core.shown import is_secret, shown, shown_arguments, shown_parameters
 from upwell.core.states import COMPLETED, RUNNING, State
 from upwell.engine.call import Call
@@ -286,9 +285,8 @@ def _upstream_of(run: Run, item: Any, wait_for: Any) -> Iterator[tuple[str | Non
 
 def _runs_in(value: Any) -> Iterator[Run]:
     for dependency in FINDER.find(value):
-        future = dependency.future if isinstance(dependency, Dependency) else dependency
-        if isinstance(future, RunFuture):
-            yield future
+        if isinstance(dependency.future, RunFuture):
+            yield dependency.future
 
 
 def _name(state: State) -> str | None:

@@ -288,8 +288,8 @@ def _micros(seconds: float) -> int:
 
 def _lost(process_id: str) -> str:
     return (
-        f"This process ({process_id}) gave no sign of life for longer than its lease, and was declared dead: others may "
-        "have taken over its runs, so what they do now is recorded no more. Was it stopped, or the machine asleep?"
+        f"This process ({process_id}) gave no sign of life for longer than its lease, and was declared dead: others "
+        "may have taken over its runs, so what they do now is recorded no more. Was it stopped, or the machine asleep?"
     )
 
 
