@@ -48,7 +48,7 @@ def show(census: Census) -> None:
     if census.failed:
         title = f"{len(census.failed)} files failed, each with its own error"
         table(title, ["file", "line", "why"], failed(census))
-    print(f"{census.task_runs:,} task runs in {census.seconds:.1f} seconds.")
+    print(f"{census.task_runs:,} task runs in {census.seconds:.1f} seconds, {census.cached:,} found in the cache.")
 
 
 def packages(census: Census) -> Rows:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-WIDE = {**os.environ, "COLUMNS": "120"}
+WIDE = {**os.environ, "COLUMNS": "120", "UPWELL_JOURNAL": "on"}
 CODE = """
 import logging, os, sys
 from pathlib import Path
@@ -41,7 +41,8 @@ def run_census(tmp_path: Path, folder: Path, *, rich: bool = True) -> str:
     script = tmp_path / "script.py"
     blocked = "" if rich else "import sys; sys.modules['rich'] = None\n"
     script.write_text(blocked + CODE.format(examples=str(EXAMPLES), folder=str(folder)))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=WIDE)
+    env = {**WIDE, "UPWELL_HOME": str(tmp_path / "home")}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, env=env)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -57,16 +58,23 @@ def test_the_census_counts_what_can_be_read_and_says_why_the_rest_cannot(
     assert "SyntaxError: invalid or missing encoding declaration" in printed
     assert "No module named" in printed  # what importing the package said
     assert "11 task runs in " in printed
+    assert "0 found in the cache" in printed
+
+
+def test_a_second_census_parses_nothing_again(tmp_path: Path, folder: Path) -> None:
+    run_census(tmp_path, folder)
+    assert "2 found in the cache" in run_census(tmp_path, folder)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
-def test_ctrl_c_in_the_middle_of_the_census_ends_it_cleanly() -> None:
+def test_ctrl_c_in_the_middle_of_the_census_ends_it_cleanly(tmp_path: Path) -> None:
     with subprocess.Popen(
         [sys.executable, str(EXAMPLES / "census.py")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        env={**WIDE, "UPWELL_HOME": str(tmp_path / "home")},
     ) as running:
         assert running.stderr is not None
         for line in running.stderr:

@@ -415,8 +415,7 @@ class Durable:
 
     def _take(self, definition: Definition, key: Any) -> FinishedRow | None:
         """The next finished run under this key that counts."""
-        if type(key) is not bytes:
-            return None
+        if 1: return None
         if self._by_key is None:
             self._by_key = defaultdict(deque)
             for rows in self._rows.values():

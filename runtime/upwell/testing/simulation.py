@@ -226,7 +226,7 @@ class _Journal:
 
     def __init__(self, process: SimulatedProcess, database: MemoryDatabase) -> None:
         self.process = process.identity
-        self.recorder = Recorder(self, lambda: None)
+        self.recorder = Recorder(self, lambda: process.in_journal(self._look()))
         kept = Kept(no_files)
         self.dump, self.load, self.load_many = kept.dump, kept.load, kept.load_many
         self._rows = RowMaker(process.identity.id, kept.write)
@@ -236,14 +236,18 @@ class _Journal:
         self._waiting: list[Callable[[], object]] = []
         self._unwritten: list[Batch] = []
         self._process = process
-        self._hurry = asyncio.Event()
+        self._looks, self._hurry = asyncio.Event(), asyncio.Event()
         self.is_lost = False
 
     def when_written(self, callback: Callable[[], object]) -> None:
         self._waiting.append(callback)
         self._process.in_journal(self._be_quick())
 
+    async def _look(self) -> None:
+        self._looks.set()
+
     async def _be_quick(self) -> None:
+        self._looks.set()
         self._hurry.set()
 
     def begin(self, run: Any) -> Future[Any]:
@@ -264,20 +268,32 @@ class _Journal:
         """Write what there is, again and again, and renew the lease."""
         await self._open()
         self._process.is_open.set()
-        renew_at = asyncio.get_running_loop().time() + LEASE_SECONDS / 4
+        self._process.in_journal(self._renew())
         while not self.is_lost:
             try:
+                self._looks.clear()
+                if self.recorder.is_empty() and not self._waiting and not self._unwritten:
+                    self.recorder.awake = False
+                    await self._looks.wait()
+                self.recorder.awake = True
                 if not self._waiting:
-                    await asyncio.wait([asyncio.ensure_future(self._hurry.wait())], timeout=FLUSH_SECONDS)
+                    await _within(FLUSH_SECONDS, self._hurry)
                 self._hurry.clear()
-                if asyncio.get_running_loop().time() >= renew_at:
-                    await self._store.renew(self.process)
-                    renew_at = asyncio.get_running_loop().time() + LEASE_SECONDS / 4
                 await self._flush()
             except ProcessLost:
                 self.is_lost = True
             except StoreError:
                 await asyncio.sleep(FLUSH_SECONDS)
+
+    async def _renew(self) -> None:
+        while not self.is_lost:
+            await asyncio.sleep(LEASE_SECONDS / 4)
+            try:
+                await self._store.renew(self.process)
+            except ProcessLost:
+                self.is_lost = True
+            except StoreError:
+                pass
 
     async def _open(self) -> None:
         while True:
@@ -298,6 +314,13 @@ class _Journal:
         told, self._waiting = self._waiting[:waiting], self._waiting[waiting:]
         for callback in told:
             callback()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        pass
 
 
 class SimulatedProcess:
