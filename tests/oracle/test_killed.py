@@ -12,9 +12,11 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,17 +56,19 @@ class Oracle:
         self.kills = 0
         self.counts: Counter[str] = Counter()
 
-    def start(self, crash_at: str = "") -> subprocess.Popen[str]:
-        environment = {
+    def environment(self, crash_at: str = "") -> dict[str, str]:
+        return {
             **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}:{ROOT / 'runners'}", "UPWELL_JOURNAL": "on",
             "UPWELL_HOME": str(self._home), "UPWELL_LOGGING_LEVEL": "CRITICAL", "UPWELL_CRASH_AT": crash_at,
-            "UPWELL_DURABLE_MAX_CRASHES": "1000",
-            **self._settings,
+            "UPWELL_DURABLE_MAX_CRASHES": "1000", **self._settings,
         }  # fmt: skip
+
+    def start(self, crash_at: str = "") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "tests.oracle.program", str(self._seed), str(self._ledger)]
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+            command, cwd=ROOT, env=self.environment(crash_at),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
     def run(self, *, crash_at: str = "", kill_after: float | None = None) -> str | None:
         """Run it, until it ends or dies; what it printed, if it came to its end."""
@@ -174,6 +178,26 @@ def test_killed_at_a_named_place(place: str, tmp_path: Path) -> None:
     printed = oracle.run()
     assert printed is not None
     oracle.check_the_end(printed)
+
+
+@pytest.mark.parametrize(
+    ("sent", "state", "name"), [(signal.SIGTERM, "SCHEDULED", "AwaitingResume"), (signal.SIGINT, "CANCELLED", None)]
+)
+def test_terminated_it_can_be_resumed_and_interrupted_it_is_cancelled(
+    sent: signal.Signals, state: str, name: str | None, tmp_path: Path
+) -> None:
+    ask = sqlite(tmp_path)
+    oracle = Oracle(SEED_WITH_ALL, tmp_path, ask)
+    child = oracle.start()
+    while not ask("SELECT 1 FROM task_runs"):
+        assert child.poll() is None
+        time.sleep(0.02)
+    child.send_signal(sent)
+    child.communicate(timeout=SECONDS)
+    look = "import upwell; print(upwell.resume_all())"
+    subprocess.run([sys.executable, "-c", look], cwd=ROOT, env=oracle.environment(), check=True, timeout=SECONDS)
+    assert ask("SELECT state, state_name FROM flow_runs WHERE flow = 'outermost'") == [(state, name)]
+    assert ask("SELECT state FROM task_runs WHERE state = 'RUNNING'") == []
 
 
 SEED_WITH_ALL = next(

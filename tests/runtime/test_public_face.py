@@ -3,33 +3,64 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 import upwell
 
 MODULES = [
+    "upwell.cache_policies",
     "upwell.concurrency",
     "upwell.concurrency.asyncio",
     "upwell.concurrency.sync",
     "upwell.context",
+    "upwell.durability",
     "upwell.exceptions",
+    "upwell.filesystems",
     "upwell.flows",
     "upwell.futures",
+    "upwell.history",
     "upwell.logging",
+    "upwell.results",
     "upwell.runtime",
     "upwell.serializers",
     "upwell.settings",
     "upwell.states",
+    "upwell.stored_results",
     "upwell.task_runners",
     "upwell.tasks",
     "upwell.testing",
+    "upwell.transactions",
     "upwell.utilities.annotations",
 ]
 
-LATE = ["rich", "upwell_runners", "prometheus_client", "uvloop", "importlib.metadata", "cloudpickle", "orjson", "anyio"]
+LATE = [
+    "rich",
+    "upwell_runners",
+    "prometheus_client",
+    "uvloop",
+    "importlib.metadata",
+    "cloudpickle",
+    "orjson",
+    "anyio",
+    "sqlite3",
+    "aiosqlite",
+    "asyncpg",
+    "fsspec",
+    "numpy",
+    "pickle",
+]
+
+NEVER_NAMED = {
+    "NotAlive",  # between the store and its limits; who waits for a slot gets the next one
+    "NotThere",  # caught as the ConcurrencySlotAcquisitionError that it is
+    "UncarriedException",  # of a part of its own; caught as the FailedRun that it is
+}
+"""Errors that are not offered by name."""
 
 
 def loaded_by(code: str) -> set[str]:
@@ -89,6 +120,32 @@ def test_every_error_is_an_upwell_error_with_a_doc() -> None:
     for error in errors:
         assert issubclass(error, exceptions.UpwellError)
         assert error.__doc__
+
+
+def test_every_error_of_the_package_is_offered_where_errors_are() -> None:
+    from upwell import exceptions, testing
+
+    for package in (upwell, importlib.import_module("upwell_runners")):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    found = {
+        error.__name__: error
+        for error in kinds_of(exceptions.UpwellError)
+        if error.__module__.startswith(("upwell.", "upwell_runners."))
+    }
+    offered = {name for name, it in found.items() if it in (getattr(exceptions, name, 0), getattr(testing, name, 0))}
+    assert set(found) - offered == NEVER_NAMED
+
+
+def kinds_of(error: type[Exception]) -> Iterator[type[Exception]]:
+    for kind in error.__subclasses__():
+        yield kind
+        yield from kinds_of(kind)
+
+
+def test_asking_for_the_errors_opens_no_store() -> None:
+    loaded = loaded_by("from upwell.exceptions import MissingResult, StoreUnavailable, UpwellError")
+    assert [name for name in LATE if name in loaded] == []
 
 
 def test_importing_upwell_loads_nothing_that_is_needed_later() -> None:

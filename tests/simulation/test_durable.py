@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -18,7 +19,14 @@ import pytest
 from upwell import flow, task
 from upwell.testing.simulation import FAULTS, SimulatedProcess, Simulation, simulate
 
-pytestmark = pytest.mark.usefixtures("quiet")
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    """Thousands of deaths would take longer to print than to happen."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
 
 SEEDS_PER_TEST = 100
 

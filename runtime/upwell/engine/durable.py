@@ -153,9 +153,9 @@ class Durable:
         with self._lock:
             row = self._take(definition, key) if restorable else None
             if row is not None and not self._is_inherited(row):
-                return self._series_of_row(row, definition), Place(row[1], key, row)
-            series = self._series_of(definition)
-            return series, Place(self._new_number(series), key, row, None if row else self._next_waiting(key))
+                return self._series.of_row(row, definition), Place(row[1], key, row)
+            series = self._series.of(definition)
+            return series, Place(new_number(series), key, row, None if row else self._next_waiting(key))
 
     def place_map(
         self,
@@ -187,7 +187,7 @@ class Durable:
     def series_of(self, definition: Definition) -> Series:
         """The series that numbers this task's new runs."""
         with self._lock:
-            return self._series_of(definition)
+            return self._series.of(definition)
 
     def _place_map(
         self, definition: Definition, rows: Sequence[Any], kwargs: dict[str, Any], wait_for: Any, *, as_whole: bool
@@ -224,27 +224,25 @@ class Durable:
     def _place_new(self, definition: Definition, keys: list[Any]) -> tuple[Series, Places]:
         """Where runs stand none of which was finished."""
         with self._lock:
-            series = self._series_of(definition)
-            return series, Places(self._new_numbers(series, len(keys)), keys)
+            series = self._series.of(definition)
+            return series, Places(new_numbers(series, len(keys)), keys)
 
     def _place_each(self, definition: Definition, keys: list[Any]) -> tuple[Series, Places]:
         """Where runs stand of which some may have been finished, or waited, each by its key."""
         if not (self._rows or self._waiting):  # nothing was finished: the commonest case, and the shortest
             return self._place_new(definition, keys)
         with self._lock:
-            series = self._series_of(definition)
+            series = self._series.of(definition)
             finished = [self._take(definition, key) for key in keys]
             waiting = [None if row else self._next_waiting(key) for key, row in zip(keys, finished, strict=True)]
-            numbers = [
-                self._new_number(series) if row is None or self._is_inherited(row) else row[1] for row in finished
-            ]
+            numbers = [new_number(series) if row is None or self._is_inherited(row) else row[1] for row in finished]
             return series, Places(numbers, keys, finished, waiting)
 
     def _place_again(
         self, definition: Definition, old: OldMap, rows: Sequence[Any], caller: bytes, constants: bytes
     ) -> tuple[Series, Places]:
         """The runs of a map that an earlier process began with the very same inputs."""
-        series = self._restore(self._old[old.series], definition)
+        series = self._series.restore(self._series.old[old.series], definition)
         self._scope.series.setdefault(definition, series)
         done = self._rows.setdefault(old.series, FinishedRuns([]))
         numbers = list(range(old.first, old.first + old.runs))
@@ -252,13 +250,13 @@ class Durable:
         if finished is not None:
             return series, Places(numbers, [row[2] for row in finished if row is not None], finished)
         finished = [done.take(number) for number in numbers]
-        begun = self._old[old.series].begun
+        begun = self._series.old[old.series].begun
         keys = self._keys.of_plain(definition, caller, rows, constants)
         waiting: list[Waiting | None] = []
         for index, row in enumerate(finished):
             if row is None and numbers[index] in begun:  # it was run again, or will be, as another
                 row = finished[index] = self._take(definition, keys[index])
-                numbers[index] = self._new_number(series) if row is None else row[1]
+                numbers[index] = new_number(series) if row is None else row[1]
             waiting.append(None if row else self._next_waiting(keys[index]))
         return series, Places(numbers, keys, finished, waiting)
 
@@ -341,7 +339,7 @@ class Durable:
         found = None if calls is None else calls.get((series, created))
         if found is None:
             with self._lock:
-                home = self._series_of_row(row, call.definition)
+                home = self._series.of_row(row, call.definition)
             found = replace(call, series=home, created=(created + 0.5) / 1e6, is_restored=True, parent_id=row[7])
             found.parent = found.context = found.kwargs = None
             if calls is not None:
@@ -355,8 +353,8 @@ class Durable:
             with self._lock:
                 key = call.series.journal_key
                 if key in self._old and self._numbered_by.get(key) is not call.definition:
-                    call.series = self._series_of(call.definition)
-                run.number = self._new_number(call.series)
+                    call.series = self._series.of(call.definition)
+                run.number = new_number(call.series)
         why = str(error) if isinstance(error, MissingResult | SerializationError) else repr(error)
         self._scope.flow_run.log.warning("A finished run of task %r is run again: %s", run.call.definition.name, why)
 
@@ -366,7 +364,7 @@ class Durable:
             with self._lock:
                 self._kept.append(FinishedRow._make(row))
         if self._nested or self.children:
-            identity = self._id_of(row)
+            identity = self._series.id_of(row)
             with self._lock:
                 for nested in self._nested.pop(identity, ()):
                     self._rows[nested[0]].take(nested[1])
@@ -403,19 +401,14 @@ class Durable:
 
     # --- rows and series, under the lock ------------------------------------------------------------------------
 
-    def _id_of(self, row: FinishedRow) -> str:
-        """The id of a task run that was finished."""
-        home = row[0]
-        base = home.id_base if isinstance(home, Series) else self._old[home].base
-        return str(uuid7((row[6] + 0.5) / 1e6, base + row[1]))
-
     def _is_inherited(self, row: FinishedRow) -> bool:
         """Whether a row is of the run that this one is a fork of."""
         return self._inherited and not isinstance(row[0], Series)
 
     def _take(self, definition: Definition, key: Any) -> FinishedRow | None:
         """The next finished run under this key that counts."""
-        if 1: return None
+        if type(key) is not bytes:
+            return None
         if self._by_key is None:
             self._by_key = defaultdict(deque)
             for rows in self._rows.values():
@@ -426,10 +419,10 @@ class Durable:
             row = found.popleft()
             if self._rows[row[0]].take(row[1]) is None:
                 continue  # taken with its map, or with the run that had called it
-            old = self._old.get(row[0])
-            if definition.wraps_flow and self.children.has_open(self._id_of(row)):
+            old = self._series.old.get(row[0])
+            if definition.wraps_flow and self.children.has_open(self._series.id_of(row)):
                 continue  # its end was stored, and that of its flow run was not: that one goes on
-            if old is None or self._is_unchanged(definition, old):
+            if old is None or self._series.is_unchanged(definition, old):
                 return row
         return None
 
@@ -437,73 +430,13 @@ class Durable:
         waiting = self._waiting.get(key) if self._waiting and type(key) is bytes else None
         return waiting.popleft() if waiting else None
 
-    def _is_unchanged(self, definition: Definition, old: OldSeries) -> bool:
-        """Whether the task's code is as it was; else its runs are to be run again, unless told otherwise."""
-        if self.keep_changed or old.source is None or old.source == source_of(definition):
-            return True
-        if definition.name not in self._changed:
-            self._changed.add(definition.name)
-            self._scope.flow_run.log.warning(
-                "The code of task %r has changed: its finished runs are run again. To take their results as they are: "
-                "upwell.resume('%s', keep_changed=True)", definition.name, self._flow_run_id,
-            )  # fmt: skip
-        return False
-
     def _old_map(self, definition: Definition, whole: bytes, runs: int) -> OldMap | None:
         known = self._maps.get(whole)
         while known and not self._inherited:
             old = known.popleft()
-            if old.runs == runs and self._is_unchanged(definition, self._old[old.series]):
-                return old if self._goes_on_with(old.series, definition) else None
+            if old.runs == runs and self._series.is_unchanged(definition, self._series.old[old.series]):
+                return old if self._series.goes_on_with(old.series, definition) else None
         return None
-
-    def _series_of_row(self, row: FinishedRow, definition: Definition) -> Series:
-        return row[0] if isinstance(row[0], Series) else self._restore(self._old[row[0]], definition)
-
-    def _series_of(self, definition: Definition) -> Series:
-        """The series that numbers this task's new runs: that of the process before, if its code is the same."""
-        found = self._scope.series.get(definition)
-        if found is None:
-            source = source_of(definition)
-            for old in () if self._inherited else self._old.values():
-                same = old.task == definition.name and old.source == source
-                if same and self._goes_on_with(old.key, definition):
-                    found = self._restore(old, definition)
-                    break
-            found = self._scope.series[definition] = found or self._scope.series_of(definition)
-            found.source = source
-        return found
-
-    def _goes_on_with(self, old: int, definition: Definition) -> bool:
-        """Whether new runs of this task may be numbered in this old series: those of one may, of all that look alike."""
-        return self._numbered_by.setdefault(old, definition) is definition
-
-    def _restore(self, old: OldSeries, definition: Definition) -> Series:
-        found = self._restored.get((old.key, definition))
-        if found is None:
-            found = self._restored[old.key, definition] = Series(
-                definition,
-                self._scope,
-                old.base,
-                count(old.submitted),
-                old.created,
-                self._flow_run_id,
-                submitted=old.submitted,
-                journal_key=old.key,
-                journal_submitted=old.submitted,
-                source=old.source,
-            )
-        return found
-
-    def _new_numbers(self, series: Series, runs: int) -> list[int]:
-        numbers = list(islice(series.numbers, runs))
-        series.submitted = numbers[-1] + 1
-        return numbers
-
-    def _new_number(self, series: Series) -> int:
-        number = next(series.numbers)
-        series.submitted = number + 1
-        return number
 
 
 __all__ = ["Durable", "is_restored"]

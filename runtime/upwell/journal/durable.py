@@ -54,10 +54,11 @@ class Beginnings:
         time = asyncio.get_running_loop().time
         observer = Observer(self._database, self._process_id, self._most_crashes)
         until, collisions = time() + PATIENCE_SECONDS, 0
+        meant: list[str] = []  # the run that was found, so that another try means the same
         while True:
             try:
                 await observer.look()  # those who have died leave runs that can be gone on with
-                claim = await self._try(run, rows)
+                claim = await self._try(run, rows, meant)
                 if claim is not None:
                     return claim
             except StoreUnavailable:
@@ -73,11 +74,11 @@ class Beginnings:
                 raise NotResumableError(f"Nobody waits for this run of flow {run.flow_name!r} any more.")
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.5, 1.5))
 
-    async def _try(self, run: FlowRun, rows: Batch) -> Claim | None:
+    async def _try(self, run: FlowRun, rows: Batch, meant: list[str]) -> Claim | None:
         """One try; None: the run is at work elsewhere."""
         async with self._database.transaction() as session:
             await check_alive(session, self._process_id)
-            claim = await self._claim(session, run, rows)
+            claim = await self._claim(session, run, rows, meant)
         if claim is None:
             return None
         if claim.resumed:
@@ -91,9 +92,10 @@ class Beginnings:
             self._ours.add(claim.flow_run_id)
         return claim
 
-    async def _claim(self, session: Session, run: FlowRun, rows: Batch) -> Claim | None:
+    async def _claim(self, session: Session, run: FlowRun, rows: Batch, meant: list[str]) -> Claim | None:
         identity = str(run.id)
-        known = await _known(session, run)
+        known = meant[0] if meant else await _known(session, run)
+        meant[:] = [] if known is None else [known]
         if known is None or known == identity:
             if run.wish.fork_of is not None and not await session.fetch("flow_run_as_it_is", id=run.wish.fork_of):
                 raise UnknownRunError(f"There is no flow run {run.wish.fork_of} in this store.")
@@ -116,6 +118,7 @@ class Beginnings:
         if not claimed and owner == self._process_id and known not in self._ours:
             claimed = await session.fetch("flow_run_claimed", id=known)
         if not claimed:
+            meant.clear()
             return None if run.wish.resume is None else _refuse(name, f"process {owner} is at work on it")
         name, created, run_count, crashes, source_hash, due = claimed[0]
         claim = Claim(known, name, created / 1e6, run_count, crashes, source_hash, resumed=True)

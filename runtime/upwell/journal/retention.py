@@ -36,6 +36,9 @@ TASK_RUNS_ROUND: Final = 10_000
 FREE_SHARE: Final = 10
 """One in so many pages of a SQLite file may be free, for what comes next; more are given back."""
 
+LEAST_FREE_PAGES: Final = 256
+"""So many may be free in any case."""
+
 VACUUM_SECONDS: Final = 10.0
 """For giving pages back, each time: SQLite takes about a millisecond for each."""
 
@@ -270,7 +273,7 @@ class _Tidying:
             return
         step, until = SMALLEST_STEP, time.monotonic() + VACUUM_SECONDS
         free, pages = await self._pragma("freelist_count"), await self._pragma("page_count")
-        while free > max(pages // FREE_SHARE, LARGEST_STEP) and time.monotonic() < until:
+        while free > max(pages // FREE_SHARE, LEAST_FREE_PAGES) and time.monotonic() < until:
             began = time.monotonic()
             await self._database.fetch_text(f"PRAGMA incremental_vacuum({step})")
             seconds = time.monotonic() - began

@@ -125,9 +125,6 @@ class SqliteDatabase:
                 while thread.is_alive():  # noqa: ASYNC110  # it ends at once, and tells the loop: that must be there still
                     await asyncio.sleep(0)
                 raise
-        for pragma in self._pragmas():
-            await self._set(pragma)
-        self._file = _file_at(self.path)
 
     async def _set(self, pragma: str) -> None:
         """SQLite itself does not wait for its turn to change the journal mode of a new file."""

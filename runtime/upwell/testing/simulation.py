@@ -18,9 +18,12 @@ import gc
 import heapq
 import itertools
 import random
+import signal
 import sqlite3
 import sys
+import threading
 import warnings
+from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
@@ -451,9 +454,15 @@ def _in_place_of_the_real(loop: SimulatedLoop) -> Generator[None]:
 
     found = _opener_now()
     record_with(opener)
+    in_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    if in_main:  # flows leave a handler alone that is none of Python's, and none of them lives to put it back
+        signal.signal(signal.SIGINT, lambda *_: signal.default_int_handler(*_))
     try:
         yield
     finally:
+        if in_main:
+            signal.signal(signal.SIGINT, handler)
         record_with(found)
         use_clock(before)
 
@@ -469,6 +478,7 @@ def _bury(loop: SimulatedLoop) -> None:
     for task in asyncio.all_tasks(loop):
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
         _graves.append(task)
+        _unregister_task(task)
     loop.close()
     if len(_graves) > MOST_GRAVES:
         _let_go_of_the_dead()

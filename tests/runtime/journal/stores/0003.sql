@@ -321,9 +321,9 @@ INSERT INTO public.processes VALUES (3, 'id 3 ü', 'host 3 ü', 3, 'pid_started 
 INSERT INTO public.schedules VALUES ('id 1 ü', 'deployment_id 1 ü', 'slug 1 ü', 'kind 1 ü', 'expression 1 ü', 'timezone 1 ü', 1, 'parameters 1 ü', 1, 'catchup 1 ü', 1, 1, 1);
 INSERT INTO public.schedules VALUES ('id 2 ü', 'deployment_id 2 ü', 'slug 2 ü', 'kind 2 ü', 'expression 2 ü', 'timezone 2 ü', 2, 'parameters 2 ü', 2, 'catchup 2 ü', 2, 2, 2);
 INSERT INTO public.schedules VALUES ('id 3 ü', 'deployment_id 3 ü', 'slug 3 ü', 'kind 3 ü', 'expression 3 ü', 'timezone 3 ü', 3, 'parameters 3 ü', 3, 'catchup 3 ü', 3, 3, 3);
-INSERT INTO public.schema_migrations VALUES (1, 'runs', 1795299154173620);
-INSERT INTO public.schema_migrations VALUES (2, 'orchestration', 1795299154270490);
-INSERT INTO public.schema_migrations VALUES (3, 'upkeep', 1795299154274732);
+INSERT INTO public.schema_migrations VALUES (1, 'runs', 1795303077725730);
+INSERT INTO public.schema_migrations VALUES (2, 'orchestration', 1795303077878913);
+INSERT INTO public.schema_migrations VALUES (3, 'upkeep', 1795303077889345);
 INSERT INTO public.series VALUES (1, 'base 1 ü', 'task 1 ü', 'flow_run_id 1 ü', 1, 'tags 1 ü', '\x0100', 1, 'process_id 1 ü');
 INSERT INTO public.series VALUES (2, 'base 2 ü', 'task 2 ü', 'flow_run_id 2 ü', 2, 'tags 2 ü', '\x0200', 2, 'process_id 2 ü');
 INSERT INTO public.series VALUES (3, 'base 3 ü', 'task 3 ü', 'flow_run_id 3 ü', 3, 'tags 3 ü', '\x0300', 3, 'process_id 3 ü');
@@ -422,7 +422,7 @@ CREATE INDEX series_tags ON public.series USING btree (tags) WHERE (tags IS NOT 
 CREATE INDEX series_task ON public.series USING btree (task, created);
 CREATE INDEX task_run_states_run ON public.task_run_states USING btree (series, number);
 CREATE INDEX task_runs_created ON public.task_runs USING btree (created, series, number);
-CREATE INDEX task_runs_name ON public.task_runs USING btree (name) WHERE (name IS NOT NULL);
+CREATE INDEX task_runs_name ON public.task_runs USING btree (name, created, series, number) WHERE (name IS NOT NULL);
 CREATE INDEX task_runs_parent ON public.task_runs USING btree (parent, created, series, number) WHERE (parent IS NOT NULL);
 CREATE INDEX task_runs_series ON public.task_runs USING btree (series, created, number);
 CREATE INDEX task_runs_series_state ON public.task_runs USING btree (series, state, created, number) WHERE (state <> 'COMPLETED'::text);
