@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import Final
 
-from benchmarks.rows import Measured, Rival, Row, Side, Unit
+from benchmarks.rows import Measured, Rival, Row, Run, Setting, Side, Unit
 
 UNWANTED: Final = ("prometheus_client", "rich", "upwell_runners")
 """What a plain import must not load."""
@@ -68,9 +70,10 @@ main()
 """
 
 
-def _python(code: str) -> str:
-    """What the code prints; its log lines are made but not shown."""
+def _python(code: str, more: Mapping[str, str] | None = None) -> str:
+    """What the code prints; its log lines are made but not shown. more: of its environment."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= more or {}
     answer = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
@@ -95,6 +98,15 @@ def unwanted(statement: str) -> Callable[[int], Measured]:
 
 def script(code: str) -> Callable[[int], object]:
     return lambda _: _python(code)
+
+
+@contextmanager
+def tracked(_: Setting) -> Generator[Run]:
+    """The same script, with its journal in a file that is there already."""
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"UPWELL_JOURNAL": "on", "UPWELL_HOME": home}
+        _python(_SYNC_SCRIPT, environment)
+        yield lambda: _python(_SYNC_SCRIPT, environment)
 
 
 def _import_row(name: str, statement: str, clock: str, said: str) -> Row:
@@ -143,6 +155,19 @@ ROWS = [
         most=0,
         rounds=1,
         warm_up=False,
+        peak=False,
+    ),
+    Row(
+        name="tracked-script",
+        measures="A whole process that runs a sync flow of one task, with its journal in a SQLite file, beside one that "
+        "does `asyncio.run` on one coroutine.",
+        leaves_out="The first start ever, which compiles, and makes the file.",
+        ours=Side("script", tracked),
+        rivals=(Rival("asyncio.run script", script(_BARE_SCRIPT), most=2.5),),
+        size=1,
+        quick_size=1,
+        unit=Unit.MILLISECONDS,
+        rounds=20,
         peak=False,
     ),
     _process_row("script-sync", "a sync flow that calls one sync task", _SYNC_SCRIPT),

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import caching, coroutines, dependencies, durable, history, keys, processes, startup, streams, threads
+from benchmarks import (
+    caching,
+    coroutines,
+    dependencies,
+    durable,
+    history,
+    journal,
+    keys,
+    processes,
+    startup,
+    streams,
+    threads,
+)
 from benchmarks.rows import Row
 
 ROWS: list[Row] = [
@@ -14,6 +26,7 @@ ROWS: list[Row] = [
     *processes.ROWS,
     *streams.ROWS,
     *keys.ROWS,
+    *journal.ROWS,
     *caching.ROWS,
     *durable.ROWS,
     *history.ROWS,

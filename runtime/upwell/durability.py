@@ -102,7 +102,7 @@ def resume_all(*flows: Flow[..., Any]) -> list[Any]:
 
 
 def sleep(seconds: float) -> None:
-    """Let time pass. In a durable flow run the end of the sleep is kept: a resumed run sleeps for what is left of it."""
+    """Let time pass. In a durable flow run the end of the sleep is kept: a resumed one sleeps for what is left."""
     left = _until.submit(seconds).result() - clock().time() if _is_durable() else seconds
     if _is_durable():
         Written(_journal()).block()
@@ -134,10 +134,12 @@ def _is_durable() -> bool:
 def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish) -> Any:
     from upwell.journal.durable import call_of  # here: so that no program pays for it that resumes nothing
 
-    identity = str(flow_run_id)
-    name, entrypoint, arguments = _journal().journal.ask(lambda store: call_of(store, identity)).result()
+    def ask(store: Any) -> Any:
+        return call_of(store, str(flow_run_id))
+
+    name, entrypoint, arguments = _journal().journal.ask(ask).result()
     found = flow or find_flow(entrypoint, name)
-    definition = found._definition
+    definition = found._definition  # pyright: ignore[reportPrivateUsage]  # one library
     args, kwargs = definition.parameters.call_args(arguments_in(arguments))
     return call_flow(definition, args, dict(kwargs), wish)
 
@@ -155,10 +157,11 @@ def find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
         raise ConfigurationError(
             f"The flow {name!r} is not found at {entrypoint}: {error}. Pass it: resume(flow_run_id, flow)."
         ) from error
-    found = found.flow if isinstance(found, BoundFlow) else found  # a class method
+    if isinstance(found, BoundFlow):  # a class method
+        return found.flow
     if not isinstance(found, Flow):
         raise ConfigurationError(f"What is found at {entrypoint} is no flow, but {found!r}. Pass it: `flow=`.")
-    return found
+    return found  # pyright: ignore[reportUnknownVariableType]  # a flow of any kind
 
 
 def _module_of(where: str) -> Any:

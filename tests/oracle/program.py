@@ -87,8 +87,8 @@ async def work_async(label: str, value: Any = 0) -> int:
     return made_of(label, value)
 
 
-step = task(work, name="step")
-step_async = task(work_async, name="step-async")
+step = task(name="step")(work)
+step_async = task(name="step-async")(work_async)
 
 
 @task(retries=2)
@@ -166,6 +166,10 @@ def _safe(one: Step, value: int) -> int:
     return value
 
 
+def _inside() -> Any:
+    return inside
+
+
 CARRIED_OUT: dict[str, Callable[[Step, int], int]] = {
     "direct": lambda one, value: step(one.label, value),
     "submit": lambda one, value: step_async.submit(one.label, value).result(),
@@ -177,8 +181,8 @@ CARRIED_OUT: dict[str, Callable[[Step, int], int]] = {
     "nested": lambda one, value: nested.submit(one.label, value).result(),
     "flaky": lambda one, value: flaky(one.label, value),
     "large": lambda one, value: int.from_bytes(large(one.label, value)[:4], "big"),
-    "subflow": lambda one, value: inside(list(one.steps), value),
-    "submitted subflow": lambda one, value: inside.submit(list(one.steps), value).result(),
+    "subflow": lambda one, value: _inside()(list(one.steps), value),
+    "submitted subflow": lambda one, value: _inside().submit(list(one.steps), value).result(),
     "safe": _safe,
 }
 
@@ -197,7 +201,7 @@ def main(seed: int, ledger: str) -> None:
     install_crash_points()
     random.seed()
     _ledger = os.open(ledger, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
-    here = flow(outermost, name="outermost", durable="strict" if seed % 5 == 0 else True)
+    here: Any = flow(name="outermost", durable="strict" if seed % 5 == 0 else True)(outermost)
     key: dict[str, Any] = {"idempotency_key": f"seed {seed}"} if seed % 2 else {}  # else it is known by its arguments
     print(here(seed, **key), flush=True)
 

@@ -266,6 +266,11 @@ def test_a_small_map_too(home: Path) -> None:
     assert ran["mapped", 25] == 1
 
 
+def who(future: Any) -> str:
+    """What a future says of its run."""
+    return f"{future.task_run_id} {future.name}"
+
+
 @task
 def says_who() -> str:
     ran["says_who"] += 1
@@ -275,7 +280,7 @@ def says_who() -> str:
 @flow(durable=True)
 def identities(many: int) -> list[tuple[str, str]]:
     futures = [says_who.submit() for _ in range(many)]
-    found = [(future.result(), f"{future.task_run_id} {future.name}") for future in futures]
+    found = [(future.result(), who(future)) for future in futures]
     die_once()
     return found
 
@@ -296,7 +301,7 @@ def many_at_once(_: int) -> str:
 @flow(durable=True)
 def mapped_identities(many: int) -> list[tuple[str, str]]:
     futures = many_at_once.map(range(many))
-    found = [(future.result(), f"{future.task_run_id} {future.name}") for future in futures]
+    found = [(future.result(), who(future)) for future in futures]
     die_once()
     return found
 

@@ -1,4 +1,4 @@
-"""Which run the call of a durable flow means: resumed, forked, the one of an idempotency key; and what is refused."""
+"""Which run the call of a durable flow means: resumed, forked, the one of an idempotency key."""
 
 from __future__ import annotations
 
@@ -20,11 +20,8 @@ from upwell import flow, task
 from upwell.exceptions import (
     ConfigurationError,
     CrashedRun,
-    DefinitionError,
-    DurableKeyError,
     FailedRun,
     NotResumableError,
-    SerializationError,
     UnknownRunError,
 )
 from upwell.runtime import flow_run
@@ -67,7 +64,7 @@ def id_of_run(home: Path) -> str:
     return str(identity)
 
 
-# --- which run is gone on with ---------------------------------------------------------------------------------
+# --- which run is gone on with ------------------------------------------------------------------------------
 
 
 def test_a_call_with_other_arguments_is_another_run(home: Path) -> None:
@@ -201,7 +198,7 @@ def test_resume_all_tells_of_those_that_failed_when_all_have_ended(home: Path) -
     assert ask(home, "SELECT count(*) FROM flow_runs WHERE state = 'COMPLETED'") == [(1,)]
 
 
-# --- forks ---------------------------------------------------------------------------------------------------------
+# --- forks --------------------------------------------------------------------------------------------------
 
 
 @flow(durable=True)
@@ -259,7 +256,7 @@ def test_a_fork_before_a_task_run_runs_that_and_all_later_ones(home: Path) -> No
         upwell.fork(identity, identity, three_steps)
 
 
-# --- what has changed ------------------------------------------------------------------------------------------------
+# --- what has changed ---------------------------------------------------------------------------------------
 
 
 def make_step(factor: int) -> Any:
@@ -323,16 +320,16 @@ def test_a_flow_that_has_changed_says_so_and_goes_on(home: Path, caplog: pytest.
     assert ran["double", 1] == 1
 
 
-# --- runs that crash ---------------------------------------------------------------------------------------------------
+# --- runs that crash ----------------------------------------------------------------------------------------
 
 
 def test_a_run_that_crashes_again_and_again_is_given_up_with_its_history(home: Path) -> None:
     from upwell.composition import open_recorder
     from upwell.journal.liveness import Observer
 
+    identity = ""
     with temporary_settings(durable_max_crashes=2):
         for _ in range(2):
-            simple.with_options(name="simple")
             switches.add("die")
             with pytest.raises(Killed):
                 simple(1)
@@ -345,7 +342,11 @@ def test_a_run_that_crashes_again_and_again_is_given_up_with_its_history(home: P
             )
             recorder = open_recorder()
             assert recorder is not None
-            recorder.journal.ask(lambda store: Observer(store.database, None, 2).look()).result(10)
+
+            async def look(store: Any) -> None:
+                await Observer(store.database, None, 2).look()
+
+            recorder.journal.ask(look).result(10)
         rows = ask(home, "SELECT state, crashes, message FROM flow_runs")
         assert rows[0][:2] == ("CRASHED", 2)
         assert "UPWELL_DURABLE_MAX_CRASHES" in rows[0][2]
@@ -353,7 +354,7 @@ def test_a_run_that_crashes_again_and_again_is_given_up_with_its_history(home: P
         assert upwell.fork(identity, flow=simple)[1] == 6
 
 
-# --- idempotency keys ----------------------------------------------------------------------------------------------------
+# --- idempotency keys ---------------------------------------------------------------------------------------
 
 
 @flow
@@ -415,11 +416,11 @@ async def once_async(x: int) -> int:
 
 def test_who_waits_for_the_run_of_a_key_can_be_cancelled(home: Path) -> None:
     async def main() -> None:
-        first = asyncio.create_task(once_async(1, idempotency_key="a"))  # type: ignore[call-arg]  # upwell's own
+        first = asyncio.create_task(once_async(1, idempotency_key="a"))
         while not ran["once_async"]:
             await asyncio.sleep(0.01)
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(once_async(1, idempotency_key="a"), 0.1)  # type: ignore[call-arg]  # likewise
+            await asyncio.wait_for(once_async(1, idempotency_key="a"), 0.1)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -430,105 +431,6 @@ def test_who_waits_for_the_run_of_a_key_can_be_cancelled(home: Path) -> None:
     assert ask(home, "SELECT state FROM flow_runs") == [("CANCELLED",)]
 
 
-# --- what is refused -------------------------------------------------------------------------------------------------------
-
-
-@flow(durable=True)
-def unhashable(kind: str) -> Any:
-    lock = threading.Lock()
-    if kind == "direct":
-        return use(lock)
-    if kind == "keyword":
-        return use.submit(1, more={"locks": [lock]})
-    if kind == "mapped":
-        return use.map([1, lock])
-    return use.map([1, 2], more=upwell.unmapped(lock))
-
-
-@task
-def use(lock: Any, more: Any = None) -> int:
-    ran["use"] += 1
-    return 1
-
-
-@pytest.mark.parametrize(
-    ("kind", "where"),
-    [("direct", "lock"), ("keyword", r"more\['locks'\]\[0\]"), ("mapped", "lock"), ("shared", "more")],
-)
-def test_an_argument_that_cannot_be_known_again_is_named(kind: str, where: str, home: Path) -> None:
-    with pytest.raises(DurableKeyError, match=rf"The task 'use' .* its argument {where} cannot .*key='\.\.\.'"):
-        unhashable(kind)
-    assert not ran
-
-
-@flow(durable=True)
-def with_keys() -> list[int]:
-    lock = threading.Lock()
-    values = [use(lock, key="first"), use.submit(lock, key=("second", 2)).result()]
-    die_once()
-    return values
-
-
-def test_with_a_key_of_its_own_any_call_is_known_again(home: Path) -> None:
-    with killed(home):
-        with_keys()
-    assert with_keys() == [1, 1]
-    assert ran["use"] == 2
-
-
-@flow(durable=True)
-def takes_anything(one: Any, two: Any) -> None:
-    ran["takes_anything"] += 1
-
-
-def test_a_parameter_that_cannot_be_stored_is_named_before_anything_runs(home: Path) -> None:
-    with pytest.raises(SerializationError, match="The parameter 'two' of the durable flow 'takes-anything' cannot be"):
-        takes_anything(1, threading.Lock())
-    assert not ran
-
-
-@task(retries=5)
-def gives_a_lock() -> Any:
-    ran["gives_a_lock"] += 1
-    return threading.Lock()
-
-
-@flow(durable=True)
-def keeps_locks(kind: str) -> Any:
-    return gives_a_lock() if kind == "direct" else gives_a_lock.submit().result()
-
-
-@pytest.mark.parametrize("kind", ["direct", "submitted"])
-def test_a_result_that_cannot_be_stored_fails_its_run_once(kind: str, home: Path) -> None:
-    with pytest.raises(SerializationError):
-        keeps_locks(kind)
-    assert ran["gives_a_lock"] == 1
-    assert "Its result cannot be stored, and its flow is durable" in ask(home, "SELECT message FROM task_runs")[0][0]
-
-
-def test_without_a_journal_a_durable_flow_is_refused(home: Path) -> None:
-    with temporary_settings(journal="off"):
-        with pytest.raises(ConfigurationError, match=r"'simple' is durable, .* the journal, which is off"):
-            simple(1)
-        with pytest.raises(ConfigurationError, match="is durable, or was called with an idempotency key"):
-            once_only(1, idempotency_key="a")
-
-
-def test_a_generator_flow_cannot_be_durable() -> None:
-    with pytest.raises(DefinitionError, match="'gives' is a generator, and cannot be durable"):
-
-        @flow(durable=True)
-        def gives() -> Iterator[int]:
-            yield 1
-
-    @flow
-    def gives_too() -> Iterator[int]:
-        yield 1
-
-    with pytest.raises(ConfigurationError, match="is a generator: .* it has no idempotency_key"):
-        gives_too(idempotency_key="a")
-
-
 def test_the_end_of_a_crashed_run_is_told_as_such(home: Path) -> None:
     switches.add("fail")
     with pytest.raises(ValueError, match="failed"):
@@ -537,51 +439,3 @@ def test_the_end_of_a_crashed_run_is_told_as_such(home: Path) -> None:
     change(home, "UPDATE flow_runs SET state = 'CRASHED', message = 'Its process died.'")
     with pytest.raises(CrashedRun, match="Its process died"):
         once_only(1, idempotency_key="a")
-
-
-# --- large results -----------------------------------------------------------------------------------------------------------
-
-
-@task
-def large(x: int) -> bytes:
-    ran["large", x] += 1
-    return bytes([x]) * 200_000
-
-
-@task
-def length(data: bytes) -> int:
-    ran["length"] += 1
-    return len(data) + data[0]
-
-
-@flow(durable=True)
-def of_large() -> int:
-    futures = [large.submit(1), large.submit(2), *large.map([3, 4])]
-    lengths = length.map(futures).result()
-    die_once()
-    return sum(lengths)
-
-
-def test_large_results_are_taken_from_their_files(home: Path) -> None:
-    with killed(home):
-        of_large()
-    assert of_large() == 800_010
-    assert (sum(ran.values()), ran["length"]) == (8, 4)
-
-
-@pytest.mark.parametrize("harm", ["gone", "damaged"])
-def test_a_run_whose_result_file_is_lost_is_run_again_and_that_is_said(
-    harm: str, home: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    with killed(home):
-        of_large()
-    files = sorted(path for path in (home / "results").rglob("*") if path.is_file())
-    assert len(files) == 4
-    if harm == "gone":
-        files[0].unlink()
-    else:
-        files[0].write_bytes(files[0].read_bytes()[:-1] + b"!")
-    with caplog.at_level(logging.WARNING), temporary_settings(logging_level="WARNING"):
-        assert of_large() == 800_010
-    assert "A finished run of task 'large' is run again:" in caplog.text
-    assert (sum(ran.values()), ran["length"]) == (10, 5)  # that one, and what was made of it

@@ -18,7 +18,7 @@ import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from functools import partial
-from itertools import count, groupby, islice, repeat
+from itertools import groupby, repeat
 from operator import itemgetter
 from typing import Any, Final
 
@@ -26,7 +26,6 @@ from msgspec.structs import replace
 
 from upwell.core.definition import Definition
 from upwell.core.errors import MissingResult, SerializationError
-from upwell.core.ids import uuid7
 from upwell.core.keys_kinds import Unhashable
 from upwell.core.lifecycle import RAISED, Outcome
 from upwell.core.states import COMPLETED
@@ -40,22 +39,20 @@ from upwell.engine.durable_keys import (
     check_inputs,
     futures_in,
     inputs_of,
-    is_restored,
     mark_of,
     refused,
-    source_of,
 )
 from upwell.engine.durable_records import (
     Claim,
     FinishedRow,
     FinishedRuns,
     OldMap,
-    OldSeries,
     Place,
     Places,
     Waiting,
     waiting_record,
 )
+from upwell.engine.durable_series import OldAndNew, new_number, new_numbers
 from upwell.engine.future import CURRENT_RUN, RunFuture, read_value
 from upwell.engine.recorder import Recorder
 from upwell.engine.scope import Scope, Series
@@ -87,16 +84,15 @@ class Durable:
         self._remembers = remembers
         self._inherited = claim.inherited
         self._lock = threading.Lock()
-        self._old = {old.key: old for old in claim.series}
-        self._restored: dict[tuple[int, Definition], Series] = {}
-        self._numbered_by: dict[int, Definition] = {}  # which of its copies goes on with an old series
+        self._series = OldAndNew(claim.series, scope, keep_changed=keep_changed, inherited=claim.inherited)
         self._rows: dict[Any, FinishedRuns] = {}
         self._nested: dict[str, list[FinishedRow]] = defaultdict(list)
         for series, rows in groupby(claim.finished, itemgetter(0)):
             self._rows[series] = FinishedRuns(list(rows))
         for row in claim.finished:
-            if row[7] is not None:
-                self._nested[row[7]].append(row)
+            parent = row[7]
+            if parent is not None:
+                self._nested[parent].append(row)
         self._by_key: dict[bytes, deque[FinishedRow]] | None = None
         self._maps: dict[bytes, deque[OldMap]] = defaultdict(deque)
         for old_map in claim.maps:
@@ -106,7 +102,6 @@ class Durable:
             self._waiting[waiting.key].append(waiting)
         self._keys = Keys()
         self._kept: list[FinishedRow] = []
-        self._changed: set[str] = set()
 
     def begin_again(self) -> None:
         """The flow run is tried again: what the attempt before has finished counts."""
@@ -301,7 +296,7 @@ class Durable:
         return True
 
     def restored(self, call: Call, places: Places) -> list[Run] | None:
-        """All runs of a map at once, if all were finished; the same as `restore` for each, in a fraction of the time."""
+        """All runs of a map at once, if all were finished; as `restore` does for each, in a fraction of the time."""
         rows: Any = places.finished
         if rows is None or None in rows or self._inherited or self._remembers or self._nested or self.children:
             return None
@@ -351,15 +346,14 @@ class Durable:
         if not self._is_inherited(row):
             call = run.call
             with self._lock:
-                key = call.series.journal_key
-                if key in self._old and self._numbered_by.get(key) is not call.definition:
+                if not self._series.is_own(call.series):
                     call.series = self._series.of(call.definition)
                 run.number = new_number(call.series)
         why = str(error) if isinstance(error, MissingResult | SerializationError) else repr(error)
         self._scope.flow_run.log.warning("A finished run of task %r is run again: %s", run.call.definition.name, why)
 
     def _was_taken(self, row: FinishedRow) -> None:
-        """A run is not run again: what it has called is not asked for, and must not be taken for equal calls of others."""
+        """A run is not run again: what it has called is not asked for, nor taken for equal calls of others."""
         if self._remembers:
             with self._lock:
                 self._kept.append(FinishedRow._make(row))
@@ -437,6 +431,3 @@ class Durable:
             if old.runs == runs and self._series.is_unchanged(definition, self._series.old[old.series]):
                 return old if self._series.goes_on_with(old.series, definition) else None
         return None
-
-
-__all__ = ["Durable", "is_restored"]

@@ -55,18 +55,9 @@ class Children:
         parent = str(run.parent_task_run_id) if run.parent_task_run_id else None
         state, has_result = run.state.type.value, run.result_record is not None
         with self._lock:
-            self._kept.append(
-                Child(
-                    str(run.id),
-                    run.flow_name,
-                    run.arguments[:DIGEST_BYTES],
-                    parent,
-                    state,
-                    0,
-                    run.source_hash,
-                    has_result,
-                )  # fmt: skip
-            )
+            digest = run.arguments[:DIGEST_BYTES]
+            child = Child(str(run.id), run.flow_name, digest, parent, state, 0, run.source_hash, has_result)
+            self._kept.append(child)
 
     def has_open(self, task_run_id: str) -> bool:
         """Whether this task run has started one that has not ended."""

@@ -15,7 +15,6 @@ from typing import Any, Final, NamedTuple
 from msgspec.msgpack import encode
 
 from upwell.core.definition import Definition
-from upwell.core.dependencies import Dependency
 from upwell.core.errors import DurableKeyError
 from upwell.core.keys import digest, encoded
 from upwell.core.keys_functions import identity, task_source
@@ -101,7 +100,7 @@ def mark_of(record: bytes) -> bytes:
 def futures_in(value: Any) -> Iterator[Any]:
     """The futures in a value."""
     for found in FINDER.find(value):
-        yield found.future if isinstance(found, Dependency) else found
+        yield found.future
 
 
 def all_known(futures: Iterable[Any]) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import count, islice
-from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.core.ids import uuid7
@@ -53,7 +52,7 @@ class OldAndNew:
         return key not in self.old or self._numbered_by.get(key) is series.definition
 
     def goes_on_with(self, old: int, definition: Definition) -> bool:
-        """Whether new runs of this task may be numbered in this old series: those of one may, of all that look alike."""
+        """Whether new runs of this task may be numbered in an old series: of all that look alike, one's may."""
         return self._numbered_by.setdefault(old, definition) is definition
 
     def is_unchanged(self, definition: Definition, old: OldSeries) -> bool:

@@ -168,7 +168,7 @@ async def _load(database: Database, claim: Claim, flow_run_id: str) -> None:
     claim.finished = await database.fetch("finished_runs", id=flow_run_id)  # type: ignore[assignment]  # as FinishedRow says
     claim.maps = [OldMap(*row) for row in await database.fetch("large_maps", id=flow_run_id)]
     claim.waiting = [waiting_of(*row) for row in await database.fetch("waiting_runs", id=flow_run_id, mark=WAITING)]
-    claim.children = [Child(*row[:7], bool(row[7])) for row in await database.fetch("children", id=flow_run_id)]
+    claim.children = [Child._make([*row[:7], bool(row[7])]) for row in await database.fetch("children", id=flow_run_id)]
 
 
 async def _forget_since(database: Database, claim: Claim, task_run_id: str) -> None:

@@ -94,7 +94,8 @@ def _reach_into_upwell() -> None:
         crash_point("after commit")
 
     async def flush_rows(session: Any, batch: Any) -> None:
-        await write_rows(_Watched(session), batch)
+        watched: Any = _Watched(session)
+        await write_rows(watched, batch)
         crash_point("before commit")
 
     async def renew_and_die(self: Any, process: Any) -> None:

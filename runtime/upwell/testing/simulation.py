@@ -15,8 +15,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-import heapq
-import itertools
 import random
 import signal
 import sqlite3
@@ -24,11 +22,9 @@ import sys
 import threading
 import warnings
 from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from contextvars import ContextVar
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -48,7 +44,7 @@ from upwell.journal.processes import Process
 from upwell.journal.rows import RowMaker
 from upwell.journal.sqlite import MemoryDatabase
 from upwell.journal.store import ProcessLost, SqlStore
-from upwell.testing.clock import DeadlockError
+from upwell.testing.simulated_loop import THREAD, SimulatedLoop
 
 T = TypeVar("T")
 
@@ -57,75 +53,10 @@ LEASE_SECONDS: Final = 5.0
 FLUSH_SECONDS: Final = 0.05
 TURN_SECONDS: Final = 0.001
 MOST_GRAVES: Final = 2_000
-MOST_STEPS: Final = 100_000
-"""A simulation that takes more never ends."""
 
 
 class Killed(BaseException):
     """The process in which this is raised has died in the middle of a write."""
-
-
-_THREAD: ContextVar[tuple[Any, str]] = ContextVar("upwell_simulated_thread")
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
-    """Runs one callback at a time: the first of a thread that the dice choose. Its time jumps."""
-
-    def __init__(self, dice: random.Random) -> None:
-        super().__init__()
-        self._dice = dice
-        self._now = 0.0
-        self._threads: dict[Any, deque[asyncio.Handle]] = {}
-        self.steps = 0
-        self.events: list[tuple[int, int, Callable[[], object]]] = []
-        self._numbers = itertools.count()
-
-    def time(self) -> float:
-        return self._now
-
-    def after_steps(self, steps: int, event: Callable[[], object]) -> None:
-        """Do this when so many more callbacks have run."""
-        heapq.heappush(self.events, (self.steps + steps, next(self._numbers), event))
-
-    def _run_once(self) -> None:
-        ready: deque[asyncio.Handle] = self._ready  # type: ignore[attr-defined]  # asyncio's own
-        timers: list[asyncio.TimerHandle] = self._scheduled  # type: ignore[attr-defined]  # likewise
-        if not ready and not any(self._threads.values()):
-            while timers and timers[0].cancelled():
-                heapq.heappop(timers)._scheduled = False  # type: ignore[attr-defined]  # likewise
-            if not timers:
-                raise DeadlockError("Everything waits in the simulation, and no timer is left that could end it.")
-            self._now = max(self._now, timers[0].when())
-        while timers and timers[0].when() <= self._now:
-            timer = heapq.heappop(timers)
-            timer._scheduled = False  # type: ignore[attr-defined]  # likewise
-            ready.append(timer)
-        while ready:
-            handle = ready.popleft()
-            thread = handle._context.get(_THREAD, None)  # type: ignore[attr-defined]  # likewise
-            self._threads.setdefault(thread, deque()).append(handle)
-        able = [thread for thread, handles in self._threads.items() if handles and _has_turns(thread)]
-        if not able:
-            for thread in [thread for thread in self._threads if thread is not None and thread[0].is_dead]:
-                del self._threads[thread]
-            if self._threads and not timers:
-                raise DeadlockError("All processes of the simulation are stopped.")
-            if timers:
-                self._now = max(self._now, timers[0].when())
-            return
-        thread = able[self._dice.randrange(len(able))] if len(able) > 1 else able[0]
-        handle = self._threads[thread].popleft()
-        self.steps += 1
-        if self.steps > MOST_STEPS:
-            raise DeadlockError("The simulation does not come to an end.")
-        if not handle.cancelled():
-            handle._run()
-        while self.events and self.events[0][0] <= self.steps:
-            heapq.heappop(self.events)[2]()
-
-
-def _has_turns(thread: tuple[SimulatedProcess, str] | None) -> bool:
-    return thread is None or thread[0].has_turns
 
 
 class _Clock(SystemClock):
@@ -166,7 +97,7 @@ class _Turn:
         self._connection = connection
 
     async def take(self, process: SimulatedProcess) -> None:
-        while self.holder is not None and not self.holder.is_dead:
+        while self.holder is not None and not self.holder.is_dead:  # noqa: ASYNC110  # a Lock would go to the dead
             await asyncio.sleep(TURN_SECONDS)
         if self._connection.in_transaction:
             self._connection.rollback()  # of one who died
@@ -364,11 +295,11 @@ class SimulatedProcess:
         self._start(work, "journal")
 
     def _start(self, work: Coroutine[Any, Any, T], thread: str) -> asyncio.Task[T]:
-        token = _THREAD.set((self, thread))
+        token = THREAD.set((self, thread))
         try:
             task = self.world.loop.create_task(work)
         finally:
-            _THREAD.reset(token)
+            THREAD.reset(token)
         self._tasks.append(task)
         return task
 
@@ -449,15 +380,15 @@ def _in_place_of_the_real(loop: SimulatedLoop) -> Generator[None]:
     before = use_clock(_Clock(loop))
 
     def opener() -> Recorder | None:
-        thread = _THREAD.get(None)
-        return None if thread is None else thread[0].recorder()
+        process = THREAD.get((None, ""))[0]
+        return process.recorder() if isinstance(process, SimulatedProcess) else None
 
     found = _opener_now()
     record_with(opener)
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     if in_main:  # flows leave a handler alone that is none of Python's, and none of them lives to put it back
-        signal.signal(signal.SIGINT, lambda *_: signal.default_int_handler(*_))
+        signal.signal(signal.SIGINT, _on_ctrl_c)
     try:
         yield
     finally:
@@ -465,6 +396,10 @@ def _in_place_of_the_real(loop: SimulatedLoop) -> Generator[None]:
             signal.signal(signal.SIGINT, handler)
         record_with(found)
         use_clock(before)
+
+
+def _on_ctrl_c(number: int, frame: Any) -> None:
+    signal.default_int_handler(number, frame)
 
 
 def _opener_now() -> Opener | None:

@@ -122,8 +122,8 @@ def test_two_processes_begin_one_run_of_one_key(make_database: Any) -> None:
         runs = [asyncio.create_task(one.begin(idempotency_key="key")) for one in processes]
         done, waiting = await asyncio.wait(runs, timeout=0.5)
         assert len(done) == 1
-        for one in waiting:
-            one.cancel()
+        for run in waiting:
+            run.cancel()
         await asyncio.wait(waiting)
         rows = await processes[0].store.database.fetch_text("SELECT id FROM flow_runs")
         assert rows == [(done.pop().result().flow_run_id,)]
