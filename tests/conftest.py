@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--graphs", type=int, default=100, help="random graphs for each task runner")
     group.addoption("--hammer-seconds", type=float, default=4.0, help="how long processes hammer one limit of a store")
     group.addoption("--kills", type=int, default=50, help="how often the oracle kills, at random times")
-    group.addoption("--seeds", type=int, default=1200, help="simulated worlds")
+    group.addoption("--seeds", type=int, default=1000, help="simulated worlds")
     group.addoption("--first-seed", type=int, default=0, help="the seed of the first random graph")
 
 

@@ -17,7 +17,7 @@ from upwell.journal.cache import add_cached
 from upwell.journal.rows import RowMaker
 
 SLICE: Final = 4000
-"""How many runs are made into rows at a time: about a millisecond, then other threads get their turn."""
+"""How many runs are made into rows at a time: about three milliseconds, then other threads get their turn."""
 
 MOST_ROWS: Final = 10_000
 """Of one batch, and so of one transaction; the slice that reaches it is still in it."""
