@@ -76,7 +76,7 @@ def resume_all(*flows: Flow[..., Any]) -> list[Any]:
     """Go on with all durable runs of these flows whose processes have died: for the start of a service.
 
     Returns what calling each returns, in the order in which they began; for async flows coroutines, to await or gather.
-    Runs that another process goes on with meanwhile are left out.
+    Runs that another process goes on with meanwhile are left out; the coroutine of one raises NotResumableError then.
 
     Raises:
         ExceptionGroup: some of them failed; it holds what they raised, after all others have ended.

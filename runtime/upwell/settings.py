@@ -267,8 +267,14 @@ def _as_written(field: str, value: Any) -> Any:
     return value
 
 
+_READ_ELSEWHERE: Final = frozenset({"crash_at"})
+"""What `upwell.testing` reads."""
+
+
 def _report_unknown(unknown: Iterable[Given]) -> None:
     for item in unknown:
+        if item.field in _READ_ELSEWHERE:
+            continue
         import multiprocessing  # only now: few have a variable that nobody knows
 
         if multiprocessing.parent_process() is None:  # a worker's parent has said it already

@@ -22,6 +22,9 @@ from upwell.engine.recorder import recorder
 from upwell.runtime import task_run
 from upwell.testing.crash_points import crash_point, install_crash_points
 
+PAUSE_SECONDS = float(os.environ.get("ORACLE_PAUSE_SECONDS", "0.01"))
+"""The longest that a task run takes."""
+
 LARGE = 60_000
 """Bytes of a result that becomes a file."""
 
@@ -74,7 +77,7 @@ def made_of(label: str, value: Any) -> int:
 def work(label: str, value: Any = 0) -> int:
     note(label)
     crash_point("before execution")
-    time.sleep(random.uniform(0, 0.01))
+    time.sleep(random.uniform(0, PAUSE_SECONDS))
     crash_point("after execution")
     return made_of(label, value)
 
@@ -82,7 +85,7 @@ def work(label: str, value: Any = 0) -> int:
 async def work_async(label: str, value: Any = 0) -> int:
     note(label)
     crash_point("before execution")
-    await asyncio.sleep(random.uniform(0, 0.01))
+    await asyncio.sleep(random.uniform(0, PAUSE_SECONDS))
     crash_point("after execution")
     return made_of(label, value)
 
@@ -163,6 +166,7 @@ def _safe(one: Step, value: int) -> int:
     assert found is not None
     found.journal.flush()
     note(f"ok {one.label}")
+    crash_point("after acknowledgement")
     return value
 
 

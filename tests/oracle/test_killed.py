@@ -164,13 +164,13 @@ def test_killed_at_any_time_nothing_that_was_safe_is_done_again(
         seed += 1
 
 
-PLACES = [*CRASH_POINTS, "before execution", "after execution"]
+PLACES = [*CRASH_POINTS, "before execution", "after execution", "after acknowledgement"]
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_killed_at_a_named_place(place: str, tmp_path: Path) -> None:
     seed = SEED_WITH_ALL
-    settings = {"UPWELL_LEASE_SECONDS": "1"} if place == "mid renewal" else {}
+    settings = {"UPWELL_LEASE_SECONDS": "1", "ORACLE_PAUSE_SECONDS": "0.1"} if place == "mid renewal" else {}
     oracle = Oracle(seed, tmp_path, sqlite(tmp_path), **settings)
     for time_of_death in ("1",) if "claim" in place or "renewal" in place else ("1", "2"):
         if oracle.run(crash_at=f"{place}:{time_of_death}") is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +155,35 @@ def test_what_a_task_has_called_is_not_taken_for_what_the_flow_calls(home: Path)
     assert ran["double", 2] == 2  # once in the task, once in the flow: what the task had called was not run again
     assert ran["double", 1] == 2
     assert ran["outer", 1] == 1
+
+
+seen: list[float] = []
+"""What a task has got from another that it called."""
+
+
+@task
+def calls_late() -> float:
+    time.sleep(0.1 if seen else 0)
+    seen.append(roll(1))
+    die_once()
+    return seen[-1]
+
+
+@flow(durable=True)
+def calls_the_same() -> list[float]:
+    called = calls_late.submit()
+    if "die" in switches:
+        called.result()
+    return [roll(1), called.result()]
+
+
+def test_what_a_task_had_called_waits_for_that_task(home: Path) -> None:
+    seen.clear()
+    with killed(home):
+        calls_the_same()
+    own, of_task = calls_the_same()
+    assert own != of_task
+    assert [of_task] * 2 == seen
 
 
 @task

@@ -375,6 +375,12 @@ def test_the_same_key_gives_the_same_run(home: Path) -> None:
     assert ask(home, "SELECT count(*) FROM flow_runs") == [(2,)]
 
 
+def test_a_submitted_flow_takes_a_key_too(home: Path) -> None:
+    first = once_only.submit(1, idempotency_key="a").result()
+    assert once_only.submit(1, idempotency_key="a").result() == first == once_only(1, idempotency_key="a")
+    assert ran["once_only"] == 1
+
+
 def test_who_comes_while_it_runs_waits_for_it(home: Path) -> None:
     switches.add("slow")
     with ThreadPoolExecutor(4) as pool:

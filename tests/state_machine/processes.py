@@ -216,7 +216,7 @@ class MachineProcess:
     async def start(self, name: str, is_durable: bool) -> None:
         """Begin a flow, or go on with it; until its code runs."""
         call: Callable[[str], Coroutine[Any, Any, str]] = durable if is_durable else plain
-        self.flows[name] = asyncio.get_running_loop().create_task(call(name), context=self._context)
+        self.flows[name] = asyncio.get_running_loop().create_task(call(name), context=self._context.copy())
         for _ in range(_PATIENCE_TURNS):
             if name in self.flow_runs:
                 break
@@ -264,7 +264,13 @@ class MachineProcess:
         for run in self.flows.values():
             run.cancel()
         await self.tell_written()
-        await asyncio.gather(*self.flows.values(), *self._errands, return_exceptions=True)
+        left: set[asyncio.Task[Any]] = {*self.flows.values(), *self._errands}
+        if left:
+            _, stuck = await asyncio.wait(left, timeout=2)
+            if stuck:
+                import sys
+                print("STUCK", stuck, {l: (f, f.call.scope.flow_run.name) for l, f in self.futures.items()}, file=sys.stderr)
+                for g in self.gates.values(): g.cancel()
         await turns()
 
 

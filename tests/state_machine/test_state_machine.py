@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from tests.state_machine.model import ENDED, OPEN, PENDING, Model, Said, Step
@@ -66,7 +66,8 @@ class JournalMachine(RuleBasedStateMachine):
         self.ids: dict[str, str] = {}
         self.home: dict[str, int] = {}
         self.processes: dict[int, MachineProcess] = {}
-        self.opened: list[Database] = []
+        self.database = self.make_database()
+        self.opened = [self.database]
         self.asleep: set[int] = set()
         self.signs: dict[int, float] = {}
         self.taken: dict[int, Said] = {}
@@ -156,6 +157,7 @@ class JournalMachine(RuleBasedStateMachine):
     @initialize()
     def a_store(self) -> None:
         async def begin() -> None:
+            await self.database.open()
             await self.new_process()
             assert await self.processes[1].limits.create(LimitRow("few", SLOTS, 0.0, True))
 
@@ -423,7 +425,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     async def compare(self) -> None:
         """The store says what the model says, and whoever was told that a flow has ended was told the truth."""
-        database = self.opened[0]
+        database = self.database
         assert await rows_of_runs(database) == self.model.rows()
         flows = await database.fetch_text("SELECT id, state, process_id FROM flow_runs")
         owners = {number: process.identity.id for number, process in self.processes.items()}
@@ -480,6 +482,7 @@ def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps
             derandomize=wanted is None,
             database=None,
             deadline=None,
+            phases=(Phase.generate,),
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -73,6 +73,11 @@ def _own_key(definition: Definition, kwargs: Kwargs, keyword: str) -> Any:
     return None if definition.parameters.takes(keyword) else kwargs.pop(keyword, None)
 
 
+def _has_idempotency_key(definition: Definition, kwargs: Kwargs) -> bool:
+    """Whether a submitted flow is given one, which its call takes."""
+    return definition.wraps_flow and "idempotency_key" in kwargs and not definition.parameters.takes("idempotency_key")
+
+
 def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
     """A direct call of a task."""
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
@@ -102,7 +107,8 @@ def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, s
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
     key = _own_key(definition, kwargs, "key") if kwargs else None
     ensure_configured()
-    future = submit(scope or current_scope(), definition, args, kwargs, wait_for, key)
+    own = {"idempotency_key": kwargs.pop("idempotency_key")} if _has_idempotency_key(definition, kwargs) else None
+    future = submit(scope or current_scope(), definition, args, kwargs, wait_for, key, own)
     return _final_states([future], lambda states: states[0]) if return_state else future
 
 

@@ -1,8 +1,9 @@
-"""Finish what was begun: a wait that no number of cancellations can cut short."""
+"""Waits of a kind of their own: one that no number of cancellations can cut short, one that is short in any case."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 
@@ -19,3 +20,11 @@ async def until_done(work: asyncio.Future[Any]) -> None:
             cancelled = error
     if cancelled is not None:
         raise cancelled
+
+
+async def within(seconds: float, wait: Coroutine[Any, Any, Any]) -> None:
+    """Wait for this, but no longer than so long."""
+    try:
+        await asyncio.wait_for(wait, seconds)
+    except TimeoutError:
+        pass

@@ -153,8 +153,12 @@ def submit(
     kwargs: dict[str, Any],
     wait_for: Any = None,
     key: Any = None,
+    own: dict[str, Any] | None = None,
 ) -> RunFuture[Any]:
-    """Start one run; returns its future at once. key: what it is known by in a durable flow run."""
+    """Start one run; returns its future at once.
+
+    key: what it is known by in a durable flow run. own: keywords of upwell's that the function is given all the same.
+    """
     if not definition.parameters.accepts(len(args), kwargs):
         definition.parameters.bind(args, kwargs)
     durable, place = scope.durable, None
@@ -162,6 +166,8 @@ def submit(
         series = scope.series.get(definition) or scope.series_of(definition)
     else:
         series, place = durable.place(definition, args, kwargs, wait_for, key)
+    if own:
+        kwargs = {**kwargs, **own}
     unary = len(args) == 1 and not kwargs
     call = new_call(series, series.route or route_of(series), unary=unary)
     item: Any = args[0] if unary else args

@@ -126,6 +126,14 @@ class Beginnings:
         return claim
 
 
+async def begin_flow_run(journal: Any, store: Any, maker: RowMaker, run: FlowRun) -> Claim:
+    """The same in the process that keeps this journal."""
+    if journal.beginnings is None:
+        journal.beginnings = Beginnings(store.database, journal.process.id)
+    beginnings: Beginnings = journal.beginnings
+    return await beginnings.begin_flow_run(maker, run)
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether this is our answer, not the database's."""
     return isinstance(error, NotResumableError | UnknownRunError)

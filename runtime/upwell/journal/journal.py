@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
 from upwell.core.errors import UpwellError
+from upwell.engine.finish import within
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import ROOM, Recorder
 from upwell.journal.batch import Batch
@@ -105,7 +106,7 @@ class Journal:
         self._hurry = asyncio.Event()
         self._opened = False
         self._lost = False
-        self._beginnings: Any = None
+        self.beginnings: Any = None  # of flow runs that the store must know of first
         self._asked_for: set[asyncio.Task[Any]] = set()
         self._process_key = 0
         self._last_written = 0
@@ -139,14 +140,9 @@ class Journal:
 
     def begin(self, run: Any) -> Any:
         """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
-        return self.ask(lambda store: self._begin(store, run))
+        from upwell.journal.durable import begin_flow_run  # here: it costs a start more than most flows need
 
-    async def _begin(self, store: Any, run: Any) -> Any:
-        if self._beginnings is None:
-            from upwell.journal.durable import Beginnings  # here: it costs a start more than most flows need
-
-            self._beginnings = Beginnings(store.database, self.process.id)
-        return await self._beginnings.begin_flow_run(self._rows, run)
+        return self.ask(lambda store: begin_flow_run(self, store, self._rows, run))
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
         """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future.
@@ -272,12 +268,12 @@ class Journal:
             self._looks.clear()
             self.recorder.awake = False
             if not self._has_work():  # else it came meanwhile
-                await _within(IDLE_SECONDS, self._looks.wait())
+                await within(IDLE_SECONDS, self._looks.wait())
             self.recorder.awake = True
             if not self._has_work():
                 return
         if not (self._waiting or self._closing):
-            await _within(self._pause(), self._until_somebody_waits())
+            await within(self._pause(), self._until_somebody_waits())
         await self._flush()
 
     async def _until_somebody_waits(self) -> None:
@@ -494,11 +490,3 @@ class Journal:
             await self._store.close(self.process)
         except Exception as error:  # its lease runs out
             ENGINE.debug("The journal could not take leave of its store", exc_info=error)
-
-
-async def _within(seconds: float, wait: Coroutine[Any, Any, Any]) -> None:
-    """Wait for this, but no longer than so long."""
-    try:
-        await asyncio.wait_for(wait, seconds)
-    except TimeoutError:
-        pass
