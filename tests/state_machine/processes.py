@@ -14,7 +14,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-from upwell import flow, task
+from upwell import flow, task, unmapped
 from upwell.engine import recorder as recorders
 from upwell.engine.clock import SystemClock, use_clock
 from upwell.engine.current import CURRENT_ENGINE
@@ -40,7 +40,7 @@ MOST_CRASHES: Final = 3
 TURNS: Final = 30
 """After so many turns of the loop everything has happened that follows at once."""
 
-_PATIENCE_TURNS: Final = 20_000
+PATIENCE_SECONDS: Final = 10
 
 
 class Step(Protocol):
@@ -87,8 +87,8 @@ async def attempt(label: str, _: object = None) -> str:
     return label
 
 
-steady = task(attempt, name="steady")
-flaky = task(attempt, name="flaky", retries=1, retry_delay_seconds=RETRY_SECONDS)
+steady = task(name="steady")(attempt)
+flaky = task(name="flaky", retries=1, retry_delay_seconds=RETRY_SECONDS)(attempt)
 
 
 @flow
@@ -188,7 +188,8 @@ class MachineProcess:
     async def follow(self, name: str) -> str:
         """The code of every flow: it does what its script says."""
         scope = CURRENT_SCOPE.get()
-        assert scope is not None and scope.flow_run is not None
+        assert scope is not None
+        assert scope.flow_run is not None
         self.flow_runs[name] = scope.flow_run
         number = 0
         while (step := await self._scripts[name].step(number)).labels:
@@ -198,7 +199,7 @@ class MachineProcess:
             if len(step.labels) == 1:
                 self.futures[step.labels[0]] = work.submit(step.labels[0], upstream)
             else:
-                self.futures.update(zip(step.labels, work.map(list(step.labels), upstream), strict=True))
+                self.futures.update(zip(step.labels, work.map(list(step.labels), unmapped(upstream)), strict=True))
         for submitted in self._scripts[name].steps:
             for label in submitted.labels:
                 with suppress(Exception):
@@ -210,18 +211,18 @@ class MachineProcess:
     async def attempt(self, label: str) -> bool:
         """Whether this attempt is to fail."""
         self.begun[label] = self.begun.get(label, 0) + 1
-        gate = self.gates[label] = asyncio.get_running_loop().create_future()
+        gate: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.gates[label] = gate
         return await gate
 
     async def start(self, name: str, is_durable: bool) -> None:
         """Begin a flow, or go on with it; until its code runs."""
         call: Callable[[str], Coroutine[Any, Any, str]] = durable if is_durable else plain
         self.flows[name] = asyncio.get_running_loop().create_task(call(name), context=self._context.copy())
-        for _ in range(_PATIENCE_TURNS):
-            if name in self.flow_runs:
-                break
-            assert not self.flows[name].done(), self.flows[name]
-            await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while name not in self.flow_runs:
+                assert not self.flows[name].done(), self.flows[name]
+                await asyncio.sleep(0)
         await turns()
 
     async def cancel(self, name: str) -> None:
@@ -266,11 +267,8 @@ class MachineProcess:
         await self.tell_written()
         left: set[asyncio.Task[Any]] = {*self.flows.values(), *self._errands}
         if left:
-            _, stuck = await asyncio.wait(left, timeout=2)
-            if stuck:
-                import sys
-                print("STUCK", stuck, {l: (f, f.call.scope.flow_run.name) for l, f in self.futures.items()}, file=sys.stderr)
-                for g in self.gates.values(): g.cancel()
+            _, stuck = await asyncio.wait(left, timeout=PATIENCE_SECONDS)
+            assert not stuck, stuck
         await turns()
 
 

@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
-import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -34,9 +31,10 @@ from upwell.journal.limit_store import LimitRow, NotAlive, Wish
 from upwell.journal.liveness import LOOKS_PER_LEASE
 from upwell.journal.reader import Reader
 from upwell.journal.reader_records import task_run_id
-from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
 from upwell.journal.store import ProcessLost
 from upwell.testing import Fault
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 T = TypeVar("T")
 NewStore = Callable[[], Callable[[], Database]]
@@ -56,10 +54,10 @@ class JournalMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
+        self.make_database = self.new_store()
         self.loop = MovedLoop()
         self.time = moved_time(self.loop)
         self.time.__enter__()
-        self.make_database = self.new_store()
         self.model = Model(MOST_CRASHES)
         self.scripts: dict[str, Script] = {}
         self.is_durable: dict[str, bool] = {}
@@ -306,7 +304,8 @@ class JournalMachine(RuleBasedStateMachine):
                 await process.write(fault)
             except ProcessLost:
                 assert self.model.processes[number] == "lost"
-                return await self.kill(number, spools=True)
+                await self.kill(number, spools=True)
+                return
             except StoreUnavailable:
                 assert fault is not None
                 if fault is Fault.UNKNOWN:
@@ -474,7 +473,7 @@ def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps
     """Run the machine on stores that are empty at first."""
     wanted: int | None = config.getoption("machine_examples", None)
     machine = type("Machine", (JournalMachine,), {"new_store": staticmethod(new_store)})
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         machine,
         settings=settings(
             max_examples=wanted or examples,
@@ -482,35 +481,25 @@ def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps
             derandomize=wanted is None,
             database=None,
             deadline=None,
-            phases=(Phase.generate,),
-            suppress_health_check=list(HealthCheck),
+            phases=(Phase.generate, Phase.shrink),
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
-    """Thousands of deaths would take longer to print than to happen."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
-
-
-def test_in_memory_whatever_happens_the_store_says_what_was_written(pytestconfig: pytest.Config) -> None:
-    def new_store() -> Callable[[], Database]:
-        first = MemoryDatabase()
-        return lambda: MemoryDatabase(beside=first)
-
-    run_machine(new_store, pytestconfig, 100, 30)
+def test_in_memory_whatever_happens_the_store_says_what_was_written(
+    stores_in_memory: NewStore, pytestconfig: pytest.Config
+) -> None:
+    run_machine(stores_in_memory, pytestconfig, 100, 30)
 
 
 def test_in_a_file_whatever_happens_the_store_says_what_was_written(
-    tmp_path: Path, pytestconfig: pytest.Config
+    stores_in_files: NewStore, pytestconfig: pytest.Config
 ) -> None:
-    paths = (tmp_path / f"{number}.db" for number in range(10**9))
+    run_machine(stores_in_files, pytestconfig, 25, 30)
 
-    def new_store() -> Callable[[], Database]:
-        path = next(paths)
-        return lambda: SqliteDatabase(path, in_this_thread=True)
 
-    run_machine(new_store, pytestconfig, 20, 30)
+def test_in_postgresql_whatever_happens_the_store_says_what_was_written(
+    stores_in_postgres: NewStore, pytestconfig: pytest.Config
+) -> None:
+    run_machine(stores_in_postgres, pytestconfig, 15, 30)

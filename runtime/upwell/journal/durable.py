@@ -121,7 +121,8 @@ class Beginnings:
             meant.clear()
             return None if run.wish.resume is None else _refuse(name, f"process {owner} is at work on it")
         name, created, run_count, crashes, source_hash, due = claimed[0]
-        claim = Claim(known, name, created / 1e6, run_count, crashes, source_hash, resumed=True)
+        begun = max(run_count, crashes)  # an attempt that died before its beginning was written was one, too
+        claim = Claim(known, name, created / 1e6, begun, crashes, source_hash, resumed=True)
         claim.due = None if due is None else due / 1e6
         return claim
 

@@ -140,7 +140,7 @@ class Observer:
         moves += await session.fetch("await_resume", **said)
         await session.insert("put_flow_run_states", [(run_id, now, *state) for run_id, *state in moves])
         first, after = dead.key << SERIES_BITS, (dead.key + 1) << SERIES_BITS
-        await session.fetch("crash_task_runs", now=now, message=dead.message, first=first, after=after)
+        await session.fetch("crash_task_runs", now=now, first=first, after=after, **said)
         if moves:
             ids = encode([run_id for run_id, *_ in moves]).decode()
             await session.fetch("crash_task_runs_of_flow_runs", now=now, message=dead.message, ids=ids)

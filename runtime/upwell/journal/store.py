@@ -9,7 +9,7 @@ from msgspec.json import encode
 
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
-from upwell.journal.batch import KINDS, Batch
+from upwell.journal.batch import KINDS, SERIES_BITS, Batch
 from upwell.journal.cache import release_locks
 from upwell.journal.database import Database, Session, StoreError, StoreUnavailable
 from upwell.journal.migrations import migrate
@@ -130,10 +130,12 @@ class SqlStore:
         async def put(session: Session, write_rows: Put) -> None:
             await session.fetch("note_process", **_described(process))
             marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
-            for key, _ in marked:
+            for key, state in marked:
                 rows = batch.numbered_from(int(key))
                 await _leave_out_what_others_do_now(session, rows)
                 await write_rows(session, rows)
+                if state != "alive":
+                    await _end_what_goes_on_nowhere(session, process, int(key))
 
         await self._whatever_can_be(put)
 
@@ -268,6 +270,18 @@ async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
     if of_others:
         for kind in _OF_SERIES:
             setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in of_others])
+
+
+async def _end_what_goes_on_nowhere(session: Session, process: Process, key: int) -> None:
+    """Task runs that a process had begun: it was found dead before this was known, so nobody looks for them again."""
+    await session.fetch(
+        "crash_task_runs",
+        now=_micros(clock().time()),
+        message=f"The process {process.pid} died before this had ended.",
+        first=key << SERIES_BITS,
+        after=(key + 1) << SERIES_BITS,
+        process_id=process.id,
+    )
 
 
 def _described(process: Process) -> dict[str, Any]:

@@ -29,10 +29,13 @@ WHERE process_id = :process_id AND ended IS NULL
 RETURNING id, state, state_name, message;
 
 -- name: crash_task_runs
--- The series of one process are numbered in a row. The other conditions are for the index of what is not completed.
+-- The series of one process are numbered in a row; another process may go on with some of them. The other conditions are
+-- for the index of what is not completed.
 UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
 WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
-  AND series >= :first AND series < :after;
+  AND series >= :first AND series < :after
+  AND series NOT IN (SELECT s.key FROM series s JOIN flow_runs f ON f.id = s.flow_run_id
+                     WHERE s.key >= :first AND s.key < :after AND f.process_id <> :process_id);
 
 -- name: crash_task_runs_of_flow_runs
 -- Those in series that a process before has begun. ids: of the flow runs that the one which has died had under way.
