@@ -12,14 +12,14 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.run
-	@$(PIP) asyncpg asyncpg-stubs attrs hypothesis numpy pydantic pytest pytest-timeout mypy 'pyright[nodejs]' ruff sniffio
+	@$(PIP) asyncpg asyncpg-stubs attrs hypothesis numpy pydantic fsspec pytest pytest-timeout pytest-xdist mypy 'pyright[nodejs]' ruff sniffio
 	@touch $@
 
 demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.
 	@$(BIN)/python docs/examples/census.py
 
 test: $(VENV)/.check  ## The whole test-suite.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4  # many wait: for processes, locks and the disk
 
 check: $(VENV)/.check  ## Format, lint, types and layers.
 	@$(BIN)/ruff format --check .

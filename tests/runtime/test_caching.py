@@ -366,7 +366,7 @@ def test_a_policy_of_ones_own_sees_the_call() -> None:
         ({"result_serializer": "nothing"}, ValueError),
         ({"cache_policy": INPUTS, "cache_key_fn": same_key}, ConfigurationError),
     ],
-    ids=str,
+    ids=lambda part: str(part).partition(" at 0x")[0],
 )
 def test_an_option_that_cannot_work_is_refused_at_decoration(option: dict[str, Any], error: type[Exception]) -> None:
     def compute(value: int) -> int:

@@ -14,6 +14,8 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, Protocol
 from uuid import UUID
 
+from tests.state_machine.model import OPEN, PENDING
+
 from upwell import flow, task, unmapped
 from upwell.engine import recorder as recorders
 from upwell.engine.clock import SystemClock, use_clock
@@ -30,6 +32,7 @@ from upwell.journal.kept import Kept, no_files
 from upwell.journal.limit_store import SqlLimits
 from upwell.journal.liveness import Observer
 from upwell.journal.processes import Process
+from upwell.journal.reader_records import task_run_id
 from upwell.journal.rows import RowMaker
 from upwell.journal.store import SqlStore
 from upwell.testing import Fault, FaultyDatabase
@@ -276,6 +279,21 @@ async def turns() -> None:
     """Until everything has happened that follows at once."""
     for _ in range(TURNS):
         await asyncio.sleep(0)
+
+
+async def rows_of_runs(database: Database) -> dict[str, str]:
+    """The task runs in the store by their ids, as the model knows their states."""
+    rows = await database.fetch_text(
+        """SELECT s.base, t.created, t.number, t.state, t.ended IS NULL FROM task_runs t
+        JOIN series s ON s.key = t.series"""
+    )
+    found: dict[str, str] = {}
+    for base, created, number, state, is_open in rows:
+        if is_open:
+            assert state in ("RUNNING", "SCHEDULED")
+        known_as = OPEN if is_open else "NOT_READY" if state == PENDING else state
+        found[str(task_run_id(base, created, number))] = known_as
+    return found
 
 
 @contextmanager

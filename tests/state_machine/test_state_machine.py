@@ -23,6 +23,7 @@ from tests.state_machine.processes import (
     MovedLoop,
     Script,
     moved_time,
+    rows_of_runs,
     turns,
 )
 
@@ -30,7 +31,6 @@ from upwell.journal.database import Database, StoreUnavailable
 from upwell.journal.limit_store import LimitRow, NotAlive, Wish
 from upwell.journal.liveness import LOOKS_PER_LEASE
 from upwell.journal.reader import Reader
-from upwell.journal.reader_records import task_run_id
 from upwell.journal.store import ProcessLost
 from upwell.testing import Fault
 
@@ -40,10 +40,9 @@ T = TypeVar("T")
 NewStore = Callable[[], Callable[[], Database]]
 
 SLOTS: Final = 3
-MOST_PROCESSES: Final = 4
+MOST_PROCESSES: Final = 3
 MOST_FLOWS: Final = 6
 MOST_RUNS: Final = 40
-
 DATA: Final = st.data()
 
 
@@ -107,6 +106,9 @@ class JournalMachine(RuleBasedStateMachine):
         """Flows whose code runs, and that can do more."""
         return [name for name, number in self.home.items() if self.state_of_flow(number, name) not in ENDED]
 
+    def spooled(self) -> list[int]:
+        return [number for number, process in self.processes.items() if process.is_over and process.unwritten]
+
     def longer(self) -> list[str]:
         return [name for name in self.going_on() if all(step.labels for step in self.scripts[name].steps)]
 
@@ -121,9 +123,6 @@ class JournalMachine(RuleBasedStateMachine):
 
     def resumable(self) -> list[str]:
         return [name for name, row in self.model.flows.items() if row.owner is None]
-
-    def spooled(self) -> list[int]:
-        return [number for number, process in self.processes.items() if process.is_over and process.unwritten]
 
     # --- what they say ----------------------------------------------------------------------------------------
 
@@ -147,25 +146,29 @@ class JournalMachine(RuleBasedStateMachine):
                 for label in step.labels:
                     identity, state = self.state_of_run(process, label)
                     runs[identity] = (name, label, state)
-        before, self.taken[number] = self.taken[number], Said(flows, runs)
-        return Said(dict(flows.items() - before.flows.items()), dict(runs.items() - before.task_runs.items()))
+        known, self.taken[number] = self.taken[number], Said(flows, runs)
+        return Said(dict(flows.items() - known.flows.items()), dict(runs.items() - known.task_runs.items()))
 
     # --- processes ------------------------------------------------------------------------------------------
 
-    @initialize()
-    def a_store(self) -> None:
+    @initialize(durable=st.lists(st.booleans(), min_size=1, max_size=3))
+    def a_store_with_work_under_way(self, durable: list[bool]) -> None:
         async def begin() -> None:
             await self.database.open()
+            await self.new_process()
             await self.new_process()
             assert await self.processes[1].limits.create(LimitRow("few", SLOTS, 0.0, True))
 
         self.do(begin())
+        for is_durable in durable:
+            name = self.new_flow(is_durable)
+            self.do(self.begin(1, name))
+            self.submit(name, 2, None, retries=False)
 
     async def new_process(self) -> None:
         number = len(self.processes) + 1
-        database = self.make_database()
-        self.opened.append(database)
-        process = self.processes[number] = MachineProcess(number, database, self.scripts)
+        self.opened.append(self.make_database())
+        process = self.processes[number] = MachineProcess(number, self.opened[-1], self.scripts)
         await process.open()
         self.model.processes[number] = "alive"
         self.signs[number] = self.loop.time()
@@ -176,7 +179,7 @@ class JournalMachine(RuleBasedStateMachine):
     def a_process_begins(self) -> None:
         self.do(self.new_process())
 
-    @precondition(lambda self: self.alive())
+    @precondition(lambda self: len(self.alive()) > 1)
     @rule(data=DATA, spools=st.booleans())
     def a_process_is_killed(self, data: st.DataObject, spools: bool) -> None:
         self.do(self.kill(data.draw(st.sampled_from(self.alive())), spools=spools))
@@ -191,7 +194,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.asleep.discard(number)
         self.home = {name: home for name, home in self.home.items() if home != number}
 
-    @precondition(lambda self: self.trusted())
+    @precondition(lambda self: len(self.trusted()) > 1)
     @rule(data=DATA)
     def a_process_ends_and_leaves_what_it_had_begun(self, data: st.DataObject) -> None:
         number = data.draw(st.sampled_from(self.trusted()))
@@ -206,26 +209,27 @@ class JournalMachine(RuleBasedStateMachine):
 
         self.do(end())
 
-    @precondition(lambda self: set(self.alive()) - self.asleep)
+    @precondition(lambda self: self.alive())
     @rule(data=DATA)
-    def a_process_gives_no_sign_of_life(self, data: st.DataObject) -> None:
-        self.asleep.add(data.draw(st.sampled_from(sorted(set(self.alive()) - self.asleep))))
-
-    @precondition(lambda self: self.asleep)
-    @rule(data=DATA)
-    def a_process_gives_signs_of_life_again(self, data: st.DataObject) -> None:
-        number = data.draw(st.sampled_from(sorted(self.asleep)))
-        self.asleep.discard(number)
-        self.do(self.renew(number))
+    def a_process_stops_giving_signs_of_life_or_gives_them_again(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(self.alive()))
+        if number in self.asleep:
+            self.asleep.discard(number)
+            self.do(self.renew(number))
+        else:
+            self.asleep.add(number)
 
     # --- flows and tasks --------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.trusted() and len(self.scripts) < MOST_FLOWS)
     @rule(data=DATA, durable=st.booleans())
     def a_flow_begins(self, data: st.DataObject, durable: bool) -> None:
+        self.do(self.begin(data.draw(st.sampled_from(self.trusted())), self.new_flow(durable)))
+
+    def new_flow(self, durable: bool) -> str:
         name = f"flow {len(self.scripts)}"
         self.scripts[name], self.is_durable[name] = Script(), durable
-        self.do(self.begin(data.draw(st.sampled_from(self.trusted())), name))
+        return name
 
     @precondition(lambda self: self.trusted() and self.resumable())
     @rule(data=DATA)
@@ -235,9 +239,9 @@ class JournalMachine(RuleBasedStateMachine):
         self.do(self.resume(number, name))
 
     async def resume(self, number: int, name: str) -> None:
-        process, safe = self.processes[number], self.model.safe(name)
+        process, safe, known_as = self.processes[number], self.model.safe(name), self.ids[name]
         await self.begin(number, name)
-        assert str(process.flow_runs[name].id) == self.ids[name]
+        assert str(process.flow_runs[name].id) == known_as
         run_again = safe & process.begun.keys()
         assert not run_again, f"{run_again} were safe, and are run again"
 
@@ -256,6 +260,9 @@ class JournalMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.longer()))
         before = [label for step in self.scripts[name].steps for label in step.labels]
         upstream = data.draw(st.none() | st.sampled_from(before)) if before else None
+        self.submit(name, many, upstream, retries=retries)
+
+    def submit(self, name: str, many: int, upstream: str | None, *, retries: bool) -> None:
         labels = tuple(f"run {self.runs + n}" for n in range(many))
         self.runs += many
         self.scripts[name].add(Step(labels, upstream, retries))
@@ -374,12 +381,16 @@ class JournalMachine(RuleBasedStateMachine):
     def somebody_looks(self, data: st.DataObject) -> None:
         self.do(self.look(data.draw(st.sampled_from(self.trusted()))))
 
-    @precondition(lambda self: set(self.trusted()) - self.asleep)
-    @rule(data=DATA)
-    def somebody_looks_until_the_dead_are_known(self, data: st.DataObject) -> None:
+    @precondition(lambda self: set(self.trusted()) - self.asleep and len(self.trusted()) > 1)
+    @rule(data=DATA, ends=st.sampled_from(["dies", "dies and spools", "lives on"]))
+    def a_process_is_taken_for_dead(self, data: st.DataObject, ends: str) -> None:
         observer = data.draw(st.sampled_from(sorted(set(self.trusted()) - self.asleep)))
+        other = data.draw(st.sampled_from([number for number in self.trusted() if number != observer]))
 
         async def look() -> None:
+            self.asleep.add(other)
+            if ends != "lives on":
+                await self.kill(other, spools=ends == "dies and spools")
             silent = {number for number in self.processes if number not in self.alive()} | self.asleep
             await self.look(observer)
             for _ in range(LOOKS_PER_LEASE):
@@ -439,9 +450,8 @@ class JournalMachine(RuleBasedStateMachine):
         assert self.model.taken() <= SLOTS
         await self.compare_counts(Reader(database, "here"))
         for process in self.processes.values():
-            for name, run in process.flows.items():
-                if run.done() and not process.is_over:
-                    assert self.model.flows[name].state in ENDED, f"{name} was told to have ended, and is not safe"
+            for name in () if process.is_over else [name for name, run in process.flows.items() if run.done()]:
+                assert self.model.flows[name].state in ENDED, f"{name} was told to have ended, and is not safe"
 
     async def compare_counts(self, reader: Reader) -> None:
         since = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
@@ -452,21 +462,6 @@ class JournalMachine(RuleBasedStateMachine):
             if of == "task_runs":
                 found[OPEN] = found.pop("RUNNING", 0) + found.pop("SCHEDULED", 0)
             assert +found == expected
-
-
-async def rows_of_runs(database: Database) -> dict[str, str]:
-    """The task runs in the store by their ids, as the model knows their states."""
-    rows = await database.fetch_text(
-        """SELECT s.base, t.created, t.number, t.state, t.ended IS NULL FROM task_runs t
-        JOIN series s ON s.key = t.series"""
-    )
-    found: dict[str, str] = {}
-    for base, created, number, state, is_open in rows:
-        if is_open:
-            assert state in ("RUNNING", "SCHEDULED")
-        known_as = OPEN if is_open else "NOT_READY" if state == PENDING else state
-        found[str(task_run_id(base, created, number))] = known_as
-    return found
 
 
 def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps: int) -> None:
@@ -481,7 +476,7 @@ def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps
             derandomize=wanted is None,
             database=None,
             deadline=None,
-            phases=(Phase.generate, Phase.shrink),
+            phases=(Phase.generate,) if wanted is None else (Phase.generate, Phase.shrink),
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
         ),
     )
@@ -490,16 +485,16 @@ def run_machine(new_store: NewStore, config: pytest.Config, examples: int, steps
 def test_in_memory_whatever_happens_the_store_says_what_was_written(
     stores_in_memory: NewStore, pytestconfig: pytest.Config
 ) -> None:
-    run_machine(stores_in_memory, pytestconfig, 100, 30)
+    run_machine(stores_in_memory, pytestconfig, 200, 40)
 
 
 def test_in_a_file_whatever_happens_the_store_says_what_was_written(
     stores_in_files: NewStore, pytestconfig: pytest.Config
 ) -> None:
-    run_machine(stores_in_files, pytestconfig, 25, 30)
+    run_machine(stores_in_files, pytestconfig, 30, 30)
 
 
 def test_in_postgresql_whatever_happens_the_store_says_what_was_written(
     stores_in_postgres: NewStore, pytestconfig: pytest.Config
 ) -> None:
-    run_machine(stores_in_postgres, pytestconfig, 15, 30)
+    run_machine(stores_in_postgres, pytestconfig, 12, 30)

@@ -251,7 +251,7 @@ COERCED: list[tuple[Any, Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value", "expected"), COERCED, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("hint", "value", "expected"), COERCED, ids=lambda part: str(part).partition(" at 0x")[0][:30])
 def test_a_value_is_coerced_to_its_annotation(hint: Any, value: Any, expected: Any) -> None:
     coerced = coerce(hint, value)
     assert coerced == expected
@@ -305,7 +305,7 @@ RIGHT: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value"), RIGHT, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("hint", "value"), RIGHT, ids=lambda part: str(part).partition(" at 0x")[0][:30])
 def test_a_right_value_is_passed_by_identity(hint: Any, value: Any) -> None:
     assert coerce(hint, value) is value
 
@@ -343,7 +343,7 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("hint", "value", "message"), WRONG, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("hint", "value", "message"), WRONG, ids=lambda part: str(part).partition(" at 0x")[0][:30])
 def test_a_value_that_cannot_be_coerced_is_shown_with_its_place(hint: Any, value: Any, message: str) -> None:
     with pytest.raises(ParameterTypeError) as caught:
         coerce(hint, value)
