@@ -159,8 +159,8 @@ ROWS = [
     ),
     Row(
         name="tracked-script",
-        measures="A whole process that runs a sync flow of one task, with its journal in a SQLite file, beside one that "
-        "does `asyncio.run` on one coroutine.",
+        measures="A whole process that runs a sync flow of one task, with its journal in a SQLite file, beside one "
+        "that does `asyncio.run` on one coroutine.",
         leaves_out="The first start ever, which compiles, and makes the file.",
         ours=Side("script", tracked),
         rivals=(Rival("asyncio.run script", script(_BARE_SCRIPT), most=2.5),),

@@ -4,8 +4,8 @@ Each file is read on a thread and parsed in a process; each big package is impor
 its own, started from the event loop. Some files cannot be parsed, and they are meant to be so: they fail with
 their own SyntaxError, the rest goes on, and the report says which and why. Run it with `make demo`.
 
-What a file holds is cached by its text: run it again, and nothing is parsed a second time. And the flow is durable: kill
-it with -9 in the middle, run it again, and it goes on where it stopped.
+What a file holds is cached by its text: run it again, and nothing is parsed a second time. And the flow is durable:
+kill it with -9 in the middle, run it again, and it goes on where it stopped.
 """
 
 import ast
