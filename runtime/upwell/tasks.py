@@ -13,6 +13,7 @@ from upwell.core.hooks import Hookable
 from upwell.core.names import default_name
 from upwell.core.options import TaskKeywords, checked_options, retry_policy
 from upwell.core.parameters import Parameters
+from upwell.core.retries import exponential_backoff as exponential_backoff
 from upwell.core.states import State
 from upwell.engine.caching import keep_with
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
@@ -22,6 +23,7 @@ from upwell.settings import current as settings
 
 if TYPE_CHECKING:
     from upwell.cache_explanations import CacheExplanation
+    from upwell.cache_policies import task_input_hash as task_input_hash
     from upwell.streams import TaskStream
 
 P = ParamSpec("P")
@@ -295,3 +297,12 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskKeywords
     if fn is None:
         return functools.partial(Task, **options)
     return Task(fn, **options)
+
+
+def __getattr__(name: str) -> Any:
+    """`task_input_hash`, where Prefect's users look for it; loaded when it is asked for."""
+    if name != "task_input_hash":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from upwell.cache_policies import task_input_hash
+
+    return task_input_hash

@@ -767,3 +767,14 @@ def test_a_runtime_is_where_the_tasks_of_its_block_run(run: Run) -> None:
             return await futures, await runtime.submit(square, 4), await runtime.map(square, [5])
 
     assert run(main()) == ([0, 1, 4], 16, [25])
+
+
+def test_what_prefects_users_import_from_tasks_is_there() -> None:
+    import upwell.tasks
+    from upwell.cache_policies import task_input_hash
+    from upwell.core.retries import exponential_backoff
+
+    assert upwell.tasks.task_input_hash is task_input_hash
+    assert upwell.tasks.exponential_backoff is exponential_backoff
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        upwell.tasks.nothing  # noqa: B018  # the look is what raises
