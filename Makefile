@@ -19,7 +19,8 @@ demo: $(VENV)/.run  ## Census of the standard library: thousands of real files t
 	@$(BIN)/python docs/examples/census.py
 
 test: $(VENV)/.check  ## The whole test-suite.
-	@$(BIN)/python -m pytest -n 4  # many wait: for processes, locks and the disk
+	@$(BIN)/python -m pytest tests/runtime/engine
+	@$(BIN)/python -m pytest -n 4 --ignore tests/runtime/engine  # many wait: for processes, locks and the disk
 
 check: $(VENV)/.check  ## Format, lint, types and layers.
 	@$(BIN)/ruff format --check .
