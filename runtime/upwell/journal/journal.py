@@ -102,6 +102,7 @@ class Journal:
         self._given_up = False
         self._settled = threading.Event()
         self._loop = asyncio.SelectorEventLoop()
+        self._loop.slow_callback_duration = 3600.0  # a store's file is used in this thread: nobody else waits for it
         self._looks = asyncio.Event()
         self._hurry = asyncio.Event()
         self._opened = False
@@ -352,7 +353,8 @@ class Journal:
         try:
             await self._open()
             while not self._lost:
-                await self._spool.bring_in_own(self._store)
+                while self._spool.has_own:  # and what is spooled while it is brought in: numbers must come in order
+                    await self._spool.bring_in_own(self._store)
                 if not self._unwritten:
                     break
                 batch = self._unwritten[0]

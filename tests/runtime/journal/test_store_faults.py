@@ -19,9 +19,13 @@ from tests.postgres import PostgresServer
 from tests.runtime.journal.writing import ask, count_rows, journal_of, spooled
 
 from upwell import flow, get_run_logger, task
+from upwell.journal.batch import Batch
 from upwell.journal.database import Database
+from upwell.journal.journal import Journal
 from upwell.journal.postgres import PostgresDatabase
+from upwell.journal.processes import Process
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
+from upwell.journal.store import SqlStore
 from upwell.testing.crashing_store import Fault, FaultyDatabase
 
 RUNS = 12
@@ -147,6 +151,41 @@ def test_what_was_spooled_comes_in_before_what_is_newer_as_soon_as_the_store_wor
         assert journal.flush(5)
     assert spooled(tmp_path) == []
     assert count_rows(memory) == {table: 2 * count for table, count in wanted.items()}
+
+
+def test_what_is_spooled_while_a_spool_is_brought_in_comes_before_what_is_newer_too(
+    wanted: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = MemoryDatabase()
+    database = FaultyDatabase(memory, fail_at=1, times=NEVER)
+    is_bringing_in, may_go_on = threading.Event(), threading.Event()
+    take_over = SqlStore.take_over
+
+    async def held(self: SqlStore, process: Process, batch: Batch) -> None:
+        is_bringing_in.set()
+        while not may_go_on.is_set():
+            await asyncio.sleep(0.005)
+        await take_over(self, process, batch)
+
+    async def goes_on_until_all_is_written(journal: Journal) -> None:
+        running = asyncio.create_task(sums())
+        recorded = len(journal._unwritten)
+        while len(journal._unwritten) == recorded and not running.done():
+            await asyncio.sleep(0)
+        may_go_on.set()
+        assert await running == EXPECTED
+
+    monkeypatch.setattr(SqlStore, "take_over", held)
+    for patience in ("PATIENCE_SECONDS", "SLOW_SECONDS"):
+        monkeypatch.setattr(f"upwell.journal.journal.{patience}", 0.2)
+    with journal_of(lambda: database, tmp_path) as journal:
+        assert asyncio.run(sums()) == EXPECTED
+        database.stop_failing()
+        assert is_bringing_in.wait(5)
+        assert asyncio.run(sums()) == EXPECTED  # spooled at once, for the store has not said that it works again
+        asyncio.run(goes_on_until_all_is_written(journal))
+    assert spooled(tmp_path) == []
+    assert count_rows(memory) == {table: 3 * count for table, count in wanted.items()}
 
 
 def test_with_no_room_for_a_spool_either_runs_go_on_and_that_is_said_once(
