@@ -12,7 +12,8 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.run
-	@$(PIP) asyncpg asyncpg-stubs attrs hypothesis numpy pydantic fsspec pytest pytest-timeout pytest-xdist mypy 'pyright[nodejs]' ruff sniffio
+	@$(PIP) -e '.[all]' attrs fsspec hypothesis numpy playwright pydantic pytest pytest-timeout pytest-xdist schemathesis sniffio
+	@$(PIP) asyncpg-stubs mypy 'pyright[nodejs]' ruff types-docker types-jsonschema types-python-dateutil
 	@touch $@
 
 demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.

@@ -14,7 +14,8 @@ SOURCES = {
     for path in root.rglob("*.py")
 }
 
-CORE, SETTINGS, ENGINE, JOURNAL, FACE = range(5)
+CORE, SETTINGS, ENGINE, JOURNAL, SERVER, FACE, CLI = range(7)
+ENGINE_PARTS_OF_THE_SERVER = {"upwell.engine.clock", "upwell.engine.loggers"}
 NOT_IN_CORE = {"asyncio", "threading", "multiprocessing", "time", "os", "sqlite3", "signal", "socket"}
 
 
@@ -28,6 +29,10 @@ def layer_of(module: str) -> int:
         return ENGINE
     if module.startswith("upwell.journal"):
         return JOURNAL
+    if module.startswith("upwell.server"):
+        return SERVER
+    if module.startswith("upwell.cli"):
+        return CLI
     return FACE
 
 
@@ -60,6 +65,11 @@ def test_imports_point_towards_the_core(module: str) -> None:
             continue
         assert not imported.startswith("upwell_runners"), f"{module} must not import {imported}"
         assert layer_of(imported) <= layer_of(module), f"{module} must not import {imported}"
+
+
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if layer_of(name) == SERVER))
+def test_the_server_reads_and_writes_the_store_and_knows_no_engine(module: str) -> None:
+    assert not {name for name in ours(module) if layer_of(name) == ENGINE} - ENGINE_PARTS_OF_THE_SERVER
 
 
 @pytest.mark.parametrize("module", sorted(name for name in SOURCES if layer_of(name) == CORE and "runners" not in name))

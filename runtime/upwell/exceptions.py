@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from upwell.core.errors import *  # noqa: F403  # the one list of those that any part may raise
-from upwell.core.errors import UpwellError
 from upwell.core.keys_kinds import HashError as HashError
 from upwell.core.packing_kinds import DeserializationError as DeserializationError
 from upwell.core.results import ResultDamaged as ResultDamaged
@@ -20,14 +17,3 @@ from upwell.journal.database import StoreTooNew as StoreTooNew
 from upwell.journal.database import StoreUnavailable as StoreUnavailable
 from upwell.journal.store import ProcessLost as ProcessLost
 from upwell.serializers import UnknownSerializerError as UnknownSerializerError
-
-if TYPE_CHECKING:
-    from upwell.journal.reader import UnknownRun as UnknownRun
-
-
-def __getattr__(name: str) -> type[UpwellError]:
-    if name == "UnknownRun":  # stands with what reads the store, which loads SQLite
-        from upwell.journal.reader import UnknownRun
-
-        return UnknownRun
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, Literal, ParamSpec, S
 from uuid import UUID
 
 from upwell import composition
-from upwell.core.errors import RuntimeClosedError
+from upwell.core.errors import RuntimeClosedError, UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskGroup, TaskRun
 from upwell.core.states import State, StateType
 from upwell.engine.clock import clock, moment
-from upwell.journal.reader import FlowRunFilter, Reader, UnknownRun
+from upwell.journal.reader import FlowRunFilter, Reader
 from upwell.journal.reader_sessions import InMemory, open_to_read
 from upwell.journal.reader_task_runs import TaskRunFilter
 from upwell.settings import Settings
@@ -106,7 +106,7 @@ class History:
         """One flow run.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.flow_run(run_id)
@@ -163,7 +163,7 @@ class History:
         """One task run.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.task_run(run_id)
@@ -174,7 +174,7 @@ class History:
         """All states that a flow run or a task run has been in, in their order; without data.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.states(run_id)
@@ -188,7 +188,7 @@ class History:
             level: the least severe lines that are wanted, as in `logging`: 30 leaves out what is less than WARNING.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.logs(run_id, level, limit, after)
@@ -197,7 +197,7 @@ class History:
         """A page of what waited for what among the task runs of a flow run.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.edges(flow_run_id, limit, after)
@@ -211,7 +211,7 @@ class History:
             runs_per_task: how many of the runs of each task, the first ones, are in it; all are counted.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.tree(flow_run_id, runs_per_task)
@@ -222,7 +222,7 @@ class History:
         All flow runs stand on the first page, beside `limit` task runs. What has not started comes last.
 
         Raises:
-            UnknownRun: it is not in the journal.
+            UnknownRunError: it is not in the journal.
         """
         reader = await self._reader()
         return await reader.timeline(flow_run_id, limit, after)
@@ -348,7 +348,7 @@ __all__ = [
     "StateCounts",
     "TaskGroup",
     "TaskRun",
-    "UnknownRun",
+    "UnknownRunError",
     "counts",
     "edges",
     "flow_run",

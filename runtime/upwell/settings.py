@@ -46,6 +46,10 @@ OptionalName: TypeAlias = Annotated[str | None, Meta(description="the name of an
 OptionalPath: TypeAlias = Annotated[str | None, Meta(description="a folder")]
 SerializerName: TypeAlias = Annotated[str, Meta(description="the name of a serializer, such as msgpack or json")]
 OptionalUrl: TypeAlias = Annotated[str | None, Meta(description="sqlite:///path or postgresql://user@host/name")]
+ApiUrl: TypeAlias = Annotated[str | None, Meta(pattern=r"^https?://", description="like http://127.0.0.1:4200/api")]
+ApiKey: TypeAlias = Annotated[str | None, Meta(description="an API key")]
+Address: TypeAlias = Annotated[str, Meta(description="an address or a host's name")]
+Port: TypeAlias = Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 to 65535")]
 JournalMode: TypeAlias = Annotated[Literal["on", "memory", "off"], Meta(description="on, memory or off")]
 Synchronous: TypeAlias = Annotated[Literal["NORMAL", "FULL"], Meta(description="NORMAL or FULL")]
 Lease: TypeAlias = Annotated[float, Meta(ge=1, le=MOST_SECONDS, description="a number of seconds, 1 or more")]
@@ -146,6 +150,24 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     retention_bytes: OptionalCount = 4 * 1024**3
     """How large the journal's database may grow before the oldest finished runs are removed; 0 is any size."""
+
+    api_url: ApiUrl = None
+    """The server to work through, such as `http://127.0.0.1:4200/api`; unless set, the store is used directly."""
+
+    api_key: ApiKey = None
+    """The key to that server."""
+
+    server_host: Address = "127.0.0.1"
+    """The address that a server answers on. Any but a loopback one needs an API key to exist."""
+
+    server_port: Port = 4200
+    """The port that a server answers on."""
+
+    server_hosts: Names = ()
+    """Names that a server is reached by, beside its address: what requests may name as their Host."""
+
+    late_seconds: Delay = 15.0
+    """How long after its time a scheduled run that has not begun is called Late."""
 
 
 class Given(NamedTuple):

@@ -18,7 +18,7 @@ from upwell import flow, history, task
 from upwell.composition import close_journal
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.states import StateType
-from upwell.history import History, UnknownRun
+from upwell.history import History, UnknownRunError
 from upwell.journal.database import StoreTooNew
 from upwell.journal.sqlite import SqliteDatabase
 from upwell.settings import temporary_settings
@@ -53,9 +53,9 @@ def test_where_nothing_was_recorded_there_is_nothing_and_no_file_is_made(home: P
     )
     assert {span.total for span in history.counts()} == {span.total for span in history.counts(of="flow_runs")} == {0}
     for ask in (history.flow_run, history.task_run, history.states, history.logs, history.edges, history.tree):
-        with pytest.raises(UnknownRun, match="recorded elsewhere"):
+        with pytest.raises(UnknownRunError, match="recorded elsewhere"):
             ask(NO_RUN)
-    with pytest.raises(UnknownRun):
+    with pytest.raises(UnknownRunError):
         history.timeline(NO_RUN)
     assert list(home.rglob("*.db*")) == []
 

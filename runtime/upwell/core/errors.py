@@ -76,8 +76,24 @@ class RuntimeClosedError(UpwellError, RuntimeError):
     """Work was handed to a runtime or a flow run that has ended."""
 
 
-class UnknownRunError(UpwellError, LookupError):
+class NotFoundError(UpwellError, LookupError):
+    """What was asked for by its name or id is not in the store."""
+
+
+class UnknownRunError(NotFoundError):
     """There is no run of this id in the store."""
+
+
+class InvalidRequestError(UpwellError, ValueError):
+    """What was asked for cannot be: a parameter does not fit, a schedule cannot be read."""
+
+
+class ConflictError(UpwellError, RuntimeError):
+    """What was asked for does not go with what is: the run has ended, the name is taken."""
+
+
+class AccessError(UpwellError, PermissionError):
+    """The server does not know the key, or the key may not do this."""
 
 
 class NotResumableError(UpwellError, RuntimeError):

@@ -10,7 +10,7 @@ import datetime as dt
 from typing import Any, Final
 from uuid import UUID
 
-from upwell.core.errors import UpwellError
+from upwell.core.errors import UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskRun
 from upwell.core.states import State, StateType
 from upwell.journal import reader_overview as overview
@@ -52,10 +52,6 @@ _ROUNDED: Final = dt.timedelta(microseconds=1)
 
 _WINDOW: Final = 2 * MOST_ITEMS
 """How many numbers of a series are looked at together for runs that have not begun."""
-
-
-class UnknownRun(UpwellError, LookupError):
-    """There is no run of this id in the journal."""
 
 
 class FlowRunFilter(TaskRunFilter, frozen=True, kw_only=True):
@@ -201,8 +197,8 @@ class Reader:
                 return rows[0], number
         raise self._unknown("task run", run_id)
 
-    def _unknown(self, kind: str, run_id: UUID | str) -> UnknownRun:
-        return UnknownRun(
+    def _unknown(self, kind: str, run_id: UUID | str) -> UnknownRunError:
+        return UnknownRunError(
             f"There is no {kind} {run_id} in {self._place}. It may have been recorded elsewhere (UPWELL_HOME, "
             "UPWELL_DATABASE_URL), not at all (UPWELL_JOURNAL), or been removed because of its age."
         )
@@ -324,4 +320,4 @@ def _edge(row: Row) -> Edge:
     )
 
 
-__all__ = ["FlowRunFilter", "Reader", "UnknownRun"]
+__all__ = ["FlowRunFilter", "Reader"]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
+from upwell.core.errors import UnknownRunError
 from upwell.core.ids import uuid7
 from upwell.core.model import Page
 from upwell.journal import reader_task_runs
 from upwell.journal.database import Database
 from upwell.journal.migrations import migrate
-from upwell.journal.reader import FlowRunFilter, Reader, UnknownRun
+from upwell.journal.reader import FlowRunFilter, Reader
 from upwell.journal.reader_pages import cursor
 from upwell.journal.reader_records import random_part, task_run_id
 from upwell.journal.reader_task_runs import TaskRunFilter
@@ -264,7 +265,7 @@ def test_one_run_is_found_by_its_id_and_no_other(make_database: Callable[[], Dat
         for run_id in MADE.flow_run_ids:
             assert str((await reader.flow_run(run_id)).id) == run_id
         for ask in (reader.task_run, reader.flow_run, reader.states):
-            with pytest.raises(UnknownRun, match=r"There is no .* run 01a2002d-6a01-7143-816b-ca90af17019f in "):
+            with pytest.raises(UnknownRunError, match=r"There is no .* run 01a2002d-6a01-7143-816b-ca90af17019f in "):
                 await ask("01a2002d-6a01-7143-816b-ca90af17019f")
 
     with_made(make_database, look)

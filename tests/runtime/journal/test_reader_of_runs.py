@@ -15,7 +15,7 @@ from upwell import flow, get_run_logger, history, tags, task
 from upwell.composition import close_journal
 from upwell.core.states import StateType
 from upwell.futures import TaskFuture
-from upwell.history import History, UnknownRun
+from upwell.history import History, UnknownRunError
 from upwell.runtime import flow_run
 from upwell.settings import temporary_settings
 
@@ -267,5 +267,5 @@ def test_logs_are_read_in_order_and_by_level() -> None:
     assert history.logs(run_id, after=first.next).items[0] is not None
     (run,) = history.task_runs(text="talk-1")
     assert [line.message for line in history.logs(run.id)] == ["number 1"]
-    with pytest.raises(UnknownRun):
+    with pytest.raises(UnknownRunError):
         history.logs("01a2002d-6a01-7143-816b-ca90af17019f")

@@ -169,8 +169,9 @@ def test_what_is_spooled_while_a_spool_is_brought_in_comes_before_what_is_newer_
 
     async def goes_on_until_all_is_written(journal: Journal) -> None:
         running = asyncio.create_task(sums())
-        recorded = len(journal._unwritten)
-        while len(journal._unwritten) == recorded and not running.done():
+        unwritten = journal._unwritten  # pyright: ignore[reportPrivateUsage]  # no one else can say when it is there
+        recorded = len(unwritten)
+        while len(unwritten) == recorded and not running.done():
             await asyncio.sleep(0)
         may_go_on.set()
         assert await running == EXPECTED
