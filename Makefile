@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all check format bench bench-rivals docs clean
+.PHONY: demo browser test check format bench bench-rivals docs clean
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -19,7 +19,13 @@ $(VENV)/.check: $(VENV)/.run
 demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.
 	@$(BIN)/python docs/examples/census.py
 
-test: $(VENV)/.check  ## The whole test-suite.
+browser:  ## The browser that the tests of the pages drive; without it they are skipped.
+	@command -v chromium >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	} || echo "Chromium is not installed, and cannot be here: the tests of the pages are skipped."
+
+test: $(VENV)/.check browser  ## The whole test-suite.
 	@$(BIN)/python -m pytest tests/runtime/engine
 	@$(BIN)/python -m pytest -n 4 --ignore tests/runtime/engine  # many wait: for processes, locks and the disk
 
