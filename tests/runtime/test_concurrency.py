@@ -1,15 +1,16 @@
-"""Named limits: `concurrency`, `rate_limit`, tags; first come, first served; decay; waits inside of runs."""
+"""Named limits: `concurrency`, `rate_limit`; first come, first served; decay; those of a runtime."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.runtime.given import Crowd, Run
 
-from upwell import Runtime, flow, tags, task
+from upwell import Runtime, flow, task
 from upwell.concurrency import asyncio as async_limits
 from upwell.concurrency import get_limit, remove_limit, set_limit
 from upwell.concurrency import sync as sync_limits
@@ -21,32 +22,12 @@ from upwell.core.errors import (
 )
 from upwell.testing import run_virtual, virtual_clock
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
 
 @pytest.fixture(autouse=True)
 def _limits() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
     yield
     for name in ("db", "api", "other", "tag:narrow", "tag:wide"):
         remove_limit(name)
-
-
-class Crowd:
-    """Counts who is inside at once, and when each came in."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.most = 0
-        self.came: list[Any] = []
-
-    async def stay(self, name: Any, seconds: float = 1.0) -> None:
-        self.came.append((name, round(asyncio.get_running_loop().time(), 3)))
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self.now -= 1
 
 
 # --- concurrency --------------------------------------------------------------------------------------------------
@@ -363,200 +344,6 @@ def test_slots_that_decay_come_back_with_time_and_not_with_the_end_of_the_block(
     with virtual_clock() as clock:
         clock.run(main())
         assert clock.elapsed == pytest.approx(2, abs=0.01)
-
-
-# --- tags ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["submit", "map", "stream", "call"])
-def test_a_tag_limit_bounds_all_runs_with_the_tag(way: str) -> None:
-    set_limit("tag:narrow", 2)
-    crowd = Crowd()
-
-    @task(tags=["narrow", "wide"])
-    async def stay(i: int) -> None:
-        await crowd.stay(i)
-
-    async def main() -> None:
-        if way == "submit":
-            for future in [stay.submit(i) for i in range(6)]:
-                await future
-        elif way == "map":
-            await stay.map(range(6))
-        elif way == "stream":
-            async for _ in stay.stream(range(6)):
-                pass
-        else:
-            await asyncio.gather(*(stay(i) for i in range(6)))
-
-    with virtual_clock() as clock:
-        clock.run(main())
-        assert clock.elapsed == pytest.approx(3, abs=0.01)
-    assert crowd.most == 2
-
-
-def test_a_tag_given_around_the_call_is_bounded_too() -> None:
-    set_limit("tag:narrow", 1)
-    crowd = Crowd()
-
-    @task
-    async def stay(i: int) -> None:
-        await crowd.stay(i)
-
-    @flow
-    async def around() -> None:
-        with tags("narrow"):
-            bounded = stay.map(range(3))
-        free = stay.map(range(3))
-        await bounded
-        await free
-
-    run_virtual(around())
-    assert crowd.most == 4
-
-
-def test_tasks_with_several_limited_tags_pass_them_all_without_deadlock() -> None:
-    set_limit("tag:narrow", 1)
-    set_limit("tag:wide", 2)
-    crowd = Crowd()
-
-    @task
-    async def stay(i: int) -> None:
-        await crowd.stay(i)
-
-    @flow
-    async def around() -> None:
-        both, wide = stay.with_options(tags=["wide", "narrow"]), stay.with_options(tags=["wide"])
-        futures = [*both.map(range(5)), *wide.map(range(5))]
-        for future in futures:
-            await future
-
-    run_virtual(around())
-    assert crowd.most == 2
-
-
-def test_a_run_that_waits_for_a_slot_says_for_which() -> None:
-    set_limit("tag:narrow", 1)
-
-    @task(tags=["narrow"])
-    async def stay(i: int) -> None:
-        await asyncio.sleep(10)
-
-    @flow
-    async def around() -> Any:
-        futures = stay.map(range(2))
-        await asyncio.sleep(1)
-        state = futures[1].state
-        return state.name, state.message
-
-    assert run_virtual(around()) == ("AwaitingConcurrencySlot", "Waits for a slot of the limit 'tag:narrow'.")
-
-
-def test_a_tag_limit_of_zero_refuses_runs_with_the_tag(ends: Callable[..., Any]) -> None:
-    set_limit("tag:narrow", 0)
-
-    @task(tags=["narrow"])
-    def never() -> None:
-        raise AssertionError("never runs")
-
-    @flow
-    def around() -> str:
-        with pytest.raises((ConcurrencySlotAcquisitionError, ConfigurationError)):
-            never.submit().result(timeout=5)
-        with pytest.raises((ConcurrencySlotAcquisitionError, ConfigurationError)):
-            never()
-        return "refused"
-
-    assert ends(around) == "refused"
-
-
-def test_slots_of_cancelled_and_failed_runs_come_back() -> None:
-    limit = set_limit("tag:narrow", 2)
-
-    @task(tags=["narrow"])
-    async def stay(i: int) -> None:
-        if i == 0:
-            raise ValueError("boom")
-        await asyncio.sleep(1000)
-
-    @flow(timeout_seconds=1)
-    async def around() -> None:
-        stay.map(range(6))
-        await asyncio.sleep(100)
-
-    run_virtual(around(return_state=True))
-    assert limit.taken == 0
-
-
-# --- nested waits -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("runner", ["concurrent", "threads", "sequential"])
-def test_nested_waits_under_a_limit_of_one_do_not_deadlock(runner: str, run: Run, ends: Callable[..., Any]) -> None:
-    set_limit("tag:narrow", 1)
-
-    @task(tags=["narrow"])
-    def nest(n: int) -> int:
-        return 0 if n == 0 else nest.submit(n - 1).result() + 1
-
-    @task(tags=["narrow"])
-    async def nest_later(n: int) -> int:
-        return 0 if n == 0 else await nest_later.submit(n - 1) + 1
-
-    @flow(task_runner=runner)
-    async def around() -> Any:
-        return await nest.submit(5), await nest_later.submit(5), await nest_later.map([3, 3])
-
-    assert ends(lambda: run(around())) == (5, 5, [3, 3])
-
-
-def test_async_nested_waits_on_worker_threads_do_not_deadlock(ends: Callable[..., Any]) -> None:
-    from upwell.task_runners import ThreadPoolTaskRunner
-
-    @task
-    async def nest(n: int) -> int:
-        return 0 if n == 0 else sum(await nest.map([n - 1] * 2)) + 1
-
-    @flow(task_runner=ThreadPoolTaskRunner(1))
-    def around() -> int:
-        return nest.submit(3).result()
-
-    assert ends(around) == 2**3 - 1
-
-
-@pytest.mark.parametrize("outer", ["call", "submit"])
-@pytest.mark.parametrize("inner", ["call", "submit"])
-def test_nested_calls_under_a_limit_of_one_do_not_deadlock(outer: str, inner: str) -> None:
-    set_limit("tag:narrow", 1)
-
-    @task(tags=["narrow"])
-    async def leaf(x: int) -> int:
-        return x
-
-    @task(tags=["narrow"])
-    async def parent(x: int) -> int:
-        return await (leaf(x) if inner == "call" else leaf.submit(x))
-
-    @flow
-    async def around() -> Any:
-        return await (parent(3) if outer == "call" else parent.submit(3))
-
-    assert run_virtual(around()) == 3
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_deep_nested_waits_on_a_small_pool_do_not_deadlock(workers: int) -> None:
-    from upwell.task_runners import ThreadPoolTaskRunner
-
-    @task
-    def nest(n: int) -> int:
-        return 0 if n == 0 else sum(nest.map([n - 1] * 2).result()) + 1
-
-    @flow(task_runner=ThreadPoolTaskRunner(workers))
-    def around() -> int:
-        return nest.submit(4).result()
-
-    assert around() == 2**4 - 1
 
 
 # --- limits of a runtime --------------------------------------------------------------------------------------------

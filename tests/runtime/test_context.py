@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 from typing import Any
 from uuid import UUID
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import flow, get_run_context, runtime, tags, task
 from upwell.context import FlowRunContext, TaskRunContext
 from upwell.core.errors import MissingContextError
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def task_facts(x: int = 1) -> dict[str, Any]:

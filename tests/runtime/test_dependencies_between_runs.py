@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.runtime.given import Run
 
 from upwell import Runtime, allow_failure, flow, quote, task, unmapped
 from upwell.core.errors import DependencyCycleError, NotReadyRun
 from upwell.states import State
 from upwell.utilities.annotations import opaque
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @task

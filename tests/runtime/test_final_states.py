@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import State, flow, task
 from upwell.core.errors import CancelledRun, FailedRun
 from upwell.states import Cancelled, Completed, Failed, Paused, Pending, Running, Scheduled
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @task

@@ -1,32 +1,17 @@
-"""`@flow`: calls, submits and maps, flows in flows, validated parameters, generators, methods, many at once."""
+"""`@flow`: calls, submits and maps, flows in flows, validated parameters, options, many at once."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run, double, double_later
 
 from upwell import Flow, flow, runtime, task
-from upwell.core.errors import FailedRun, NotReadyRun, ParameterBindError, ParameterTypeError
-from upwell.flows import BoundFlow
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@task
-def double(x: int) -> int:
-    return 2 * x
-
-
-@task
-async def double_later(x: int) -> int:
-    await asyncio.sleep(0)
-    return 2 * x
+from upwell.core.errors import NotReadyRun, ParameterBindError, ParameterTypeError
 
 
 @flow
@@ -381,159 +366,6 @@ def test_arguments_that_do_not_fit_fail_the_run_and_are_named() -> None:
         quadruple(x=1, y=2)  # type: ignore[call-overload]  # the mistake
     with pytest.raises(ParameterBindError):
         quadruple.submit()
-
-
-# --- generators ---------------------------------------------------------------------------------------------------
-
-
-def test_a_generator_flow_streams_to_its_caller(run: Run) -> None:
-    @flow
-    def generate(n: int) -> Iterator[int]:
-        for i in range(n):
-            yield double.submit(i).result()
-
-    @flow
-    async def generate_later(n: int) -> AsyncIterator[int]:
-        for i in range(n):
-            yield await double_later.submit(i)
-
-    assert list(generate(3)) == [0, 2, 4]
-
-    async def main() -> Any:
-        direct = [i async for i in generate_later(3)]
-        return direct, await generate.submit(3), await generate_later.submit(3)
-
-    assert run(main()) == ([0, 2, 4],) * 3
-    assert generate.submit(3).result() == [0, 2, 4]  # type: ignore[comparison-overlap]  # it gives something else than it is typed
-
-
-def test_a_generator_flow_that_is_left_early_ends_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    ended: list[str] = []
-
-    @flow
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            ended.append("sync")
-
-    @flow
-    async def endless_later() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            ended.append("async")
-
-    generator: Any = endless()
-    assert next(generator) == 1
-    generator.close()
-
-    async def main() -> None:
-        generator: Any = endless_later()
-        assert await anext(generator) == 1
-        await generator.aclose()
-
-    run(main())
-    assert ended == ["sync", "async"]
-    assert sum(r.getMessage() == "Finished in state Completed()" for r in caplog.records) == 2
-
-
-def test_a_generator_flow_knows_where_it_is_between_its_yields(run: Run) -> None:
-    @flow
-    def generate() -> Iterator[Any]:
-        yield runtime.flow_run.name
-        yield runtime.flow_run.name
-
-    seen: list[Any] = []
-    for name in generate():
-        seen.append(name)
-        assert runtime.flow_run.name is None
-    assert seen[0] == seen[1]
-    assert seen[0] is not None
-
-
-def test_a_generator_flow_fails_by_what_it_raises_and_by_unseen_failures() -> None:
-    @task
-    def bad() -> None:
-        raise ValueError("boom")
-
-    @flow
-    def raises() -> Iterator[int]:
-        yield 1
-        raise KeyError("mine")
-
-    @flow
-    def unseen() -> Iterator[int]:
-        bad.submit()
-        yield 1
-
-    with pytest.raises(KeyError, match="mine"):
-        list(raises())
-    with pytest.raises(FailedRun, match="never looked at: bad-0"):
-        list(unseen())
-
-
-# --- methods and options --------------------------------------------------------------------------------------------
-
-
-class Shop:
-    rate = 3
-
-    def __init__(self, base: int) -> None:
-        self.base = base
-
-    @flow
-    def add(self, x: int) -> int:
-        return self.base + double(x)
-
-    @flow
-    @classmethod
-    def scaled(cls, x: int) -> int:
-        return cls.rate * x
-
-    @classmethod
-    @flow
-    def scaled_too(cls, x: int) -> int:
-        return cls.rate * x
-
-    @flow
-    @staticmethod
-    def twice(x: int) -> int:
-        return 2 * x
-
-    @staticmethod
-    @flow
-    def twice_too(x: int) -> int:
-        return 2 * x
-
-    @flow
-    async def add_later(self, x: int) -> int:
-        return self.base + await double_later(x)
-
-
-@pytest.mark.parametrize(
-    ("method", "expected"), [("add", 18), ("scaled", 12), ("scaled_too", 12), ("twice", 8), ("twice_too", 8)]
-)
-def test_methods_of_every_kind_are_flows_in_either_order_of_decorators(method: str, expected: int) -> None:
-    on_object: Any = getattr(Shop(10), method)
-    assert on_object(4) == expected
-    if method == "scaled_too" and sys.version_info >= (3, 13):
-        return  # classmethod does not pass on what it wraps any more: only the call is left
-    assert on_object("4") == expected  # converted
-    assert on_object.submit(4).result() == expected
-    assert on_object.map([4, 4]).result() == [expected] * 2
-    assert on_object.with_options(name="renamed")(4) == expected
-    if method != "add":
-        assert getattr(Shop, method)(4) == expected
-
-
-def test_an_async_method_is_a_flow(run: Run) -> None:
-    shop: Any = Shop(1)
-    assert isinstance(shop.add_later, BoundFlow)
-    assert run(shop.add_later(2)) == 5
-    assert isinstance(Shop.add, Flow)
 
 
 def test_a_flow_looks_like_its_function_and_keeps_what_was_said_of_it() -> None:

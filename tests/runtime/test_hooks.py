@@ -7,12 +7,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import Runtime, flow, task
 from upwell.engine.flow_run import FlowRun
 from upwell.testing import run_virtual
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 KINDS = ["on_completion", "on_failure", "on_running", "on_cancellation", "on_crashed"]
 WAYS = ["call", "submit", "map", "stream"]
 

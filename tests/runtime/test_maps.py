@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from tests.runtime.given import Crowd, Run
 
 from upwell import allow_failure, flow, quote, task, unmapped
 from upwell.core.errors import BlockingWaitError, ConfigurationError, ParameterBindError
 from upwell.testing import run_virtual, virtual_clock
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @task
@@ -28,24 +28,6 @@ async def identity(x: Any) -> Any:
 @task
 def fail(message: str) -> Any:
     raise ValueError(message)
-
-
-class Crowd:
-    """Counts who is inside at once."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.most = 0
-        self.starts: list[float] = []
-
-    async def stay(self, seconds: float) -> None:
-        self.starts.append(asyncio.get_running_loop().time())
-        self.now += 1
-        self.most = max(self.most, self.now)
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self.now -= 1
 
 
 # --- inputs -------------------------------------------------------------------------------------------------------
@@ -183,10 +165,7 @@ def test_a_parameter_may_have_the_name_of_an_option_of_map() -> None:
 @pytest.mark.parametrize("width", [1, 3, 10, 50])
 def test_no_more_than_max_at_once_run_and_no_place_is_left_empty(width: int) -> None:
     crowd = Crowd()
-
-    @task
-    async def stay(seconds: float) -> None:
-        await crowd.stay(seconds)
+    stay = crowd.for_seconds
 
     @flow
     async def around() -> None:
@@ -200,10 +179,7 @@ def test_no_more_than_max_at_once_run_and_no_place_is_left_empty(width: int) -> 
 
 def test_a_place_is_taken_again_as_soon_as_it_is_free() -> None:
     crowd = Crowd()
-
-    @task
-    async def stay(seconds: float) -> None:
-        await crowd.stay(seconds)
+    stay = crowd.for_seconds
 
     with virtual_clock() as clock:
         clock.run(flow(stay_with(stay))())
@@ -247,10 +223,7 @@ def test_runs_of_a_bounded_map_start_in_order() -> None:
 
 def test_each_map_has_places_of_its_own() -> None:
     crowd = Crowd()
-
-    @task
-    async def stay(seconds: float) -> None:
-        await crowd.stay(seconds)
+    stay = crowd.for_seconds
 
     @flow
     async def around() -> None:
@@ -304,10 +277,7 @@ def test_a_run_that_waits_for_its_place_says_for_which() -> None:
 
 def test_starts_are_spaced_by_max_per_second() -> None:
     crowd = Crowd()
-
-    @task
-    async def stay(seconds: float) -> None:
-        await crowd.stay(seconds)
+    stay = crowd.for_seconds
 
     @flow
     async def around() -> None:
@@ -316,16 +286,14 @@ def test_starts_are_spaced_by_max_per_second() -> None:
     with virtual_clock() as clock:
         clock.run(around())
         assert clock.elapsed == pytest.approx(1, abs=0.02)
-    gaps = [later - sooner for sooner, later in zip(crowd.starts, crowd.starts[1:], strict=False)]
+    starts = [at for _, at in crowd.came]
+    gaps = [later - sooner for sooner, later in pairwise(starts)]
     assert all(gap == pytest.approx(0.1, abs=0.01) for gap in gaps)
 
 
 def test_both_bounds_hold_together() -> None:
     crowd = Crowd()
-
-    @task
-    async def stay(seconds: float) -> None:
-        await crowd.stay(seconds)
+    stay = crowd.for_seconds
 
     @flow
     async def around() -> None:

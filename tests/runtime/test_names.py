@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import flow, runtime, task
 from upwell.core.errors import ConfigurationError, DefinitionError, InvalidNameError, ReservedArgumentError
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 WAYS = ["call", "submit", "map", "stream"]
 
 

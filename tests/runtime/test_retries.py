@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import exponential_backoff, flow, runtime, task
 from upwell.testing import run_virtual, virtual_clock
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 WAYS = ["call", "submit", "map", "stream"]
 
 

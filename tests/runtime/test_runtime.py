@@ -7,27 +7,14 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run, double, double_later
 
 from upwell import Runtime, flow, runtime, task
 from upwell.core.errors import CancelledRun, RuntimeClosedError, UnknownTaskRunnerError
 from upwell.testing import run_virtual, virtual_clock
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@task
-def double(x: int) -> int:
-    return 2 * x
-
-
-@task
-async def double_later(x: int) -> int:
-    await asyncio.sleep(0)
-    return 2 * x
 
 
 @task

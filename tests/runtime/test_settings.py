@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import pytest
 
 from upwell import settings
 from upwell.core.errors import ConfigurationError
-from upwell.settings import Given, Settings, current, get_current_settings, temporary_settings, variable_of
+from upwell.settings import Settings, current, get_current_settings, temporary_settings, variable_of
+from upwell.settings_sources import Given, environment
 
 
 @pytest.fixture(autouse=True)
@@ -125,10 +126,10 @@ def test_a_temporary_setting_that_is_unknown_or_wrong_is_refused() -> None:
 
 
 def test_an_earlier_source_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    def file() -> list[Given]:
+    def file(_: Mapping[str, Given]) -> list[Given]:
         return [Given("logging_level", "ERROR", "a file"), Given("progress", True, "a file")]
 
-    monkeypatch.setattr(settings, "SOURCES", [settings.environment, file])
+    monkeypatch.setattr(settings, "SOURCES", [environment, file])
     monkeypatch.setenv("UPWELL_LOGGING_LEVEL", "DEBUG")
     assert (current().logging_level, current().progress) == ("DEBUG", True)
 

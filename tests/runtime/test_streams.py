@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run, double, double_later
 
 from upwell import flow, task
 from upwell.core.errors import BlockingWaitError, ConfigurationError
 from upwell.testing import run_virtual, virtual_clock
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@task
-def double(x: int) -> int:
-    return 2 * x
-
-
-@task
-async def double_later(x: int) -> int:
-    await asyncio.sleep(0)
-    return 2 * x
 
 
 @task

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from tests.runtime.given import Run
 
 from upwell import flow, task
 from upwell.core.errors import ConfigurationError, FlowRunTimeoutError, RunTimeoutError, TaskRunTimeoutError
 from upwell.testing import run_virtual, virtual_clock
 
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 SOON = 0.02
 """Seconds: the timeout of code that really blocks, which no clock but the machine's can interrupt."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from upwell.core.definition import Definition
@@ -18,6 +19,7 @@ from upwell.engine.caching_inline import give_up, keep_result, look_up
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
+from upwell.engine.generators import Iteration, iterate, iterate_async
 from upwell.engine.interrupts import interrupted_after
 from upwell.engine.limits import PROCESS_LIMITS, NamedLimit
 from upwell.engine.logs import task_run_logger
@@ -25,7 +27,7 @@ from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
 from upwell.engine.settle import finish, keep, log_end, never_ready, record_retry, retry_message, state_of
-from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, Written, live_async, live_blocking
+from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, Written
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
 from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
 
@@ -265,50 +267,13 @@ def _hook(run: Run, hook: Any, state: State) -> Life[None]:
 
 
 def iterate_inline(run: Run) -> Generator[Any, Any, Any]:
-    """A generator task, called directly: yields what it yields, and ends the run when it is exhausted."""
-    live_blocking(_begin_iterating(run))
-    generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
-    sent: Any = None
-    while True:
-        try:
-            with inside(run):
-                item = generator.send(sent)
-        except StopIteration as stop:
-            live_blocking(_end(run, Outcome(RETURNED, stop.value)))
-            return stop.value
-        except BaseException as error:
-            live_blocking(_end(run, _outcome(error)))
-            raise
-        try:
-            sent = yield item
-        except GeneratorExit:
-            with inside(run):
-                generator.close()
-            live_blocking(_end(run, Outcome(RETURNED)))
-            raise
+    """A generator task, called directly."""
+    return iterate(_begin_iterating(run))
 
 
-async def iterate_inline_async(run: Run) -> AsyncGenerator[Any, None]:
-    """The same for an async generator task."""
-    await live_async(_begin_iterating(run))
-    generator: Any = run.call.definition.fn(*run.args, **run.kwargs)
-    try:
-        while True:
-            try:
-                with inside(run):
-                    item = await anext(generator)
-            except StopAsyncIteration:
-                break
-            yield item
-    except GeneratorExit:
-        with inside(run):
-            await generator.aclose()
-        await live_async(_end(run, Outcome(RETURNED)))
-        raise
-    except BaseException as error:
-        await live_async(_end(run, _outcome(error)))
-        raise
-    await live_async(_end(run, Outcome(RETURNED)))
+def iterate_inline_async(run: Run) -> AsyncGenerator[Any, Any]:
+    """An async generator task, called directly."""
+    return iterate_async(_begin_iterating(run))
 
 
 @contextmanager
@@ -322,9 +287,11 @@ def inside(run: Run) -> Generator[None, None, None]:
         CURRENT_RUN.reset(token)
 
 
-def _begin_iterating(run: Run) -> Life[None]:
+def _begin_iterating(run: Run) -> Life[Iteration]:
     if run.upstream is not None and not (yield from _upstream(run)):
         raise run.exception()
     yield from _begin(run)
     run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
     record_begin(run)
+    generator = run.call.definition.fn(*run.args, **run.kwargs)
+    return Iteration(run, generator, partial(inside, run), _outcome, partial(_end, run))

@@ -435,11 +435,31 @@ def test_what_cannot_be_awaited_raises_as_in_asyncio(world: Any, suspensions: in
     async def main() -> None:
         for _ in range(2):
             assert text in await world.start(wait)
+            await world.turns()  # the Task of the first, if anybody's else it can be, serves the second
 
     try:
         world.run(main)
     finally:
         elsewhere.close()
+
+
+@pytest.mark.parametrize("suspensions", [0, 2])
+@pytest.mark.parametrize("what", ["a number", "itself"])
+def test_a_cancellation_goes_before_what_cannot_be_awaited(world: Any, suspensions: int, what: str) -> None:
+    async def wait() -> str:
+        await _suspend(suspensions)
+        own = _own()
+        asyncio.get_running_loop().call_soon(own.cancel)
+        try:
+            await (Yields(5) if what == "a number" else own)
+        except asyncio.CancelledError:
+            return "cancelled"
+        return "awaited"
+
+    async def main() -> None:
+        assert await world.start(wait) == "cancelled"
+
+    world.run(main)
 
 
 @pytest.mark.parametrize("suspensions", [0, 2])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.killed import Killed, ask, journal, killed
+from tests.runtime.durability.given import die_once, ran, simple
+from tests.runtime.durability.killed import ask, killed
 
 import upwell
 from upwell import flow, task
@@ -20,40 +20,7 @@ from upwell.exceptions import (
     DurableKeyError,
     SerializationError,
 )
-from upwell.runtime import flow_run
 from upwell.settings import temporary_settings
-
-ran: Counter[Any] = Counter()
-switches: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    ran.clear()
-    switches.clear()
-    switches.add("die")
-    with journal(tmp_path):
-        yield tmp_path
-
-
-def die_once() -> None:
-    if "die" in switches:
-        switches.discard("die")
-        raise Killed
-
-
-@task
-def double(x: int) -> int:
-    ran["double", x] += 1
-    return x * 2
-
-
-@flow(durable=True)
-def simple(x: int) -> tuple[str, int]:
-    value = double(x)
-    die_once()
-    return str(flow_run.id), value + double(x + 1)
-
 
 # --- what is refused ----------------------------------------------------------------------------------------
 

@@ -5,43 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.killed import Killed, ask, change, journal, killed
+from tests.runtime.durability.given import die_once, double, ran, switches
+from tests.runtime.durability.killed import Killed, ask, change, killed
 
 from upwell import allow_failure, flow, task, unmapped
 from upwell.runtime import task_run
-
-ran: Counter[Any] = Counter()
-"""How often what was run."""
-
-switches: set[str] = set()
-"""What the flows below are to do."""
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    ran.clear()
-    switches.clear()
-    switches.add("die")
-    with journal(tmp_path):
-        yield tmp_path
-
-
-def die_once() -> None:
-    if "die" in switches:
-        switches.discard("die")
-        raise Killed
-
-
-@task
-def double(x: int) -> int:
-    ran["double", x] += 1
-    return x * 2
 
 
 @task

@@ -6,14 +6,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.killed import Killed, ask, change, journal, killed, look_killed
+from tests.runtime.durability.given import die_once, double, ran, simple, switches
+from tests.runtime.durability.killed import Killed, ask, change, killed, look_killed
 
 import upwell
 from upwell import flow, task
@@ -26,37 +25,6 @@ from upwell.exceptions import (
 )
 from upwell.runtime import flow_run
 from upwell.settings import temporary_settings
-
-ran: Counter[Any] = Counter()
-switches: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    ran.clear()
-    switches.clear()
-    switches.add("die")
-    with journal(tmp_path):
-        yield tmp_path
-
-
-def die_once() -> None:
-    if "die" in switches:
-        switches.discard("die")
-        raise Killed
-
-
-@task
-def double(x: int) -> int:
-    ran["double", x] += 1
-    return x * 2
-
-
-@flow(durable=True)
-def simple(x: int) -> tuple[str, int]:
-    value = double(x)
-    die_once()
-    return str(flow_run.id), value + double(x + 1)
 
 
 def id_of_run(home: Path) -> str:
@@ -90,8 +58,8 @@ def test_resume_finds_the_flow_by_its_module_and_name(home: Path) -> None:
     with killed(home):
         simple(1)
     identity = id_of_run(home)
-    change(home, "UPDATE flow_runs SET entrypoint = 'tests.runtime.resumable:greets', flow = 'greets'")
-    from tests.runtime import resumable
+    change(home, "UPDATE flow_runs SET entrypoint = 'tests.runtime.durability.resumable:greets', flow = 'greets'")
+    from tests.runtime.durability import resumable
 
     resumable.greeted.clear()
     assert upwell.resume(identity) == "hello 1"

@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runtime.killed import Killed, ask, change, journal, killed, look_killed
+from tests.runtime.durability.given import die_once, double, ran, switches
+from tests.runtime.durability.killed import ask, change, killed, look_killed
 
 from upwell import flow, task
 from upwell.durability import sleep, sleep_async
 from upwell.runtime import flow_run
 from upwell.testing import virtual_clock
-
-ran: Counter[Any] = Counter()
-switches: set[str] = set()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    ran.clear()
-    switches.clear()
-    switches.add("die")
-    with journal(tmp_path):
-        yield tmp_path
-
-
-def die_once() -> None:
-    if "die" in switches:
-        switches.discard("die")
-        raise Killed
-
-
-@task
-def double(x: int) -> int:
-    ran["double", x] += 1
-    return x * 2
-
 
 # --- subflows -----------------------------------------------------------------------------------------------
 

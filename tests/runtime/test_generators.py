@@ -1,0 +1,224 @@
+"""Generators that are tasks or flows: they stream to their caller, and the run lasts as long as they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from tests.runtime.given import Run, double, double_later, square
+
+from upwell import flow, runtime, task
+from upwell.core.errors import FailedRun
+
+# --- generators ---------------------------------------------------------------------------------------------------
+
+
+@task
+def count(n: int) -> Iterator[int]:
+    yield from range(n)
+
+
+@task
+async def count_later(n: int) -> AsyncIterator[int]:
+    for i in range(n):
+        await asyncio.sleep(0)
+        yield i
+
+
+def test_a_generator_task_called_directly_streams_what_it_yields() -> None:
+    taken: list[str] = []
+
+    @task
+    def steps() -> Iterator[int]:
+        for i in range(3):
+            taken.append(f"made {i}")
+            yield i
+
+    for i in steps():
+        taken.append(f"got {i}")
+    assert taken == ["made 0", "got 0", "made 1", "got 1", "made 2", "got 2"]
+
+
+def test_an_async_generator_task_called_directly_streams_what_it_yields(run: Run) -> None:
+    async def main() -> list[int]:
+        return [i async for i in count_later(3)]
+
+    assert run(main()) == [0, 1, 2]
+
+
+def test_a_generator_task_takes_what_is_sent_and_returns_its_value() -> None:
+    @task
+    def echo() -> Any:
+        got: Any = yield "ready"  # pyright: ignore[reportUnknownVariableType]  # a lambda needs no annotations here
+        return f"got {got}"
+
+    generator: Any = echo()
+    assert next(generator) == "ready"
+    with pytest.raises(StopIteration) as stop:
+        generator.send("it")
+    assert stop.value.value == "got it"
+
+
+def test_a_generator_that_is_left_early_is_closed(run: Run) -> None:
+    closed: list[str] = []
+
+    @task
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("sync")
+
+    @task
+    async def endless_later() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("async")
+
+    generator: Any = endless()
+    next(generator)
+    generator.close()
+
+    async def main() -> None:
+        generator: Any = endless_later()
+        await anext(generator)
+        await generator.aclose()
+
+    run(main())
+    assert closed == ["sync", "async"]
+
+
+def test_an_exception_in_a_generator_reaches_the_caller_as_itself() -> None:
+    @task
+    def breaks() -> Iterator[int]:
+        yield 1
+        raise KeyError("mine")
+
+    generator = breaks()
+    assert next(generator) == 1
+    with pytest.raises(KeyError, match="mine"):
+        next(generator)
+
+
+def test_a_direct_generator_resolves_futures_among_its_arguments(run: Run) -> None:
+    @flow
+    def around() -> list[int]:
+        return list(count(square.submit(2)))  # type: ignore[call-overload]  # a future in the place of its result
+
+    @flow
+    async def around_later() -> list[int]:
+        return [i async for i in count_later(square.submit(2))]  # type: ignore[call-overload]  # likewise
+
+    assert around() == [0, 1, 2, 3]
+    assert run(around_later()) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("runner", ["concurrent", "threads"])
+def test_a_submitted_generator_gives_a_list(runner: str, run: Run) -> None:
+    @flow(task_runner=runner)
+    def sync_flow() -> list[Any]:
+        return [count.submit(3).result(), count_later.submit(3).result()]
+
+    @flow(task_runner=runner)
+    async def async_flow() -> list[Any]:
+        return [await count.submit(3), await count_later.submit(3)]
+
+    assert sync_flow() == [[0, 1, 2]] * 2
+    assert run(async_flow()) == [[0, 1, 2]] * 2
+
+
+# --- generators ---------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_flow_streams_to_its_caller(run: Run) -> None:
+    @flow
+    def generate(n: int) -> Iterator[int]:
+        for i in range(n):
+            yield double.submit(i).result()
+
+    @flow
+    async def generate_later(n: int) -> AsyncIterator[int]:
+        for i in range(n):
+            yield await double_later.submit(i)
+
+    assert list(generate(3)) == [0, 2, 4]
+
+    async def main() -> Any:
+        direct = [i async for i in generate_later(3)]
+        return direct, await generate.submit(3), await generate_later.submit(3)
+
+    assert run(main()) == ([0, 2, 4],) * 3
+    assert generate.submit(3).result() == [0, 2, 4]  # type: ignore[comparison-overlap]  # it gives something else than it is typed
+
+
+def test_a_generator_flow_that_is_left_early_ends_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    @flow
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("sync")
+
+    @flow
+    async def endless_later() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            ended.append("async")
+
+    generator: Any = endless()
+    assert next(generator) == 1
+    generator.close()
+
+    async def main() -> None:
+        generator: Any = endless_later()
+        assert await anext(generator) == 1
+        await generator.aclose()
+
+    run(main())
+    assert ended == ["sync", "async"]
+    assert sum(r.getMessage() == "Finished in state Completed()" for r in caplog.records) == 2
+
+
+def test_a_generator_flow_knows_where_it_is_between_its_yields(run: Run) -> None:
+    @flow
+    def generate() -> Iterator[Any]:
+        yield runtime.flow_run.name
+        yield runtime.flow_run.name
+
+    seen: list[Any] = []
+    for name in generate():
+        seen.append(name)
+        assert runtime.flow_run.name is None
+    assert seen[0] == seen[1]
+    assert seen[0] is not None
+
+
+def test_a_generator_flow_fails_by_what_it_raises_and_by_unseen_failures() -> None:
+    @task
+    def bad() -> None:
+        raise ValueError("boom")
+
+    @flow
+    def raises() -> Iterator[int]:
+        yield 1
+        raise KeyError("mine")
+
+    @flow
+    def unseen() -> Iterator[int]:
+        bad.submit()
+        yield 1
+
+    with pytest.raises(KeyError, match="mine"):
+        list(raises())
+    with pytest.raises(FailedRun, match="never looked at: bad-0"):
+        list(unseen())
