@@ -23,7 +23,7 @@ def layer_of(module: str) -> int:
     """Which layer a module of `upwell` stands in."""
     if module.startswith("upwell.core"):
         return CORE
-    if module == "upwell.settings":
+    if module in ("upwell.settings", "upwell.settings_sources"):
         return SETTINGS
     if module.startswith("upwell.engine"):
         return ENGINE

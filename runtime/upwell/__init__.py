@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from upwell import concurrency, history, runtime, states, task_runners, testing
+    from upwell import concurrency, deployments, history, runtime, schedules, states, task_runners, testing
     from upwell.context import get_run_context, tags
     from upwell.core.retries import exponential_backoff
+    from upwell.deployments import aserve, deploy, serve
     from upwell.durability import fork, resume, resume_all
     from upwell.flows import Flow, flow
     from upwell.futures import TaskFuture, as_completed, first, first_async, wait, wait_async
@@ -31,6 +32,8 @@ _HOMES = {
     "TaskFuture": "upwell.futures",
     "allow_failure": "upwell.utilities.annotations",
     "as_completed": "upwell.futures",
+    "aserve": "upwell.deployments",
+    "deploy": "upwell.deployments",
     "exponential_backoff": "upwell.core.retries",
     "first": "upwell.futures",
     "first_async": "upwell.futures",
@@ -42,6 +45,7 @@ _HOMES = {
     "quote": "upwell.utilities.annotations",
     "resume": "upwell.durability",
     "resume_all": "upwell.durability",
+    "serve": "upwell.deployments",
     "tags": "upwell.context",
     "task": "upwell.tasks",
     "unmapped": "upwell.utilities.annotations",
@@ -49,7 +53,7 @@ _HOMES = {
     "wait_async": "upwell.futures",
 }
 
-_MODULES = ("concurrency", "history", "runtime", "states", "task_runners", "testing")
+_MODULES = ("concurrency", "deployments", "history", "runtime", "schedules", "states", "task_runners", "testing")
 
 
 def __getattr__(name: str) -> Any:
@@ -74,7 +78,10 @@ __all__ = [
     "TaskFuture",
     "allow_failure",
     "as_completed",
+    "aserve",
     "concurrency",
+    "deploy",
+    "deployments",
     "exponential_backoff",
     "first",
     "first_async",
@@ -88,6 +95,8 @@ __all__ = [
     "resume",
     "resume_all",
     "runtime",
+    "schedules",
+    "serve",
     "states",
     "tags",
     "task",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from upwell.settings import Settings
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
+    from upwell.journal.control import Control
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
     from upwell.journal.liveness import Watch
@@ -65,8 +68,8 @@ def _open(wanted: Settings) -> Recorder | None:
 def _same_journal(one: Settings, other: Settings) -> bool:
     """Whether two settings mean the same journal."""
     names = ("journal", "home", "database_url", "journal_flush_seconds", "database_synchronous", "lease_seconds")
-    kept = ("retention_days", "retention_rows", "retention_bytes")
-    return all(getattr(one, name) == getattr(other, name) for name in (*names, *kept))
+    others = ("retention_days", "retention_rows", "retention_bytes", "api_url", "api_key")
+    return all(getattr(one, name) == getattr(other, name) for name in (*names, *others))
 
 
 def _new_journal(wanted: Settings) -> Journal | None:
@@ -75,6 +78,7 @@ def _new_journal(wanted: Settings) -> Journal | None:
     import atexit  # here: so that no program pays for it that records nothing
 
     from upwell.journal.cache import JournalCache
+    from upwell.journal.cancel_watch import CancelWatch
     from upwell.journal.journal import Journal
     from upwell.journal.kept import Kept
     from upwell.journal.liveness import Watch
@@ -85,6 +89,10 @@ def _new_journal(wanted: Settings) -> Journal | None:
     process = this_process(wanted.lease_seconds)
 
     def make_store() -> Store:
+        if is_remote(wanted):
+            from upwell.journal.remote_store import RemoteStore  # here: few programs work through a server
+
+            return RemoteStore(wanted.api_url or "", wanted.api_key, wanted.lease_seconds)
         return SqlStore(make_database(wanted))
 
     async def keep_tidy(store: Store) -> None:
@@ -112,9 +120,17 @@ def _new_journal(wanted: Settings) -> Journal | None:
     _prepare_process()
     atexit.register(journal.close)
     global _watch
-    _watch = Watch(journal, _database_of, wanted.durable_max_crashes)
-    _watch.begin()
+    _watch = None
+    if not is_remote(wanted):  # else the server looks after the processes
+        _watch = Watch(journal, _database_of, wanted.durable_max_crashes)
+        _watch.begin()
+    CancelWatch(journal, control_of).begin()
     return journal
+
+
+def is_remote(wanted: Settings) -> bool:
+    """Whether it is a server whose store is used."""
+    return wanted.api_url is not None and wanted.journal != "memory"
 
 
 def _prepare_process() -> None:
@@ -177,7 +193,7 @@ def _spool_folder(wanted: Settings) -> Path | None:
         return None
     from hashlib import blake2b
 
-    store = wanted.database_url or "upwell.db"
+    store = wanted.api_url if is_remote(wanted) and wanted.api_url else wanted.database_url or "upwell.db"
     return home(wanted) / "spool" / blake2b(store.encode(), digest_size=8).hexdigest()
 
 
@@ -187,8 +203,12 @@ def home(wanted: Settings | None = None) -> Path:
     return Path(given).expanduser() if given else Path.home() / ".upwell"
 
 
-def make_database(wanted: Settings | None = None, *, read_only: bool = False) -> Database:
+def make_database(
+    wanted: Settings | None = None, *, read_only: bool = False, on_a_thread: bool | None = None
+) -> Database:
     """The database that the settings name, not opened yet.
+
+    on_a_thread: whether it is used beside a loop that must not wait; unless said, if it is only read.
 
     Raises:
         ConfigurationError: a URL of a kind that is not known.
@@ -200,21 +220,22 @@ def make_database(wanted: Settings | None = None, *, read_only: bool = False) ->
         return MemoryDatabase()
     url = wanted.database_url
     if url is None:
-        return _sqlite(home(wanted) / "upwell.db", wanted, read_only)
+        return _sqlite(home(wanted) / "upwell.db", wanted, read_only, on_a_thread)
     check_database_url(wanted)
     if url.startswith(_POSTGRES):
         from upwell.journal.postgres import PostgresDatabase
 
         return PostgresDatabase(url)
     path = Path(url.removeprefix("sqlite:///")).expanduser()
-    return _sqlite(path, wanted, read_only)
+    return _sqlite(path, wanted, read_only, on_a_thread)
 
 
-def _sqlite(path: Path, wanted: Settings, read_only: bool) -> Database:
+def _sqlite(path: Path, wanted: Settings, read_only: bool, on_a_thread: bool | None) -> Database:
     """A SQLite file. The journal has a thread of its own, so its connection needs none; readers have a loop to keep."""
     from upwell.journal.sqlite import SqliteDatabase
 
-    return SqliteDatabase(path, wanted.database_synchronous, read_only=read_only, in_this_thread=not read_only)
+    in_this_thread = not read_only if on_a_thread is None else not on_a_thread
+    return SqliteDatabase(path, wanted.database_synchronous, read_only=read_only, in_this_thread=in_this_thread)
 
 
 _POSTGRES = ("postgresql://", "postgres://")
@@ -260,6 +281,49 @@ def _database_of(store: Store) -> Database:
     if not isinstance(store, SqlStore):
         raise TypeError(f"{store!r} has no database")
     return store.database
+
+
+@asynccontextmanager
+async def open_control() -> AsyncGenerator[Control]:
+    """What people and workers ask of the store that the settings name, or of a server, for use on this loop.
+
+    Raises:
+        StoreUnavailable: the store cannot be opened.
+    """
+    wanted = settings()
+    if is_remote(wanted):
+        from upwell.journal.remote_client import ApiClient  # here, as below: few programs have deployments
+        from upwell.journal.remote_control import RemoteControl
+
+        client = ApiClient(wanted.api_url or "", wanted.api_key)
+        try:
+            yield RemoteControl(client)
+        finally:
+            await client.close()
+        return
+    from upwell.journal.migrations import migrate
+    from upwell.journal.sql_control import SqlControl
+
+    database = make_database(wanted, on_a_thread=True)
+    await database.open()
+    try:
+        await migrate(database)
+        yield SqlControl(database)
+    finally:
+        await database.close()
+
+
+def control_of(store: Store) -> Control:
+    """What people and workers ask, over the store of a journal, for use on that journal's loop."""
+    from upwell.journal.remote_store import RemoteStore
+
+    if isinstance(store, RemoteStore):
+        from upwell.journal.remote_control import RemoteControl  # here: few programs have deployments
+
+        return RemoteControl(store.client)
+    from upwell.journal.sql_control import SqlControl
+
+    return SqlControl(_database_of(store))
 
 
 record_with(open_recorder)

@@ -7,11 +7,6 @@ has died goes on; `resume` does so by the run's id.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-import sys
-from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upwell.core.errors import ConfigurationError, NotResumableError
@@ -22,11 +17,13 @@ from upwell.engine.flow_run import Wish
 from upwell.engine.recorder import Recorder, recorder
 from upwell.engine.scope import CURRENT_SCOPE
 from upwell.engine.steps import Written
-from upwell.flows import BoundFlow, Flow
+from upwell.entrypoints import load_flow
 from upwell.tasks import task
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from upwell.flows import Flow
 
 __all__ = ["fork", "resume", "resume_all", "sleep", "sleep_async"]
 
@@ -138,46 +135,19 @@ def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish
         return call_of(store, str(flow_run_id))
 
     name, entrypoint, arguments = _journal().journal.ask(ask).result()
-    found = flow or find_flow(entrypoint, name)
+    found = flow or _find_flow(entrypoint, name)
     definition = found._definition  # pyright: ignore[reportPrivateUsage]  # one library
     args, kwargs = definition.parameters.call_args(arguments_in(arguments))
     return call_flow(definition, args, dict(kwargs), wish)
 
 
-def find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
-    """The flow at `package.module:name` or `/path/to/script.py:name`.
-
-    Raises:
-        ConfigurationError: there is none.
-    """
-    where, _, qualname = entrypoint.rpartition(":")
+def _find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
     try:
-        found = reduce(getattr, qualname.split("."), _module_of(where))
-    except (ImportError, AttributeError, OSError) as error:
+        return load_flow(entrypoint)
+    except (ImportError, OSError, ConfigurationError) as error:
         raise ConfigurationError(
-            f"The flow {name!r} is not found at {entrypoint}: {error}. Pass it: resume(flow_run_id, flow)."
+            f"The flow {name!r} is not found at {entrypoint}: {str(error).rstrip('.')}. Pass it: resume(flow_run_id, flow)."
         ) from error
-    if isinstance(found, BoundFlow):  # a class method
-        return found.flow
-    if not isinstance(found, Flow):
-        raise ConfigurationError(f"What is found at {entrypoint} is no flow, but {found!r}. Pass it: `flow=`.")
-    return found  # pyright: ignore[reportUnknownVariableType]  # a flow of any kind
-
-
-def _module_of(where: str) -> Any:
-    if not where.endswith(".py"):
-        return importlib.import_module(where)
-    main = sys.modules["__main__"]
-    file = getattr(main, "__file__", None)
-    if file and Path(file).resolve() == Path(where).resolve():
-        return main
-    spec = importlib.util.spec_from_file_location(f"upwell_resumed_{Path(where).stem}", where)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{where} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def _journal() -> Recorder:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine
-from typing import Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
 from upwell.core.annotations import unmapped
@@ -20,6 +20,11 @@ from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 from upwell.settings import current as settings
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from upwell.deployments import DeploymentKeywords, RunnerDeployment
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -110,6 +115,89 @@ class Flow(Hookable, Generic[P, R]):
         copy = Flow(wrapped, **cast("FlowKeywords", {**self._keywords, **keywords}))
         copy._definition.take_hooks_from(self._definition, keywords)
         return copy
+
+    # --- deployments ------------------------------------------------------------------------------------
+
+    def to_deployment(
+        self,
+        name: str,
+        *,
+        entrypoint: str | None = None,
+        work_pool_name: str | None = None,
+        work_queue_name: str | None = None,
+        job_variables: Mapping[str, Any] | None = None,
+        **keywords: Unpack[DeploymentKeywords],
+    ) -> RunnerDeployment:
+        """This flow with a name under which it can be started, to give to `serve` or `deploy`.
+
+        Args:
+            entrypoint: where other processes find the flow, `path/to/file.py:flow` or `package.module:flow`; unless
+                said, where it stands.
+            work_pool_name, work_queue_name, job_variables: for whose workers it is, and what they are to know.
+            keywords: see DeploymentKeywords and ScheduleKeywords: `cron`, `interval`, `rrule`, `timezone`, `schedules`,
+                `parameters`, `tags`, `description`, `version`, `paused`, `concurrency_limit`, `when_full`, ...
+        """
+        from upwell import deployments  # here, as below: so that no program pays for it that deploys nothing
+
+        return deployments.to_deployment(
+            self,
+            name,
+            entrypoint=entrypoint,
+            work_pool_name=work_pool_name,
+            work_queue_name=work_queue_name,
+            job_variables=job_variables,
+            **keywords,
+        )
+
+    def serve(
+        self,
+        name: str | None = None,
+        *,
+        pause_on_shutdown: bool = True,
+        print_starting_message: bool = True,
+        limit: int | None = None,
+        **keywords: Unpack[DeploymentKeywords],
+    ) -> None:
+        """Deploy this flow, and carry its runs out until Ctrl-C or SIGTERM: a script becomes a scheduled application.
+
+        Args:
+            name: of the deployment; the flow's own unless said.
+            pause_on_shutdown: its schedules stand still while nobody serves it.
+            limit: how many runs go on at once here; `concurrency_limit` counts those of other processes, too.
+            keywords: as for `to_deployment`.
+        """
+        from upwell import deployments
+
+        deployments.serve(
+            self.to_deployment(name or self.name, **keywords),
+            pause_on_shutdown=pause_on_shutdown,
+            print_starting_message=print_starting_message,
+            limit=limit,
+        )
+
+    def deploy(
+        self,
+        name: str,
+        work_pool_name: str,
+        *,
+        work_queue_name: str | None = None,
+        image: str | None = None,
+        job_variables: Mapping[str, Any] | None = None,
+        entrypoint: str | None = None,
+        **keywords: Unpack[DeploymentKeywords],
+    ) -> UUID:
+        """Deploy this flow for the workers of a pool to carry out; the deployment's id.
+
+        Args:
+            image: of the containers of a pool of type docker.
+            keywords, entrypoint, job_variables: as for `to_deployment`.
+        """
+        from upwell import deployments
+
+        wanted = self.to_deployment(name, entrypoint=entrypoint, job_variables=job_variables, **keywords)
+        return deployments.deploy(wanted, work_pool_name=work_pool_name, work_queue_name=work_queue_name, image=image)[
+            0
+        ]
 
     # --- methods ----------------------------------------------------------------------------------------
 

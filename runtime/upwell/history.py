@@ -32,6 +32,8 @@ from upwell.settings import current as settings
 if TYPE_CHECKING:
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
+    from upwell.journal.remote_client import ApiClient
+    from upwell.journal.remote_reader import RemoteReader
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +48,7 @@ Id: TypeAlias = UUID | str
 class History:
     """The journal's store, opened to be read, and never written to: `async with History() as history`.
 
-    It is the store that the settings name when it is opened. Where nothing has been recorded yet, there is nothing:
+    It is the store that the settings name when it is opened, or that of the server that they name. Where nothing has been recorded yet, there is nothing:
     pages are empty, and no file is made. To be used on one event loop, by any number of tasks.
 
     Every method raises:
@@ -57,6 +59,7 @@ class History:
     def __init__(self) -> None:
         self._settings: Settings | None = None
         self._database: Database | None = None
+        self._client: ApiClient | None = None
         self._opening = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -70,6 +73,9 @@ class History:
         database, self._database = self._database, None
         if database is not None:
             await database.close()
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
 
     # --- flow runs ------------------------------------------------------------------------------------------
 
@@ -250,7 +256,7 @@ class History:
 
     # --- the store ------------------------------------------------------------------------------------------
 
-    async def _reader(self) -> Reader:
+    async def _reader(self) -> Reader | RemoteReader:
         """Reads the store, in which is now whatever has happened in this process before."""
         wanted = self._settings
         if wanted is None:
@@ -262,6 +268,12 @@ class History:
             if journal is None or kept_for is None or kept_for.journal != "memory":
                 return Reader(None, "memory")
             return Reader(InMemory(journal), "memory")
+        if composition.is_remote(wanted):
+            from upwell.journal.remote_client import ApiClient  # here: few programs work through a server
+            from upwell.journal.remote_reader import RemoteReader
+
+            self._client = self._client or ApiClient(wanted.api_url or "", wanted.api_key)
+            return RemoteReader(self._client)
         async with self._opening:
             if self._database is None:
                 self._database = await open_to_read(functools.partial(composition.make_database, wanted))

@@ -1,12 +1,16 @@
-"""The runtime to embed in a service, and where a piece of code runs: `flow_run`, `task_run`."""
+"""The runtime to embed in a service, and where a piece of code runs: `flow_run`, `task_run`, `deployment`."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 from contextvars import Token
-from typing import Any, Self, cast
+from typing import Any, Final, Self, cast
 from uuid import UUID
+
+from msgspec import Struct
+from msgspec.json import decode
 
 from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
@@ -205,6 +209,42 @@ class _TaskRunHere:
         return run.run_count if run else facts.run_count if facts else 0
 
 
+JOB_VARIABLE: Final = "UPWELL_JOB"
+"""Says in the environment of a deployment's run what it is; processes that it starts inherit that."""
+
+
+class JobFacts(Struct, frozen=True):
+    """What is known of the deployment whose run this process, or one that has started it, carries out."""
+
+    flow_run_id: str
+    deployment_id: str
+    deployment_name: str
+
+
+class _DeploymentHere:
+    """The deployment whose run this code belongs to; every attribute is None, or empty, outside of such runs."""
+
+    @property
+    def _facts(self) -> JobFacts | None:
+        text = os.environ.get(JOB_VARIABLE)
+        return decode(text, type=JobFacts) if text else None
+
+    @property
+    def id(self) -> UUID | None:
+        facts = self._facts
+        return UUID(facts.deployment_id) if facts and facts.deployment_id else None
+
+    @property
+    def name(self) -> str | None:
+        facts = self._facts
+        return facts.deployment_name or None if facts else None
+
+    @property
+    def flow_run_id(self) -> UUID | None:
+        facts = self._facts
+        return UUID(facts.flow_run_id) if facts else None
+
+
 def facts_elsewhere() -> RunFacts | None:
     """Who the run is whose code this is, in a process that does not hold its record."""
     elsewhere = ELSEWHERE.get()
@@ -213,5 +253,6 @@ def facts_elsewhere() -> RunFacts | None:
 
 flow_run = _FlowRunHere()
 task_run = _TaskRunHere()
+deployment = _DeploymentHere()
 
-__all__ = ["Runtime", "flow_run", "task_run"]
+__all__ = ["Runtime", "deployment", "flow_run", "task_run"]

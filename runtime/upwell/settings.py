@@ -1,23 +1,22 @@
 """What can be set from outside of the code: every setting, its default, and where values come from.
 
 Each setting is a field of `Settings`, and the variable `UPWELL_` with the field's name in capitals sets it:
-`UPWELL_LOGGING_LEVEL=DEBUG` is `logging_level="DEBUG"`. Nothing is read before something asks for it.
+`UPWELL_LOGGING_LEVEL=DEBUG` is `logging_level="DEBUG"`. Files and profiles set it, too (`settings_sources.py`). Nothing
+is read before something asks for it.
 """
 # The annotations below are read at run time, to check values and to explain them.
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from msgspec import Meta, Struct, ValidationError, convert
 from msgspec.structs import asdict
 
 from upwell.core.errors import ConfigurationError
-
-PREFIX: Final = "UPWELL_"
+from upwell.settings_sources import PREFIX, SOURCES, Given, given_by
 
 MOST_SECONDS: Final = 315_360_000
 """The longest delay that can be set: ten years, in seconds."""
@@ -43,6 +42,7 @@ Delays: TypeAlias = Annotated[
     Meta(description="a number of seconds, 0 or more, or several with commas between them"),
 ]
 OptionalName: TypeAlias = Annotated[str | None, Meta(description="the name of an installed task runner")]
+OptionalProfile: TypeAlias = Annotated[str | None, Meta(description="the name of a profile")]
 OptionalPath: TypeAlias = Annotated[str | None, Meta(description="a folder")]
 SerializerName: TypeAlias = Annotated[str, Meta(description="the name of a serializer, such as msgpack or json")]
 OptionalUrl: TypeAlias = Annotated[str | None, Meta(description="sqlite:///path or postgresql://user@host/name")]
@@ -99,6 +99,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Python's garbage collector looks at young objects after so many new ones while a runtime that owns its
     process is at work, and as before afterwards; a higher number is faster for very many runs and takes more
     memory. Unless set, the collector is left alone."""
+
+    profile: OptionalProfile = None
+    """The profile to use, of those in `profiles.toml` in `UPWELL_HOME`; unless set, the active one there."""
 
     home: OptionalPath = None
     """Where upwell keeps what it keeps: the database, stored results, what is spooled. Unless set, `~/.upwell`."""
@@ -167,30 +170,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     server_hosts: Names = ()
     """Names that a server is reached by, beside its address: what requests may name as their Host."""
 
+    server_require_key: OptionalSwitch = None
+    """Whether a server on a loopback address asks for a key, too; unless set, once an API key has ever been made."""
+
     late_seconds: Delay = 15.0
     """How long after its time a scheduled run that has not begun is called Late."""
-
-
-class Given(NamedTuple):
-    """One value that a source gives. where: what people know it by, for messages (`UPWELL_PROGRESS`)."""
-
-    field: str
-    value: Any
-    where: str
-
-
-Source = Callable[[], Iterable[Given]]
-
-
-def environment() -> Iterable[Given]:
-    """The variables of this process that begin with `UPWELL_`; an empty one counts as not set."""
-    for variable, text in os.environ.items():
-        if variable.startswith(PREFIX) and text.strip():
-            yield Given(variable.removeprefix(PREFIX).lower(), text.strip(), variable)
-
-
-SOURCES: list[Source] = [environment]
-"""Where settings come from; what an earlier source gives, a later one cannot change."""
 
 
 def current() -> Settings:
@@ -227,6 +211,26 @@ def temporary_settings(**updates: Any) -> Generator[Settings]:
         _current = before
 
 
+def said_by_sources() -> dict[str, Given]:
+    """What each field that is set somewhere is set to, as it is written there, and where; by field. Reads anew.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    return given_by(SOURCES)
+
+
+def check_value(field: str, text: str) -> Any:
+    """The value of this setting that a text means.
+
+    Raises:
+        ConfigurationError: no such setting, or not a value of it.
+    """
+    if field not in Settings.__struct_fields__:
+        raise ConfigurationError(_unknown(field, variable_of(field), variable_of))
+    return getattr(_checked([Given(field, text, variable_of(field))], {}, strict=False), field)
+
+
 def variable_of(field: str) -> str:
     """The environment variable that sets this field."""
     return PREFIX + field.upper()
@@ -243,10 +247,7 @@ def _read_once() -> Settings:
     global _current
     with _reading:
         if _current is None:
-            given: dict[str, Given] = {}
-            for source in SOURCES:
-                for item in source():
-                    given.setdefault(item.field, item)
+            given = given_by(SOURCES)
             known = [item for item in given.values() if item.field in Settings.__struct_fields__]
             _current = _checked(known, {}, strict=False)
             _report_unknown(item for item in given.values() if item.field not in Settings.__struct_fields__)
@@ -290,8 +291,8 @@ def _as_written(field: str, value: Any) -> Any:
     return value
 
 
-_READ_ELSEWHERE: Final = frozenset({"crash_at"})
-"""What `upwell.testing` reads."""
+_READ_ELSEWHERE: Final = frozenset({"crash_at", "job"})
+"""What `upwell.testing` and `upwell.runtime` read."""
 
 
 def _report_unknown(unknown: Iterable[Given]) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 from msgspec import Struct
 
 from upwell.core.states import State, StateType
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 T = TypeVar("T")
 

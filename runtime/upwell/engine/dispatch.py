@@ -245,6 +245,7 @@ class Dispatcher:
             and getweakrefcount(task) <= getweakrefcount(sample.task)
             and not task.cancelling()
             and not task._callbacks
+            and not task._asyncio_future_blocking  # as it stays in a Task that has awaited itself
             and task.get_name() is TASK_NAME
         )
 

@@ -217,7 +217,7 @@ class Driver(Coroutine[Any, Any, None]):
 
     def cancel(self, msg: object = None) -> bool:
         """Somebody cancels the Task while it waits: cancel what the adopted run waits for, or end."""
-        if self._waits_on is not None:
+        if self._waits_on is not None and self._begun:  # else it is nothing that can be waited for, or cancelled
             return bool(self._waits_on.cancel(msg))
         if not self._borrowed and self._run is None:
             self._wake()

@@ -47,11 +47,12 @@ from upwell.engine.caching_inline import Beside
 from upwell.engine.clock import clock, moment
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
-from upwell.engine.interrupts import ctrl_c_was_pressed, interrupted_after
+from upwell.engine.interrupts import Stopped, ctrl_c_was_pressed, interrupted_after
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, names_of
 from upwell.engine.settle import trace_once, why_not_ready
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, Written
+from upwell.engine.stopping import UnderWay
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
 
 if TYPE_CHECKING:
@@ -72,10 +73,14 @@ def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
 
     A cancellation or Ctrl-C of the caller is raised again at the end, when all that the flow started is over.
     """
-    ending = yield from _attempts(run, wait_for)
-    ending = yield from _persisted(run, ending)
-    yield from conclude(run, ending)
-    if ending.interruption is not None:
+    under_way = UnderWay(run)
+    try:
+        ending = yield from _attempts(run, wait_for)
+        ending = yield from _persisted(run, ending)
+        yield from conclude(run, ending)
+    finally:
+        under_way.ended()
+    if ending.interruption is not None and not under_way.is_why(ending.interruption):
         raise ending.interruption
 
 
@@ -299,14 +304,14 @@ def end_children(run: FlowRun, outcome: Outcome) -> Generator[Any, Any, Ending]:
     if outcome.kind is RETURNED:
         return _ending_of_returned(run, outcome.value)
     if outcome.kind is WAS_CANCELLED:
-        return Ending(Finish(CANCELLED, None, why_interrupted(outcome.value)), None, interruption)
+        return Ending(Finish(CANCELLED, None, why_interrupted(run, outcome.value)), None, interruption)
     return Ending(final_state(outcome, "Flow run"), outcome.value)
 
 
 def _stop(run: FlowRun, outcome: Outcome, *, also_running: bool) -> None:
     scope = run.scope
     if outcome.kind is WAS_CANCELLED:
-        reason = f"{scope.name} was cancelled: {why_interrupted(outcome.value)}"
+        reason = f"{scope.name} was cancelled: {why_interrupted(run, outcome.value)}"
         run.move(State(type=CANCELLING, message=reason))
     else:
         reason = f"{scope.name} failed: {describe(outcome.value)}"
@@ -315,9 +320,11 @@ def _stop(run: FlowRun, outcome: Outcome, *, also_running: bool) -> None:
     scope.engine.perform(lambda: scope.stop(reason, also_running))
 
 
-def why_interrupted(error: BaseException | None) -> str:
-    """Why a caller's code was interrupted, as far as anything says it."""
-    if isinstance(error, KeyboardInterrupt) or ctrl_c_was_pressed():
+def why_interrupted(run: FlowRun, error: BaseException | None) -> str:
+    """Why a run's code was interrupted, as far as anything says it."""
+    if run.stop_reason is not None:
+        return run.stop_reason
+    if not isinstance(error, Stopped) and (isinstance(error, KeyboardInterrupt) or ctrl_c_was_pressed()):
         return "Interrupted by Ctrl-C."
     detail = str(error) if error is not None else ""
     return detail or "The code around it was cancelled."

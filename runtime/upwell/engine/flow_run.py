@@ -37,6 +37,7 @@ class FlowRun:
     durable: whether another process can go on with it if this one dies; "strict": each step safe before the next.
     arguments, source_hash, entrypoint, result_record: what the store keeps of a durable one, so that it can.
     is_claimed: the store has said which run it is. is_given_up: nobody waits for that any more.
+    stop_reason: why somebody who is not its caller has asked it to end; see `stopping`.
     """
 
     def __init__(
@@ -70,6 +71,9 @@ class FlowRun:
             recorder=recorder(),
         )
         self.wish = wish or Wish()
+        self.stop_reason: str | None = None
+        if self.wish.assigned is not None:
+            self._be(self.wish.assigned)
         self.durable = definition.options.durable
         if self.durable is None and parent_scope is not None and parent_scope.durable is not None:
             self.durable = "strict" if parent_scope.is_strict else True
@@ -84,6 +88,14 @@ class FlowRun:
         self.result_file: Any = None
         if not self.needs_claim:
             self.move(State(type=PENDING, name="Pending", message="About to start."))
+
+    def _be(self, assigned: Assigned) -> None:
+        """Be the run that the store knows already."""
+        if self.root_flow_run_id == self.id:
+            self.root_flow_run_id = assigned.id
+        self.id, self.name, self.created = assigned.id, assigned.name, assigned.created
+        self.tags = self.tags | assigned.tags
+        self.scope.name = f"flow run '{self.name}'"
 
     @property
     def needs_claim(self) -> bool:
@@ -124,12 +136,22 @@ class FlowRun:
         return f"<FlowRun {self.name!r} of {self.flow_name!r} {self.state}>"
 
 
+class Assigned(NamedTuple):
+    """A run that the store knows already and that is to be carried out here: made ahead, by a schedule or a person."""
+
+    id: UUID
+    name: str
+    created: float
+    tags: frozenset[str] = frozenset()
+
+
 class Wish(NamedTuple):
     """Which run a call of a flow means, where it is not just a new one.
 
     idempotency_key: the run of this key, if there is one. resume: the run of this id, which died before it had ended.
     fork_of, fork_before: a new one that takes over what that run had finished, before that task run began.
     keep_changed: what is finished counts although the code of its task has changed.
+    assigned: the run of this id, which has not begun before, or which is the one that `resume` names.
     """
 
     idempotency_key: str | None = None
@@ -137,6 +159,7 @@ class Wish(NamedTuple):
     fork_of: str | None = None
     fork_before: str | None = None
     keep_changed: bool = False
+    assigned: Assigned | None = None
 
     @property
     def means_a_new_one(self) -> bool:

@@ -26,6 +26,10 @@ class Interrupted(BaseException):
     """Raised inside the user's code when its time is up; never seen by users."""
 
 
+class Stopped(KeyboardInterrupt):
+    """Raised inside a flow run's code when somebody has asked for its end: for that code it is as if by Ctrl-C."""
+
+
 def raise_in_thread(thread_id: int, kind: type[BaseException]) -> None:
     """Raise an exception in another thread at its next bytecode."""
     _set_async_exception(thread_id, kind)
@@ -127,6 +131,12 @@ def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Generato
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------
 
+_asked: list[Callable[[], BaseException | None]] = []
+"""Why the main thread is to be interrupted, where it is not by a key."""
+
+_handler: Any = None
+"""Ours for Ctrl-C, the last one that was set."""
+
 _presses = 0
 _pressed_at = 0.0
 
@@ -141,7 +151,7 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
     The first is passed on to whoever handled it before: Python's KeyboardInterrupt, or the cancellation that
     `asyncio.run` makes of it. A handler of the application's own is left alone.
     """
-    global _presses
+    global _presses, _handler
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -153,6 +163,10 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
 
     def on_ctrl_c(number: int, frame: FrameType | None) -> None:
         global _presses, _pressed_at
+        if _asked:
+            if (error := _asked.pop(0)()) is not None:
+                raise error
+            return
         now = time.monotonic()
         if _presses and now - _pressed_at < ONE_PRESS_SECONDS:
             return
@@ -162,12 +176,26 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
         sys.stderr.write("\nCtrl-C: cancelling what runs. Press Ctrl-C again to kill.\n")
         previous(number, frame)  # type: ignore[operator, misc]  # one of the defaults, which are functions
 
+    _handler = on_ctrl_c
     signal.signal(signal.SIGINT, on_ctrl_c)
     try:
         yield
     finally:
+        _asked.clear()
         if signal.getsignal(signal.SIGINT) is on_ctrl_c:
             signal.signal(signal.SIGINT, signal.default_int_handler if _is_over(previous) else previous)
+
+
+def interrupt_main_thread(why: Callable[[], BaseException | None]) -> bool:
+    """Interrupt what the main thread does, even a sleep, from another thread; whether that is possible.
+
+    why: called in the main thread; what it is to raise, or None if that is of no use any more.
+    """
+    if _handler is None or signal.getsignal(signal.SIGINT) is not _handler or not hasattr(signal, "pthread_kill"):
+        return False
+    _asked.append(why)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    return True
 
 
 def _is_over(handler: Any) -> bool:

@@ -100,6 +100,10 @@ class Jobs(Protocol):
         """
         ...
 
+    async def claimed_jobs(self, worker_id: str) -> list[Job]:
+        """Those that this worker has claimed and nobody has begun: what it was given, whether it has heard so or not."""
+        ...
+
     async def begin_job(self, job: Job, process_id: str) -> bool:
         """The run begins now, in this process. False: the claim is void, and it must not."""
         ...

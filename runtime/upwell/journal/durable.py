@@ -99,7 +99,8 @@ class Beginnings:
         if known is None or known == identity:
             if run.wish.fork_of is not None and not await session.fetch("flow_run_as_it_is", id=run.wish.fork_of):
                 raise UnknownRunError(f"There is no flow run {run.wish.fork_of} in this store.")
-            if not await session.fetch("flow_run_as_it_is", id=identity):  # else we did not hear of it
+            found = await session.fetch("flow_run_as_it_is", id=identity)
+            if not found or run.wish.assigned is not None:  # else we did not hear of it
                 await session.insert("put_flow_runs", rows.flow_runs)
                 await session.insert("put_flow_run_states", rows.flow_run_states)
             return Claim(identity, run.name, run.created)
@@ -151,6 +152,8 @@ async def _known(session: Session, run: FlowRun) -> str | None:
         return None
     if wish.resume is not None:
         return wish.resume
+    if wish.assigned is not None:
+        return None
     around = run.scope.parent.durable if run.scope.parent is not None else None
     if wish.idempotency_key is not None:
         rows = await session.fetch("flow_run_of_key", flow=run.flow_name, key=wish.idempotency_key)

@@ -10,7 +10,7 @@ import datetime as dt
 from typing import Any, Final
 from uuid import UUID
 
-from upwell.core.errors import UnknownRunError
+from upwell.core.errors import InvalidRequestError, UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskRun
 from upwell.core.states import State, StateType
 from upwell.journal import reader_overview as overview
@@ -260,7 +260,7 @@ class Reader:
     async def tree(self, flow_run_id: UUID | str, runs_per_task: int) -> RunTree:
         """A flow run and all below it."""
         if runs_per_task < 0:
-            raise ValueError(f"runs_per_task is {runs_per_task}, and must be 0 or more.")
+            raise InvalidRequestError(f"runs_per_task is {runs_per_task}, and must be 0 or more.")
         grown = await overview.tree(self._session, id_text(flow_run_id), runs_per_task)
         if grown is None:
             raise self._unknown("flow run", flow_run_id)
@@ -280,7 +280,7 @@ class Reader:
             return await overview.count_task_runs(self._session, spans)
         if of == "flow_runs":
             return await overview.count_flow_runs(self._session, spans)
-        raise ValueError(f"of is {of!r}, and must be 'task_runs' or 'flow_runs'.")
+        raise InvalidRequestError(f"of is {of!r}, and must be 'task_runs' or 'flow_runs'.")
 
 
 def _flow_run_page(conditions: list[str], order: Order, sorts: bool) -> str:

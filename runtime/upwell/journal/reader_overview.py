@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
+from upwell.core.errors import InvalidRequestError
 from upwell.core.model import FlowRunRecord, Page, RunTree, Span, StateCounts, TaskGroup, TaskRun
 from upwell.core.states import COMPLETED, PENDING, StateType
 from upwell.journal.database import Row, Session
@@ -141,12 +142,12 @@ def spans_of(by: str | float, since: dt.datetime, until: dt.datetime) -> list[tu
     """
     seconds = SPANS.get(by) if isinstance(by, str) else by
     if seconds is None or seconds <= 0:
-        raise ValueError(f"by is {by!r}, and must be 'minute', 'hour', 'day' or a number of seconds above 0.")
+        raise InvalidRequestError(f"by is {by!r}, and must be 'minute', 'hour', 'day' or a number of seconds above 0.")
     first, last, width = micros_of(since, "since"), micros_of(until, "until"), int(seconds * 1e6)
     if first >= last:
-        raise ValueError(f"since ({since}) must be before until ({until}).")
+        raise InvalidRequestError(f"since ({since}) must be before until ({until}).")
     if width < 1 or (last - first) / width > MOST_SPANS:
-        raise ValueError(
+        raise InvalidRequestError(
             f"by={by!r} makes more than {MOST_SPANS:,} spans from {since} to {until}: ask for longer ones."
         )
     return [(start, min(start + width, last)) for start in range(first, last, width)]

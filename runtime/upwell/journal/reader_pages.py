@@ -14,6 +14,7 @@ from uuid import UUID
 
 import msgspec
 
+from upwell.core.errors import InvalidRequestError
 from upwell.core.states import COMPLETED, StateType
 from upwell.journal.database import Session
 
@@ -62,22 +63,24 @@ def order_of(name: str) -> Order:
     """The order of this name.
 
     Raises:
-        ValueError: there is none.
+        InvalidRequestError: there is none.
     """
     try:
         return _ORDERS[name]
     except KeyError:
-        raise ValueError(f"order is {name!r}, and must be 'newest' or 'oldest'.") from None
+        raise InvalidRequestError(f"order is {name!r}, and must be 'newest' or 'oldest'.") from None
 
 
 def checked_limit(limit: int) -> int:
     """How many items a page shall have.
 
     Raises:
-        ValueError: too many, or none.
+        InvalidRequestError: too many, or none.
     """
     if not 1 <= limit <= MOST_ITEMS:
-        raise ValueError(f"limit is {limit}, and must be from 1 to {MOST_ITEMS:,}; ask for the next page with `after`.")
+        raise InvalidRequestError(
+            f"limit is {limit}, and must be from 1 to {MOST_ITEMS:,}; ask for the next page with `after`."
+        )
     return limit
 
 
@@ -93,7 +96,7 @@ def key_of(text: str | None, **kinds: tuple[type, ...]) -> tuple[str, Key] | Non
     """The kind and the key that a cursor stands for. kinds: which are known here, and what is in the key of each.
 
     Raises:
-        ValueError: it is no cursor of these.
+        InvalidRequestError: it is no cursor of these.
     """
     if text is None:
         return None
@@ -103,7 +106,9 @@ def key_of(text: str | None, **kinds: tuple[type, ...]) -> tuple[str, Key] | Non
             return kind, tuple(key)
     except (ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise ValueError(f"after is {text!r}, and must be the `next` of a page that was asked for with the same filters.")
+    raise InvalidRequestError(
+        f"after is {text!r}, and must be the `next` of a page that was asked for with the same filters."
+    )
 
 
 # --- filters ------------------------------------------------------------------------------------------------
@@ -157,10 +162,10 @@ def micros_of(moment: dt.datetime, name: str) -> int:
     """A moment as the store has it.
 
     Raises:
-        ValueError: it says no time zone.
+        InvalidRequestError: it says no time zone.
     """
     if moment.tzinfo is None:
-        raise ValueError(f"{name} is {moment}, which says no time zone: add tzinfo, such as datetime.UTC.")
+        raise InvalidRequestError(f"{name} is {moment}, which says no time zone: add tzinfo, such as datetime.UTC.")
     return (moment - _EPOCH) // _MICROSECOND
 
 
@@ -168,12 +173,14 @@ def id_text(given: UUID | str) -> str:
     """An id as the store has it.
 
     Raises:
-        ValueError: it is no UUID.
+        InvalidRequestError: it is no UUID.
     """
     try:
         return str(given if isinstance(given, UUID) else UUID(given))
     except (ValueError, AttributeError, TypeError):
-        raise ValueError(f"{given!r} is no id: ids are UUIDs, such as 01a2001f-5e03-73ab-bd7f-7bf7080e6241.") from None
+        raise InvalidRequestError(
+            f"{given!r} is no id: ids are UUIDs, such as 01a2001f-5e03-73ab-bd7f-7bf7080e6241."
+        ) from None
 
 
 def pattern_of(text: str) -> str:
@@ -204,7 +211,7 @@ async def tag_sets(session: Session, table: str, tags: Sequence[str]) -> list[st
 def checked_tags(tags: Iterable[str] | None) -> list[str]:
     """The tags that a run must have."""
     if isinstance(tags, str):
-        raise ValueError(f"tags is {tags!r}, and must be several: tags=[{tags!r}].")
+        raise InvalidRequestError(f"tags is {tags!r}, and must be several: tags=[{tags!r}].")
     return sorted(set(tags or ()))
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from upwell.journal.database import Database, Row
-from upwell.journal.journal import Journal
 from upwell.journal.migrations import (
     _version,  # pyright: ignore[reportPrivateUsage]  # which steps there are is asked nowhere else
     migrate,
 )
 from upwell.journal.sql import BulkInsert, migrations
 from upwell.journal.sqlite import SqliteDatabase
-from upwell.journal.store import SqlStore, Store
+
+if TYPE_CHECKING:
+    from upwell.journal.journal import Journal
+    from upwell.journal.store import Store
 
 
 class MakeDatabase(Protocol):
@@ -73,6 +75,8 @@ class InMemory:
         raise NotImplementedError("it is only read")
 
     async def _ask(self, question: Callable[[Database], Any]) -> list[Row]:
+        from upwell.journal.store import SqlStore  # here: who reads a file needs no journal
+
         def of_store(store: Store) -> Any:
             assert isinstance(store, SqlStore)
             return question(store.database)

@@ -175,11 +175,11 @@ def _framed(frame: Frame) -> bytes:
     try:
         body = _encode(frame)
     except (UnicodeEncodeError, OverflowError):
-        body = _encode(Frame(frame.process, [_storable(batch) for batch in frame.batches]))
+        body = _encode(Frame(frame.process, [storable(batch) for batch in frame.batches]))
     return len(body).to_bytes(8, "big") + blake2b(body, digest_size=_CHECK_BYTES).digest() + body
 
 
-def _storable(batch: Batch) -> Batch:
+def storable(batch: Batch) -> Batch:
     """The same without what cannot be stored anywhere: half characters, endless integers."""
     rows = {kind: [tuple(map(_storable_value, row)) for row in getattr(batch, kind)] for kind in KINDS}
     return Batch(batch.process_id, batch.process_key, batch.number, **rows)

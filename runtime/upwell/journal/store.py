@@ -120,20 +120,24 @@ class SqlStore:
     async def write(self, batch: Batch) -> None:
         async def put(session: Session, write_rows: Put) -> None:
             if await session.fetch("mark_written", id=batch.process_id, number=batch.number):
-                await write_rows(session, batch)
+                await write_rows(session, await self.admitted(session, batch))
             else:
                 await check_alive(session, batch.process_id)  # else it is here already
 
         await self._whatever_can_be(put)
 
+    async def admitted(self, session: Session, batch: Batch) -> Batch:
+        """What of a batch may be written, in the transaction in which it will be: of one's own, all of it."""
+        return batch
+
     async def take_over(self, process: Process, batch: Batch) -> None:
         async def put(session: Session, write_rows: Put) -> None:
-            await session.fetch("note_process", **_described(process))
+            await session.fetch("note_process", **described(process))
             marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
             for key, state in marked:
                 rows = batch.numbered_from(int(key))
                 await _leave_out_what_others_do_now(session, rows)
-                await write_rows(session, rows)
+                await write_rows(session, await self.admitted(session, rows))
                 if state != "alive":
                     await _end_what_goes_on_nowhere(session, process, int(key))
 
@@ -150,7 +154,15 @@ class SqlStore:
             refused = Refused()
             async with self.database.transaction() as session:
                 await put(session, refused.write_others)
-            refused.report(self.place)
+            if refused.count:
+                self.report(refused)
+
+    def report(self, refused: Refused) -> None:
+        """Say what was left out."""
+        ENGINE.error(
+            "The store %s refused %s record(s), which are left out; the first is of %s: %s",
+            self.place, refused.count, refused.first, refused.why,
+        )  # fmt: skip
 
     async def state_of(self, process: Process) -> str | None:
         rows = await self.database.fetch("process_state", id=process.id)
@@ -167,10 +179,14 @@ class SqlStore:
 
     async def close(self, process: Process) -> None:
         try:
-            async with self.database.transaction() as session:
-                await session.fetch("end_process", id=process.id, seen=_micros(clock().time()))
+            await self.end(process)
         finally:
             await self.database.close()
+
+    async def end(self, process: Process) -> None:
+        """The process ends as it should."""
+        async with self.database.transaction() as session:
+            await session.fetch("end_process", id=process.id, seen=_micros(clock().time()))
 
 
 async def register(session: Session, process: Process) -> Registered:
@@ -179,7 +195,7 @@ async def register(session: Session, process: Process) -> Registered:
     Raises:
         ProcessLost: it was, and was declared dead.
     """
-    rows = await session.fetch("register_process", **_described(process))
+    rows = await session.fetch("register_process", **described(process))
     if not rows:
         raise ProcessLost(_lost(process.id))
     key, written = rows[0]
@@ -242,14 +258,6 @@ class Refused:
             self.why = error
             self.first = next(kind for kind in KINDS if getattr(batch, kind))
 
-    def report(self, place: str) -> None:
-        """Say what was left out."""
-        if self.count:
-            ENGINE.error(
-                "The store %s refused %s record(s), which are left out; the first is of %s: %s",
-                place, self.count, self.first, self.why,
-            )  # fmt: skip
-
 
 async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
     """Take out of a dead process's batch what would stand in the way of those who have taken over its flow runs."""
@@ -284,7 +292,8 @@ async def _end_what_goes_on_nowhere(session: Session, process: Process, key: int
     )
 
 
-def _described(process: Process) -> dict[str, Any]:
+def described(process: Process) -> dict[str, Any]:
+    """What is noted of a process, as of now."""
     now = clock().time()
     return {
         "id": process.id,
@@ -307,4 +316,14 @@ def _lost(process_id: str) -> str:
     )
 
 
-__all__ = ["ProcessLost", "Registered", "SqlStore", "Store", "check_alive", "register", "write_rows"]
+__all__ = [
+    "ProcessLost",
+    "Refused",
+    "Registered",
+    "SqlStore",
+    "Store",
+    "check_alive",
+    "described",
+    "register",
+    "write_rows",
+]

@@ -42,6 +42,9 @@ ON CONFLICT (id) DO UPDATE SET
     started = excluded.started, ended = excluded.ended, due = excluded.due, run_count = excluded.run_count,
     parameters = excluded.parameters, process_id = excluded.process_id,
     parent_task_run_id = coalesce(excluded.parent_task_run_id, flow_runs.parent_task_run_id),
+    version = coalesce(excluded.version, flow_runs.version), durable = excluded.durable,
+    source_hash = coalesce(flow_runs.source_hash, excluded.source_hash),
+    entrypoint = coalesce(excluded.entrypoint, flow_runs.entrypoint),
     arguments = coalesce(excluded.arguments, flow_runs.arguments), result = excluded.result
 WHERE flow_runs.ended IS NULL OR flow_runs.state = 'CRASHED' AND flow_runs.process_id = excluded.process_id;
 

@@ -1,5 +1,8 @@
 -- Work that is to be done: jobs, who carries them out, who may ask for them.
 
+-- Whose key a process has come in with that writes through a server; nobody else may write in its name.
+ALTER TABLE processes ADD COLUMN owner TEXT;
+
 -- Flow runs that somebody is to carry out: made ahead of their time, and claimed by exactly one worker at a time.
 CREATE TABLE jobs (
     flow_run_id    TEXT    NOT NULL PRIMARY KEY,
@@ -14,10 +17,12 @@ CREATE TABLE jobs (
     job_variables  TEXT    NOT NULL DEFAULT '{}',
     state          TEXT    NOT NULL,                 -- waiting, claimed, begun, ended
     worker_id      TEXT,                             -- the process that has claimed it
+    claimed        INTEGER,                          -- when it did
     claims         INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX jobs_waiting ON jobs (due, priority) WHERE state = 'waiting';
 CREATE INDEX jobs_under_way ON jobs (deployment_id, state) WHERE state IN ('claimed', 'begun');
+CREATE INDEX jobs_of_pool ON jobs (work_pool, work_queue) WHERE state IN ('claimed', 'begun');
 CREATE INDEX jobs_of_deployment ON jobs (deployment_id, due);
 CREATE INDEX jobs_of_worker ON jobs (worker_id) WHERE state IN ('claimed', 'begun');
 
@@ -37,7 +42,8 @@ CREATE TABLE work_pools (
     paused             INTEGER NOT NULL DEFAULT 0,
     concurrency        INTEGER,
     base_job_template  TEXT    NOT NULL DEFAULT '{}',
-    created            INTEGER NOT NULL
+    created            INTEGER NOT NULL,
+    asked              INTEGER                       -- when somebody last asked for jobs of it
 ) WITHOUT ROWID;
 
 CREATE TABLE work_queues (
@@ -95,3 +101,8 @@ CREATE TABLE audit_records (
 
 CREATE INDEX flow_runs_deployment ON flow_runs (deployment_id, created, id) WHERE deployment_id IS NOT NULL;
 CREATE INDEX flow_runs_due ON flow_runs (due) WHERE state = 'SCHEDULED';
+
+-- When somebody last asked for jobs of a deployment; and when it has to be looked for ticks of a schedule again.
+ALTER TABLE deployments ADD COLUMN asked INTEGER;
+ALTER TABLE schedules ADD COLUMN look INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX schedules_look ON schedules (look) WHERE active = 1;

@@ -1,0 +1,227 @@
+"""`upwell gcl` and `upwell concurrency-limit`: limits that hold for all processes that share the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+from cyclopts import App, Parameter
+from msgspec import Struct
+
+from upwell.cli.output import Output, Yes, confirm, say, show, show_fields
+from upwell.core.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from upwell.journal.limit_store import LimitInUse
+
+T = TypeVar("T")
+
+OF_TAG = "tag:"
+"""What the names of the limits of tags begin with."""
+
+by_name = App(
+    name="gcl",
+    help_epilogue="""Examples:
+
+    upwell gcl create database --limit 5
+    upwell gcl create api --limit 10 --slot-decay-per-second 2
+    upwell gcl update database --limit 10
+    upwell gcl ls
+
+In code: `with concurrency("database"):`, or `rate_limit("api")`.""",
+)
+of_tags = App(
+    name="concurrency-limit",
+    help_epilogue="""Examples:
+
+    upwell concurrency-limit create database 5
+    upwell concurrency-limit ls
+    upwell concurrency-limit delete database
+
+It holds for the task runs that have the tag: @task(tags=["database"]).""",
+)
+
+Slots = Annotated[int, Parameter(name=("--limit", "-l"), help="How many slots there are.")]
+Decay = Annotated[
+    float | None, Parameter(help="Slots become free with time, this many a second, and not by being given back.")
+]
+
+
+class Limit(Struct, frozen=True, kw_only=True):
+    """A limit as it stands. taken: slots in use. waiting: how many wait for some."""
+
+    name: str
+    limit: int
+    taken: float
+    waiting: int
+    slot_decay_per_second: float
+    active: bool
+
+
+# --- by name ------------------------------------------------------------------------------------------------
+
+
+@by_name.command(name="ls")
+async def list_by_name(*, output: Output = "table") -> None:
+    """List all limits, those of tags too, and how they stand."""
+    _show(await _limits(), output)
+
+
+@by_name.command(name="inspect")
+async def inspect_by_name(name: str, /, *, output: Output = "table") -> None:
+    """Show one limit."""
+    _show_one(await _limit(name), output)
+
+
+@by_name.command(name="create")
+async def create_by_name(
+    name: str, /, *, limit: Slots, slot_decay_per_second: Decay = None, disable: bool = False
+) -> None:
+    """Make a limit.
+
+    Args:
+        disable: It lets everybody through until it is enabled.
+    """
+    from upwell.concurrency.asyncio import create_limit
+
+    await _asked(lambda: create_limit(name, limit, slot_decay_per_second, active=not disable))
+    say(f"The limit {name} of {limit} is made.")
+
+
+@by_name.command(name="update")
+async def update_by_name(
+    name: str,
+    /,
+    *,
+    limit: Annotated[int | None, Parameter(name=("--limit", "-l"), help="How many slots there are.")] = None,
+    slot_decay_per_second: Decay = None,
+    enable: Annotated[bool | None, Parameter(negative="--disable")] = None,
+) -> None:
+    """Change a limit while it is in use; what is not said stays."""
+    from upwell.concurrency.asyncio import update_limit
+
+    await _asked(lambda: update_limit(name, limit, slot_decay_per_second, active=enable))
+    say(f"The limit {name} is changed.")
+
+
+@by_name.command(name="enable")
+async def enable_by_name(name: str, /) -> None:
+    """Have a limit hold."""
+    await update_by_name(name, enable=True)
+
+
+@by_name.command(name="disable")
+async def disable_by_name(name: str, /) -> None:
+    """Have a limit let everybody through."""
+    await update_by_name(name, enable=False)
+
+
+@by_name.command(name="delete")
+async def delete_by_name(name: str, /, *, yes: Yes = False) -> None:
+    """Delete a limit: who waits is let through."""
+    confirm(f"Delete the limit {name}?", yes)
+    await _delete(name, name)
+
+
+# --- of tags ------------------------------------------------------------------------------------------------
+
+
+@of_tags.command(name="ls")
+async def list_of_tags(*, output: Output = "table") -> None:
+    """List the limits of tags, and how they stand."""
+    _show([_of_tag(limit) for limit in await _limits() if limit.name.startswith(OF_TAG)], output)
+
+
+@of_tags.command(name="inspect")
+async def inspect_of_tag(tag: str, /, *, output: Output = "table") -> None:
+    """Show the limit of a tag."""
+    _show_one(_of_tag(await _limit(OF_TAG + tag)), output)
+
+
+@of_tags.command(name="create")
+async def create_of_tag(tag: str, limit: int, /) -> None:
+    """Have at most so many task runs with a tag run at once; in place of the limit that the tag has."""
+    from upwell.concurrency.asyncio import create_limit, update_limit
+
+    known = {found.name for found in await _limits()}
+    change = update_limit if OF_TAG + tag in known else create_limit
+    await _asked(lambda: change(OF_TAG + tag, limit))
+    say(f"At most {limit} task runs with the tag {tag} run at once.")
+
+
+@of_tags.command(name="delete")
+async def delete_of_tag(tag: str, /) -> None:
+    """Have any number of task runs with a tag run."""
+    await _delete(OF_TAG + tag, tag)
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+async def _limits() -> list[Limit]:
+    from upwell.concurrency.asyncio import list_limits
+
+    return [_shown(limit) for limit in await _asked(list_limits)]
+
+
+async def _limit(name: str) -> Limit:
+    for limit in await _limits():
+        if limit.name == name:
+            return limit
+    raise NotFoundError(f"There is no limit {name.removeprefix(OF_TAG)!r}.")
+
+
+async def _delete(name: str, shown: str) -> None:
+    from upwell.concurrency.asyncio import delete_limit
+
+    await _asked(lambda: delete_limit(name))
+    say(f"The limit {shown} is deleted.")
+
+
+async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
+    """The answer of the store; the journal of this process, which asked it, is closed then."""
+    import asyncio
+
+    from upwell.composition import close_journal
+
+    try:
+        return await ask()
+    finally:
+        await asyncio.to_thread(close_journal)
+
+
+def _shown(limit: LimitInUse) -> Limit:
+    return Limit(
+        name=limit.name,
+        limit=limit.slots,
+        taken=round(limit.taken, 3),
+        waiting=limit.waiting,
+        slot_decay_per_second=limit.slot_decay_per_second,
+        active=limit.active,
+    )
+
+
+def _of_tag(limit: Limit) -> Limit:
+    from msgspec.structs import replace
+
+    return replace(limit, name=limit.name.removeprefix(OF_TAG))
+
+
+def _show(limits: list[Limit], output: Output) -> None:
+    show(
+        limits,
+        [
+            ("name", lambda it: it.name),
+            ("limit", lambda it: it.limit),
+            ("taken", lambda it: f"{it.taken:g}"),
+            ("waiting", lambda it: it.waiting),
+            ("decay a second", lambda it: f"{it.slot_decay_per_second:g}" if it.slot_decay_per_second else ""),
+            ("active", lambda it: it.active),
+        ],
+        output,
+        none="There is no limit.",
+    )
+
+
+def _show_one(limit: Limit, output: Output) -> None:
+    show_fields(limit, {name.replace("_", " "): getattr(limit, name) for name in limit.__struct_fields__}, output)

@@ -1,0 +1,129 @@
+"""What the listings of runs share: their options, pages read one after the other, log lines."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
+
+from cyclopts import Parameter
+
+from upwell.cli.output import Format, UsageError, compact_json, note, say, say_json
+from upwell.core.model import LogLine, Page
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from upwell.history import History
+
+T = TypeVar("T")
+
+PAGE_ITEMS: Final = 200
+
+LOOK_SECONDS: Final = 0.25
+"""How often it is looked whether something has happened."""
+
+State: TypeAlias = Annotated[str | None, Parameter(help="A type of state (FAILED) or a state's name (TimedOut).")]
+Since: TypeAlias = Annotated[str | None, Parameter(help="Created since: 90s, 15m, 2h, 3d ago, or 2026-01-31T08:00.")]
+Until: TypeAlias = Annotated[str | None, Parameter(help="Created before: the same.")]
+Text: TypeAlias = Annotated[str | None, Parameter(help="Part of a name.")]
+Order: TypeAlias = Annotated[Literal["newest", "oldest"], Parameter(help="Which come first.")]
+Limit: TypeAlias = Annotated[int, Parameter(name=("--limit", "-n"), help="How many at most; 0 is all.")]
+Level: TypeAlias = Annotated[str, Parameter(help="The least severe lines: DEBUG, INFO, WARNING, ERROR, CRITICAL.")]
+
+
+async def first_items(ask: Callable[[int, str | None], Awaitable[Page[T]]], limit: int) -> list[T]:
+    """So many items, page after page; says, beside them, if there are more.
+
+    Args:
+        ask: for a page: how many items, after which cursor.
+        limit: 0 is all.
+
+    Raises:
+        UsageError: a limit below zero.
+    """
+    if limit < 0:
+        raise UsageError(f"--limit is {limit}, and must be 0 or more.")
+    found: list[T] = []
+    after: str | None = None
+    while True:
+        wanted = PAGE_ITEMS if limit == 0 else min(PAGE_ITEMS, limit - len(found))
+        page = await ask(wanted, after)
+        found += page.items
+        after = page.next
+        if after is None:
+            return found
+        if limit and len(found) >= limit:
+            note(f"The first {len(found)}; there are more: --limit {limit * 10}, or --limit 0 for all.")
+            return found
+
+
+def level_number(name: str) -> int:
+    """A level of logging by its name.
+
+    Raises:
+        UsageError: there is none of it.
+    """
+    number = logging.getLevelNamesMapping().get(name.upper())
+    if number is None:
+        raise UsageError(f"--level is {name!r}, and must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    return number
+
+
+def say_log_line(line: LogLine) -> None:
+    """As the console shows it."""
+    moment = line.timestamp.astimezone()
+    say(f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} | {line.level_name:<7} | {line.message}")
+
+
+class LogTail:
+    """Reads a run's log on from where it has come to."""
+
+    def __init__(self, history: History, run_id: UUID, least: int) -> None:
+        self._history = history
+        self._run_id = run_id
+        self._least = least
+        self._after: str | None = None
+        self._seen = 0
+        """How many lines after that cursor are known."""
+
+    async def fresh(self) -> list[LogLine]:
+        """The lines that were not there before."""
+        found: list[LogLine] = []
+        while True:
+            page = await self._history.logs(self._run_id, level=self._least, limit=PAGE_ITEMS, after=self._after)
+            found += page.items[self._seen :]
+            if page.next is None:
+                self._seen = len(page.items)
+                return found
+            self._after, self._seen = page.next, 0
+
+
+async def show_logs(
+    history: History, run_id: UUID, least: int, *, follow: bool, tail: int | None, output: Format
+) -> None:
+    """The log of a flow run or task run; the last lines of it only, or until the run has ended."""
+    log = LogTail(history, run_id, least)
+    lines = await log.fresh()
+    lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
+    if output == "json" and not follow:
+        say_json(lines)
+        return
+    say_line = say_log_line if output == "table" else lambda line: say(compact_json(line))
+    while True:
+        for line in lines:
+            say_line(line)
+        sys.stdout.flush()
+        if not follow:
+            return
+        follow = not await _has_ended(history, run_id)  # first: what it logged before is there then
+        if follow:
+            await asyncio.sleep(LOOK_SECONDS)
+        lines = await log.fresh()
+
+
+async def _has_ended(history: History, run_id: UUID) -> bool:
+    states = await history.states(run_id)
+    return bool(states) and states[-1].is_final()

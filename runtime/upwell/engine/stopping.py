@@ -1,0 +1,98 @@
+"""Which flow runs this process has under way, and how one of them is made to end by somebody who is not its caller.
+
+A run on a loop has its Task cancelled. A sync run on the main thread is interrupted by a signal, as by Ctrl-C, which
+even cuts `time.sleep` short; on another thread an exception is raised at its next bytecode. What the run has started is
+cancelled with it. Its caller gets a CancelledRun, for nobody has cancelled the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from upwell.engine.interrupts import Stopped, clear_raise_in_thread, interrupt_main_thread, raise_in_thread
+
+if TYPE_CHECKING:
+    from upwell.engine.flow_run import FlowRun
+
+
+class UnderWay:
+    """A flow run in the thread or Task that carries it out. is_told: its end has been asked for there."""
+
+    __slots__ = ("is_told", "run", "task", "thread_id")
+
+    def __init__(self, run: FlowRun) -> None:
+        self.run = run
+        self.thread_id = threading.get_ident()
+        self.task: asyncio.Task[Any] | None = asyncio.current_task() if run.definition.kind.is_async else None
+        self.is_told = False
+        UNDER_WAY.add(self)
+
+    def ended(self) -> None:
+        """Nothing of it is left to be stopped."""
+        UNDER_WAY.discard(self)
+        if self.run.stop_reason is None:
+            return
+        with _telling:  # nobody tells it from here on
+            if self.is_told and self.task is not None:
+                self.task.uncancel()
+            elif self.is_told and self.thread_id != threading.main_thread().ident:
+                clear_raise_in_thread(self.thread_id)
+
+    def is_why(self, interruption: BaseException) -> bool:
+        """Whether what interrupted the run came from here alone, so that its caller does not get it."""
+        if not self.is_told:
+            return False
+        return isinstance(interruption, Stopped) or (self.task is not None and not self.task.cancelling())
+
+    def stop(self, reason: str) -> None:
+        """Ask for its end, once; from any thread."""
+        with _telling:
+            if self.is_told or not self._can_be_stopped():
+                return
+            self.run.stop_reason = reason
+            if self.task is not None:
+                with suppress(RuntimeError):  # its loop has ended
+                    self.task.get_loop().call_soon_threadsafe(self._cancel, self.task)
+                return
+            self.is_told = True
+            if self.thread_id == threading.main_thread().ident and interrupt_main_thread(self._interruption):
+                return
+            raise_in_thread(self.thread_id, Stopped)
+            scope = self.run.scope
+            if scope.has_engine:  # its thread may be waiting for what it has started
+                scope.engine.perform(lambda: scope.stop(reason))
+
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
+        if not self.is_told and self._can_be_stopped():
+            self.is_told = True
+            task.cancel(self.run.stop_reason)
+
+    def _interruption(self) -> Stopped | None:
+        """What to raise in the main thread; nothing, if the run has come to its end meanwhile."""
+        return Stopped(self.run.stop_reason) if self._can_be_stopped() else None
+
+    def _can_be_stopped(self) -> bool:
+        run = self.run
+        return self in UNDER_WAY and not (run.states and run.state.is_final())
+
+
+UNDER_WAY: Final[set[UnderWay]] = set()
+"""Those of this process, subflow runs too."""
+
+_telling = threading.Lock()
+
+
+def ids_under_way() -> list[str]:
+    """The flow runs of this process that have not ended; from any thread."""
+    return [str(found.run.id) for found in UNDER_WAY.copy()]
+
+
+def stop_flow_run(flow_run_id: str, reason: str) -> bool:
+    """Ask for the end of a flow run of this process, gently; whether it is here. From any thread."""
+    found = [one for one in UNDER_WAY.copy() if str(one.run.id) == flow_run_id]
+    for one in found:
+        one.stop(reason)
+    return bool(found)

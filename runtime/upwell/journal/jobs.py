@@ -1,0 +1,386 @@
+"""Jobs in the store: claimed within the limits, begun by one process, given back, failed, cancelled, run again.
+
+A claim is void once somebody else has the job: who begins a run, gives it back or fails it must be the one of the last
+claim. What is under way is counted with the rows of the limits locked, so no two workers can pass a limit together.
+Waits in a circle are avoided by locking in one order; it stands in `queries/jobs.sql`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from upwell.core.deployments import DEFAULT_GRACE_SECONDS, CancelRequest, Job
+from upwell.core.errors import ConflictError, InvalidRequestError, UnknownRunError
+from upwell.core.model import FlowRunRecord
+from upwell.core.states import CANCELLED, CRASHED
+from upwell.journal.absence import Absence
+from upwell.journal.control_part import Part, end_run, ids_json, now_micros
+from upwell.journal.database import Database, Row, Session
+from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs, take_back
+from upwell.journal.deployments import find_deployment
+from upwell.journal.full import see_to_full
+from upwell.journal.liveness import give_up_process
+from upwell.journal.reader_records import moment
+from upwell.settings import current as settings
+
+MOST_CLAIMS: Final = 1_000
+"""Jobs that are claimed at once."""
+
+PAGE: Final = 100
+"""Jobs that are looked at together."""
+
+AWAITING_RESUME: Final = "AwaitingResume"
+MOST_REASON: Final = 1_000
+"""Characters of a reason."""
+
+
+class Wanted(NamedTuple):
+    """Whose jobs a worker takes."""
+
+    worker_id: str
+    deployments: Sequence[UUID]
+    pool: str | None
+    queues: Sequence[str]
+    limit: int
+
+    def scope(self) -> dict[str, Any]:
+        return {"pool": self.pool, "deployments": ids_json(self.deployments)}
+
+
+class SqlJobs(Part):
+    """Flow runs that somebody is to carry out; see `control.Jobs`."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self._absence = Absence(database)
+
+    # --- claiming -----------------------------------------------------------------------------------------
+
+    async def claim_jobs(
+        self,
+        worker_id: str,
+        *,
+        deployments: Sequence[UUID] = (),
+        pool: str | None = None,
+        queues: Sequence[str] = (),
+        limit: int = 1,
+    ) -> list[Job]:
+        if not 1 <= limit <= MOST_CLAIMS:
+            raise InvalidRequestError(f"limit is {limit}, and must be from 1 to {MOST_CLAIMS:,}.")
+        wanted = Wanted(worker_id, deployments, pool, queues, limit)
+        scope = wanted.scope()
+        if await self._absence.is_to_be_seen_to(scope):
+            await self._transact(lambda session: self._absence.see_to(session, scope))
+        if not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
+            return []
+        return await self._transact(lambda session: _claim(session, wanted))
+
+    async def begin_job(self, job: Job, process_id: str) -> bool:
+        async def begin(session: Session) -> bool:
+            rows = await session.fetch("process_state", id=process_id)
+            if not rows or rows[0][0] != "alive":
+                return False
+            state = await _state_of_claim(session, job)
+            run = await session.fetch("flow_run_of_job", id=str(job.flow_run_id))
+            if state is None or not run or run[0][3] is not None:
+                return False
+            if state == "begun":
+                return bool(run[0][4] == process_id)  # its answer was lost on the way
+            await session.fetch("set_job", id=str(job.flow_run_id), state="begun")
+            await session.fetch("flow_run_begins", id=str(job.flow_run_id), process_id=process_id)
+            return True
+
+        return await self._transact(begin)
+
+    async def release_job(self, job: Job, reason: str) -> None:
+        async def release(session: Session) -> None:
+            if await _state_of_claim(session, job) == "claimed":
+                await session.fetch("put_job_back", id=str(job.flow_run_id))
+                await session.fetch("note_of_job", id=str(job.flow_run_id), message=reason[:MOST_REASON])
+
+        await self._transact(release)
+
+    async def fail_job(self, job: Job, message: str) -> None:
+        identity = str(job.flow_run_id)
+        message = message[:MOST_REASON]
+
+        async def fail(session: Session) -> None:
+            owner = await session.fetch("process_of_job", id=identity)
+            process_id = owner[0][0] if owner else None
+            if process_id is not None:
+                await session.fetch("process_state", id=process_id)  # locked before the job, as all do
+            state = await _state_of_claim(session, job)
+            run = await session.fetch("flow_run_of_job", id=identity)
+            if state is None or not run:
+                return
+            if run[0][3] is not None:
+                await session.fetch("set_job", id=identity, state="ended")
+            elif state == "begun" and run[0][4] is not None:
+                if run[0][4] == process_id:
+                    await give_up_process(session, process_id, message, settings().durable_max_crashes)
+            else:
+                await _end_unbegun(session, identity, CRASHED.value, message)
+
+        await self._transact(fail)
+
+    # --- cancelling ---------------------------------------------------------------------------------------
+
+    async def request_cancel(
+        self, flow_run_id: UUID, *, by: str, reason: str | None = None, grace_seconds: float | None = None
+    ) -> FlowRunRecord:
+        grace = DEFAULT_GRACE_SECONDS if grace_seconds is None else grace_seconds
+        if not 0 <= grace <= 1e9:
+            raise InvalidRequestError(f"grace_seconds is {grace}, and must be 0 or more.")
+        identity, why = str(flow_run_id), None if reason is None else reason[:MOST_REASON]
+
+        async def cancel(session: Session) -> FlowRunRecord:
+            job = await session.fetch("job", id=identity)
+            run = await session.fetch("flow_run_of_job", id=identity)
+            if not run:
+                raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
+            state, state_name, _, ended, process_id, _, name, _ = run[0]
+            if ended is not None:
+                raise ConflictError(f"The flow run '{name}' has ended {state_name or state.capitalize()} already.")
+            is_begun = job[0][0] == "begun" if job else process_id is not None
+            if is_begun:
+                now = now_micros()
+                await session.fetch(
+                    "put_cancel_request", id=identity, now=now, actor=by, reason=why, grace=int(grace * 1e6)
+                )
+            else:
+                await _end_unbegun(session, identity, CANCELLED.value, cancelled_by(by, why))
+            return await self._flow_run(session, identity)
+
+        return await self._transact(cancel)
+
+    async def cancel_requests(
+        self, flow_run_ids: Sequence[UUID] = (), process_id: str | None = None
+    ) -> list[CancelRequest]:
+        if process_id is not None:
+            rows = await self._database.fetch("cancel_requests_of_process", process_id=process_id)
+        elif flow_run_ids:
+            rows = await self._database.fetch("cancel_requests_of_flow_runs", ids=ids_json(flow_run_ids))
+        else:
+            rows = await self._database.fetch("cancel_requests")
+        return [
+            CancelRequest(
+                flow_run_id=UUID(run_id), requested=moment(at), by=by, reason=reason, grace_seconds=grace / 1e6
+            )
+            for run_id, at, by, reason, grace in rows
+        ]
+
+    # --- running again --------------------------------------------------------------------------------------
+
+    async def retry_flow_run(self, flow_run_id: UUID) -> FlowRunRecord:
+        async def retry(session: Session) -> FlowRunRecord:
+            rows = await session.fetch("job_to_run_again", id=str(flow_run_id))
+            if not rows:
+                raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
+            deployment_id, parameters, variables, priority, queue, tags, ended, name = rows[0]
+            if deployment_id is None:
+                raise ConflictError(f"The flow run '{name}' is of no deployment: nobody knows how to run it again.")
+            if ended is None:
+                raise ConflictError(f"The flow run '{name}' has not ended, so there is nothing to retry.")
+            await session.fetch("lock_deployment", id=deployment_id)
+            deployment = await find_deployment(session, UUID(deployment_id))
+            values = msgspec.json.decode(parameters)
+            check_parameters(values, deployment.parameter_schema)
+            run = NewRun(
+                now_micros(),
+                values,
+                tags=tuple(msgspec.json.decode(tags)) if tags else (),
+                priority=priority,
+                work_queue=queue if deployment.work_pool else None,
+                job_variables=msgspec.json.decode(variables),
+            )
+            return await self._flow_run(session, (await put_runs(session, deployment, [run], run.due))[0])
+
+        return await self._transact(retry)
+
+    async def resume_flow_run(self, flow_run_id: UUID) -> FlowRunRecord:
+        identity = str(flow_run_id)
+
+        async def resume(session: Session) -> FlowRunRecord:
+            job = await session.fetch("job", id=identity)
+            run = await session.fetch("flow_run_of_job", id=identity)
+            if not run:
+                raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
+            state, state_name, _, ended, _, _, name, _ = run[0]
+            shown = state_name or state.capitalize()
+            if ended is not None:
+                raise ConflictError(f"The flow run '{name}' has ended {shown}: retry it, for an end is never undone.")
+            if state_name != AWAITING_RESUME:
+                raise ConflictError(f"The flow run '{name}' is {shown}, so there is nothing to resume.")
+            if not job:
+                raise ConflictError(
+                    f"The flow run '{name}' is of no deployment: upwell.resume('{identity}') goes on with it."
+                )
+            if job[0][0] != "claimed":
+                await session.fetch("let_job_wait_again", id=identity)
+            return await self._flow_run(session, identity)
+
+        return await self._transact(resume)
+
+    async def delete_flow_run(self, flow_run_id: UUID) -> None:
+        identity = str(flow_run_id)
+
+        async def delete(session: Session) -> bool:
+            job = await session.fetch("job", id=identity)
+            run = await session.fetch("flow_run_of_job", id=identity)
+            if not run:
+                raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
+            _, _, _, ended, process_id, _, name, _ = run[0]
+            if ended is None and (process_id is not None or not job):
+                raise ConflictError(f"The flow run '{name}' has not ended: cancel it first.")
+            if ended is None:
+                await end_run(session, identity, now_micros(), CANCELLED.value, "Deleted before it had begun.")
+            return True
+
+        from upwell.journal.retention import remove_flow_run  # here: few delete runs
+
+        await self._transact(delete)
+        await remove_flow_run(self._database, identity)
+
+
+def cancelled_by(by: str, reason: str | None) -> str:
+    """Why a run that had not begun is cancelled."""
+    return f"Cancelled by {by} before it had begun{f': {reason}' if reason else '.'}"
+
+
+async def _state_of_claim(session: Session, job: Job) -> str | None:
+    """How it stands with a job whose claim is the last one; None if it is void. Locked."""
+    rows = await session.fetch("job", id=str(job.flow_run_id))
+    if not rows:
+        return None
+    state, worker_id, claims, *_ = rows[0]
+    return state if worker_id == job.worker_id and claims == job.claim else None
+
+
+async def _end_unbegun(session: Session, identity: str, state: str, message: str) -> None:
+    asked = await session.fetch("cancel_request", id=identity)
+    if asked and state != CANCELLED.value:
+        state, message = CANCELLED.value, cancelled_by(asked[0][1], asked[0][2])
+    await end_run(session, identity, now_micros(), state, message)
+
+
+# --- claims -------------------------------------------------------------------------------------------------
+
+
+class _Limits:
+    """How many more may be claimed, of which deployment and which queue."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.deployments: dict[str, int] = {}
+        self.queues: dict[str, int | None] = {}
+
+    def take(self, deployment_id: str, concurrency: int | None, queue: str | None) -> bool:
+        """Whether one more may be, which is counted then."""
+        left = self.deployments.get(deployment_id)
+        if concurrency is not None and left is None:  # it was not limited when the limits were locked
+            self.deployments[deployment_id] = left = 0
+        in_queue = self.queues.get(queue) if queue is not None else None
+        if self.total < 1 or (left is not None and left < 1) or (in_queue is not None and in_queue < 1):
+            return False
+        self.total -= 1
+        if left is not None:
+            self.deployments[deployment_id] = left - 1
+        if queue is not None and in_queue is not None:
+            self.queues[queue] = in_queue - 1
+        return True
+
+    def closed(self) -> list[str]:
+        return [one for one, left in self.deployments.items() if left < 1]
+
+    def open_queues(self) -> list[str]:
+        return [name for name, left in self.queues.items() if left is None or left > 0]
+
+
+async def _claim(session: Session, wanted: Wanted) -> list[Job]:
+    rows = await session.fetch("process_state", id=wanted.worker_id)
+    if not rows or rows[0][0] != "alive":
+        raise ConflictError(
+            f"The worker {wanted.worker_id} is not known here, or was declared dead: it may claim nothing any more."
+        )
+    now = now_micros()
+    limits = await _limits(session, wanted, now)
+    chosen: list[str] = []
+    while limits.total > 0:
+        page = await session.fetch(
+            "jobs_due",
+            now=now,
+            most=max(PAGE, limits.total),
+            closed=ids_json(limits.closed()),
+            queues=ids_json(limits.open_queues()),
+            taken=ids_json(chosen),
+            **wanted.scope(),
+        )
+        before = limits.total, len(limits.closed()), len(limits.open_queues())
+        chosen += [row[0] for row in page if limits.take(row[1], row[3], row[2] if row[4] == wanted.pool else None)]
+        if before == (limits.total, len(limits.closed()), len(limits.open_queues())):
+            break
+    if not chosen:
+        return []
+    ids = ids_json(chosen)
+    await session.fetch("claim_jobs", ids=ids, worker_id=wanted.worker_id, now=now)
+    jobs = {row[0]: _job(row) for row in await session.fetch("jobs_claimed", ids=ids)}
+    return [jobs[one] for one in chosen]
+
+
+async def _limits(session: Session, wanted: Wanted, now: int) -> _Limits:
+    """How many may be claimed, with all rows locked that say so."""
+    limits = _Limits(wanted.limit)
+    if wanted.pool is not None:
+        await _limits_of_pool(session, wanted.pool, wanted.queues, limits)
+    limited = await session.fetch("lock_limited_deployments", now=now, **wanted.scope())
+    if limited:
+        for deployment_id, concurrency, when_full in limited:
+            if when_full != "queue":
+                await see_to_full(session, deployment_id, concurrency, when_full, now)
+        counts = dict(await session.fetch("under_way_by_deployment", ids=ids_json(row[0] for row in limited)))
+        limits.deployments = {row[0]: row[1] - counts.get(row[0], 0) for row in limited}
+    return limits
+
+
+async def _limits_of_pool(session: Session, pool: str, queues: Sequence[str], limits: _Limits) -> None:
+    found = await session.fetch("lock_pool", name=pool)
+    if not found or found[0][0]:
+        return  # with no queue open, nothing is found
+    rows = await session.fetch("lock_queues", pool=pool)
+    counts: Counter[str] = Counter(dict(await session.fetch("under_way_by_queue", pool=pool)))
+    concurrency = found[0][1]
+    if concurrency is not None:
+        limits.total = min(limits.total, concurrency - counts.total())
+    for name, _, paused, in_queue in rows:
+        if not paused and (not queues or name in queues):
+            limits.queues[name] = None if in_queue is None else in_queue - counts[name]
+
+
+def _job(row: Row) -> Job:
+    (run_id, name, flow, deployment_id, deployment_name, entrypoint, parameters, tags, due, created, variables,
+     worker_id, claims, state_name) = row  # fmt: skip  # in their order
+    decode = msgspec.json.decode
+    return Job(
+        flow_run_id=UUID(run_id),
+        name=name,
+        flow_name=flow,
+        deployment_id=UUID(deployment_id),
+        deployment_name=deployment_name,
+        entrypoint=entrypoint,
+        parameters=decode(parameters),
+        tags=tuple(decode(tags)) if tags else (),
+        due=moment(due),
+        created=moment(created),
+        job_variables=decode(variables),
+        worker_id=worker_id,
+        claim=claims,
+        resume=state_name == AWAITING_RESUME,
+    )
+
+
+__all__ = ["SqlJobs", "cancelled_by", "take_back"]

@@ -1,0 +1,51 @@
+-- What pages ask beyond single runs and pages of them: what is going on, and what pictures of large runs are made of.
+
+-- name: view_flow_names
+-- Each flow that has runs: one look into the index a flow.
+WITH RECURSIVE names(flow) AS (
+    SELECT min(flow) FROM flow_runs
+    UNION ALL
+    SELECT (SELECT min(f.flow) FROM flow_runs f WHERE f.flow > names.flow) FROM names WHERE names.flow IS NOT NULL
+)
+SELECT flow FROM names WHERE flow IS NOT NULL;
+
+-- name: view_open_runs
+-- How many flow runs have not ended, by state.
+SELECT state, state_name, count(*) FROM flow_runs
+WHERE state <> 'COMPLETED' AND state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
+GROUP BY 1, 2;
+
+-- name: view_progress
+-- How many task runs flow runs have submitted.
+SELECT flow_run_id, sum(submitted) FROM series
+WHERE flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP BY 1;
+
+-- name: view_progress_states
+-- How many of them are in which state, of those that have begun.
+SELECT s.flow_run_id, t.state, count(*) FROM series s JOIN task_runs t ON t.series = s.key
+WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP BY 1, 2;
+
+-- name: view_starts
+-- How many task runs of some flow runs began when, by flow run, task and state: what a timeline of many is drawn from.
+SELECT s.flow_run_id, s.task, (t.started - :origin) / :width, t.state, count(*)
+FROM series s JOIN task_runs t ON t.series = s.key
+WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) AND t.started IS NOT NULL
+GROUP BY 1, 2, 3, 4;
+
+-- name: view_dependencies
+-- Which tasks of a flow run fed which others, and by how many edges.
+SELECT u.task, s.task, count(*)
+FROM series s JOIN edges e ON e.series = s.key JOIN series u ON u.key = e.upstream_series
+WHERE s.flow_run_id = :id AND u.flow_run_id = :id
+GROUP BY 1, 2 ORDER BY 1, 2;
+
+-- name: view_logs
+-- The last lines of a flow run's log, its task runs' included, before a line; the newest first.
+SELECT key, flow_run_id, task_run_id, at, level, logger, message FROM logs
+WHERE flow_run_id = :id AND key < :before AND level >= :level AND lower(message) LIKE :text ESCAPE '!'
+ORDER BY key DESC LIMIT :n;
+
+-- name: view_task_logs
+SELECT key, flow_run_id, task_run_id, at, level, logger, message FROM logs
+WHERE task_run_id = :id AND key < :before AND level >= :level AND lower(message) LIKE :text ESCAPE '!'
+ORDER BY key DESC LIMIT :n;

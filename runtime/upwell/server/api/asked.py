@@ -1,0 +1,32 @@
+"""What many routes have in common: pages, where a page begins, and the record of who changed what."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+from litestar import Request as LitestarRequest
+from litestar.params import Parameter
+
+from upwell.server.auth import actor_of
+from upwell.server.parts import parts_of
+
+Request: TypeAlias = LitestarRequest[Any, Any, Any]
+
+Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=1000, description="How many items the page has at most.")]
+After: TypeAlias = Annotated[
+    str | None,
+    Parameter(max_length=1000, description="The `next` of the page before, asked for with the same filters."),
+]
+Text: TypeAlias = Annotated[str | None, Parameter(max_length=1000)]
+InState: TypeAlias = Annotated[  # `state` means something else to Litestar
+    str | None, Parameter(query="state", max_length=1000, description="A type of state (FAILED) or a name (TimedOut).")
+]
+Texts: TypeAlias = Annotated[list[str] | None, Parameter(max_items=100)]
+Order: TypeAlias = Literal["newest", "oldest"]
+
+PAGE_ITEMS: Final = 50
+
+
+async def note(request: Request, action: str, target: object, detail: str | None = None) -> None:
+    """Put into the record of changes that whoever asks has done this."""
+    await parts_of(request).control.audit(actor_of(request).name, action, str(target), detail)

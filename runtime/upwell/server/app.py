@@ -1,0 +1,103 @@
+"""The application: the perimeter, the API, and the pages where they are installed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ControllerRouterHandler, Receive, Scope, Send
+
+from upwell.server import auth
+from upwell.server.api.admin import admin_routes, version_of_upwell
+from upwell.server.api.deployments import deployment_routes
+from upwell.server.api.flow_runs import flow_run_routes
+from upwell.server.api.jobs import job_routes
+from upwell.server.api.journal import journal_routes
+from upwell.server.api.keys import key_routes
+from upwell.server.api.limits import limit_routes
+from upwell.server.api.stream import stream_routes
+from upwell.server.api.task_runs import task_run_routes
+from upwell.server.api.work_pools import work_pool_routes
+from upwell.server.parts import Parts
+from upwell.server.perimeter import Perimeter
+from upwell.server.problems import HANDLERS
+
+MOST_BODY_BYTES: Final = 1024 * 1024
+"""Of one request, unless its route says otherwise."""
+
+PAGES: Final = "upwell.server.pages"
+
+
+class Server(Litestar):
+    """Litestar with the perimeter around it: nothing of it is reached by another way."""
+
+    perimeter: Perimeter | None = None
+
+    async def __call__(self, scope: Scope | Any, receive: Receive | Any, send: Send | Any) -> None:
+        if self.perimeter is None:
+            self.perimeter = Perimeter(super().__call__, self.state.parts.access, self.state.public_files)
+        await self.perimeter(scope, receive, send)
+
+
+def create_app(parts: Parts) -> Server:
+    """The application over these parts."""
+    pages, public_files = _pages()
+    return Server(
+        route_handlers=[*api_routes(), *pages],
+        guards=[auth.check_scope, auth.check_form, auth.check_query],
+        exception_handlers=HANDLERS,
+        state=State({"parts": parts, "public_files": public_files}),
+        openapi_config=_openapi(),
+        request_max_body_size=MOST_BODY_BYTES,
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+
+
+def api_routes() -> list[ControllerRouterHandler]:
+    """Everything under `/api`."""
+    return [
+        *admin_routes(),
+        *flow_run_routes(),
+        *task_run_routes(),
+        *deployment_routes(),
+        *job_routes(),
+        *journal_routes(),
+        *work_pool_routes(),
+        *limit_routes(),
+        *key_routes(),
+        *stream_routes(),
+    ]
+
+
+def _openapi() -> OpenAPIConfig:
+    return OpenAPIConfig(
+        title="upwell",
+        version=version_of_upwell(),
+        description="Flow runs, task runs, deployments, schedules, work pools and keys of one store.",
+        render_plugins=[JsonRenderPlugin()],
+        openapi_router=Router(path="/api", route_handlers=[], opt=dict(auth.READ)),
+        components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
+        security=[{"key": []}],
+        use_handler_docstrings=True,
+    )
+
+
+def _pages() -> tuple[Sequence[ControllerRouterHandler], frozenset[str]]:
+    """The pages, and the addresses of those files that somebody who is not known may see."""
+    try:
+        pages: Any = importlib.import_module(PAGES)
+    except ModuleNotFoundError as error:
+        if error.name != PAGES:
+            raise
+        return (), frozenset()
+    if not hasattr(pages, "routes"):
+        return (), frozenset()
+    return pages.routes(), frozenset(pages.PUBLIC_FILES)

@@ -1,0 +1,27 @@
+"""The pages that people see: made by the server, live by its stream, one module a group of pages."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from litestar.types import ControllerRouterHandler
+
+
+def routes() -> list[ControllerRouterHandler]:
+    """All handlers of the pages."""
+    from upwell.server.pages.routing import pages_router  # here: loads Litestar and Jinja2
+
+    return [pages_router()]
+
+
+def __getattr__(name: str) -> object:
+    """PUBLIC_FILES: the addresses of what the login page loads, which anybody may have."""
+    if name != "PUBLIC_FILES":
+        raise AttributeError(name)
+    from upwell.server.pages.assets import asset, assets
+
+    return frozenset(asset(file) for file in assets().files)
+
+
+__all__ = ["routes"]

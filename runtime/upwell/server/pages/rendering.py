@@ -1,0 +1,119 @@
+"""From a template and its values to a page: escaped, with what every page has."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar.connection import Request
+from litestar.response import Response
+
+from upwell.core.states import StateType
+from upwell.engine.clock import clock, moment
+from upwell.server.access import Actor
+from upwell.server.pages import shown
+from upwell.server.pages.assets import asset
+from upwell.server.parts import Parts, parts_of
+
+PageRequest = Request[Actor, Any, Any]
+
+_FOLDER: Final = Path(__file__).parent / "templates"
+
+SECTIONS: Final = (
+    ("dashboard", "Dashboard", "/"),
+    ("runs", "Runs", "/runs"),
+    ("flows", "Flows", "/flows"),
+    ("deployments", "Deployments", "/deployments"),
+    ("pools", "Work pools", "/work-pools"),
+    ("limits", "Limits", "/limits"),
+    ("settings", "Settings", "/settings"),
+)
+"""What the navigation leads to: its picture, its name, its address."""
+
+
+@cache
+def environment() -> Environment:
+    """The templates. What they are given is text and stays text: all of it is escaped."""
+    made = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    made.globals.update(
+        asset=asset,
+        sections=SECTIONS,
+        ago=shown.ago,
+        exact=shown.exact,
+        seconds_between=shown.seconds_between,
+        StateType=StateType,
+        state_order=shown.STATE_ORDER,
+        url=url,
+    )
+    made.filters.update(
+        took=shown.took,
+        number=shown.number,
+        short_number=shown.short_number,
+        size=shown.size,
+        brief=shown.brief,
+        kind=shown.kind_of,
+        level_kind=shown.level_kind,
+        as_json=as_json,
+    )
+    return made
+
+
+def url(path: str, **query: object) -> str:
+    """An address with the parts of its query that say something."""
+    said = {name: value for name, value in query.items() if value not in (None, "", False, (), [])}
+    return f"{path}?{urlencode(said, doseq=True)}" if said else path
+
+
+def as_json(value: Any) -> str:
+    """For people."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
+
+
+def now() -> dt.datetime:
+    """The time that pages go by."""
+    return moment(clock().time())
+
+
+def page(request: PageRequest, template: str, *, section: str = "", status: int = 200, **values: Any) -> Response[str]:
+    """A page. section: which entry of the navigation it belongs to."""
+    actor: Actor | None = request.scope.get("user")
+    theme = request.cookies.get("upwell_theme", "")
+    text = (
+        environment()
+        .get_template(template)
+        .render(
+            actor=actor,
+            csrf_token=actor.csrf_token if actor is not None else "",
+            may_run=actor is not None and actor.may("run"),
+            may_admin=actor is not None and actor.may("admin"),
+            section=section,
+            theme=theme if theme in ("light", "dark") else "",
+            now=now(),
+            here=request.url.path,
+            notice=request.query_params.get("notice", ""),
+            **values,
+        )
+    )
+    return Response(
+        text, media_type="text/html; charset=utf-8", status_code=status, headers={"Cache-Control": "no-store"}
+    )
+
+
+def parts(request: PageRequest) -> Parts:
+    """The parts of the server."""
+    return parts_of(request)
+
+
+__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "url"]

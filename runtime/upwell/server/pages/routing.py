@@ -1,0 +1,62 @@
+"""All handlers of the pages, and what is shown where a page cannot be."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+from litestar import Router
+from litestar.exceptions import HTTPException
+from litestar.response import Response
+from litestar.types import ExceptionHandlersMap
+
+from upwell.core.errors import UnknownRunError
+from upwell.engine.loggers import ENGINE
+from upwell.server.pages.assets import static_file
+from upwell.server.pages.dashboard import dashboard
+from upwell.server.pages.rendering import PageRequest, page
+from upwell.server.problems import STATUS_OF
+
+_TITLES: Final = {
+    HTTPStatus.NOT_FOUND: "There is nothing here",
+    HTTPStatus.FORBIDDEN: "This is not allowed",
+    HTTPStatus.CONFLICT: "That cannot be done now",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "That cannot be used",
+    HTTPStatus.SERVICE_UNAVAILABLE: "The store cannot be reached just now",
+}
+
+
+def _error_page(request: PageRequest, status: int, detail: str) -> Response[str]:
+    title = _TITLES.get(HTTPStatus(status), HTTPStatus(status).phrase)
+    return page(request, "error.html", status=status, title=title, detail=detail, code=int(status))
+
+
+def _of_ours(request: PageRequest, error: Exception) -> Response[str]:
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), HTTPStatus.BAD_REQUEST)
+    return _error_page(request, status, str(error))
+
+
+def _of_http(request: PageRequest, error: HTTPException) -> Response[str]:
+    return _error_page(request, error.status_code, error.detail)
+
+
+def _of_any(request: PageRequest, error: Exception) -> Response[str]:
+    ENGINE.error("A page could not be made", exc_info=error)
+    return _error_page(request, 500, "The server has met a fault of its own, which its log tells more about.")
+
+
+_STATUS: Final[dict[type[Exception], int]] = {UnknownRunError: HTTPStatus.NOT_FOUND, **STATUS_OF}
+_HANDLERS: Final[ExceptionHandlersMap] = {
+    **dict.fromkeys(_STATUS, _of_ours),
+    HTTPException: _of_http,
+    Exception: _of_any,
+}
+
+
+def pages_router() -> Router:
+    """All of them."""
+    handlers: list[Any] = [static_file, dashboard]
+    return Router(path="/", route_handlers=handlers, exception_handlers=_HANDLERS)
+
+
+__all__ = ["pages_router"]

@@ -1,0 +1,102 @@
+// Keeps a page true: when the server says that something has changed, the parts that are marked `data-live` are
+// fetched again and put in place of those shown, if they differ. One connection a page, resumed where it broke off.
+
+import { localTimes } from "./times.js";
+import { logLines } from "./logs.js";
+
+const LEAST_MS = 250;
+const COSTS = 6; // a page that takes 100 ms to be made is made again after 600 ms at the earliest
+
+let wanted = false;
+let busy = false;
+let last = 0;
+let took = 0;
+
+export function live() {
+  const root = document.documentElement;
+  const parts = document.querySelectorAll("[data-live]");
+  if (!parts.length && !document.querySelector("[data-logs]")) return;
+  const source = new EventSource(streamAddress());
+  source.addEventListener("open", () => {
+    if (root.dataset.live === "off") changed();
+    root.dataset.live = "on";
+  });
+  source.addEventListener("error", () => { root.dataset.live = "off"; });
+  source.addEventListener("flow-run", changed);
+  source.addEventListener("task-runs", changed);
+  source.addEventListener("log", (event) => logLines(JSON.parse(event.data)));
+  window.addEventListener("pagehide", () => source.close());
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  document.addEventListener("visibilitychange", () => { if (!document.hidden && wanted) soon(); });
+}
+
+function streamAddress() {
+  const about = document.querySelector("[data-stream-run]");
+  const query = new URLSearchParams();
+  if (about) query.set("flow_run_id", about.dataset.streamRun);
+  if (document.querySelector("[data-logs]")) query.set("logs", "true");
+  const text = query.toString();
+  return "/api/stream" + (text ? `?${text}` : "");
+}
+
+function changed() {
+  if (wanted) return;
+  wanted = true;
+  soon();
+}
+
+function soon() {
+  if (busy || document.hidden) return;
+  const wait = Math.max(LEAST_MS, COSTS * took) - (performance.now() - last);
+  setTimeout(refresh, Math.max(wait, 30));
+}
+
+async function refresh() {
+  if (busy || !wanted) return;
+  busy = true;
+  wanted = false;
+  const began = performance.now();
+  try {
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+    if (answer.ok) put(new DOMParser().parseFromString(await answer.text(), "text/html"));
+  } catch {
+    // the server is away: the stream says so, and its return brings us here again
+  }
+  took = performance.now() - began;
+  last = performance.now();
+  busy = false;
+  if (wanted) soon();
+}
+
+function put(fresh) {
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const next = fresh.getElementById(part.id);
+    if (!next || part.dataset.shown === next.innerHTML) continue;
+    if (part.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) continue;
+    if (part.querySelector("details[open]")) continue;
+    const kept = remembered(part);
+    part.dataset.shown = "";
+    part.replaceChildren(...next.childNodes);
+    kept();
+    localTimes(part);
+    part.dispatchEvent(new CustomEvent("upwell:refreshed", { bubbles: true }));
+  }
+  const title = fresh.querySelector("title");
+  if (title && title.textContent !== document.title) document.title = title.textContent;
+}
+
+// What the reader has chosen, focused and scrolled to stays.
+function remembered(part) {
+  const chosen = new Set([...part.querySelectorAll("[data-choose]:checked")].map((box) => box.value));
+  const at = part.querySelector("tr[data-chosen], li[data-chosen]")?.dataset.href;
+  const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const scrolls = [...part.querySelectorAll("[data-scrolls]")].map((box) => [box.scrollLeft, box.scrollTop]);
+  return () => {
+    for (const box of part.querySelectorAll("[data-choose]")) box.checked = chosen.has(box.value);
+    if (at) part.querySelector(`[data-href="${CSS.escape(at)}"]`)?.setAttribute("data-chosen", "");
+    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    part.querySelectorAll("[data-scrolls]").forEach((box, place) => {
+      if (scrolls[place]) [box.scrollLeft, box.scrollTop] = scrolls[place];
+    });
+  };
+}

@@ -1,0 +1,71 @@
+// The log of a run: lines come as they are written, if they pass the filter that the page was asked for.
+
+import { localTimes } from "./times.js";
+
+const MOST_LINES = 5000;
+const NEAR_END_PX = 40;
+
+let waiting = [];
+
+export function logs() {
+  const box = document.querySelector("[data-logs]");
+  if (!box) return;
+  if (box.dataset.following === "yes") box.scrollTop = box.scrollHeight;
+  for (const text of box.querySelectorAll(".text")) mark(text, box.dataset.text);
+}
+
+export function logLines(line) {
+  const box = document.querySelector("[data-logs]");
+  if (!box || box.dataset.following !== "yes") return;
+  if (line.level < Number(box.dataset.level) || !line.message.toLowerCase().includes(box.dataset.text.toLowerCase())) return;
+  if (box.dataset.taskRun && line.task_run_id !== box.dataset.taskRun) return;
+  waiting.push(line);
+  if (waiting.length === 1) requestAnimationFrame(() => put(box));
+}
+
+function put(box) {
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
+  const lines = waiting.slice(-MOST_LINES);
+  waiting = [];
+  const fragment = document.createDocumentFragment();
+  for (const line of lines) fragment.append(made(line, box.dataset.text));
+  const list = box.querySelector("ol");
+  list.append(fragment);
+  while (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
+  box.querySelector(".empty")?.remove();
+  localTimes(list);
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+function kind(level) {
+  return level >= 50 ? "critical" : level >= 40 ? "error" : level >= 30 ? "warning" : level >= 20 ? "info" : "debug";
+}
+
+function made(line, text) {
+  const item = document.createElement("li");
+  item.className = `is-${kind(line.level)}`;
+  const at = document.createElement("time");
+  at.className = "at";
+  at.dateTime = line.at;
+  at.dataset.clock = "";
+  const level = document.createElement("span");
+  level.className = "level";
+  level.textContent = line.level_name;
+  const message = document.createElement("span");
+  message.className = "text";
+  message.textContent = line.message;
+  mark(message, text);
+  item.append(at, level, message);
+  return item;
+}
+
+// The text that is searched for stands out.
+function mark(element, text) {
+  if (!text) return;
+  const content = element.textContent;
+  const place = content.toLowerCase().indexOf(text.toLowerCase());
+  if (place < 0) return;
+  const found = document.createElement("mark");
+  found.textContent = content.slice(place, place + text.length);
+  element.replaceChildren(content.slice(0, place), found, content.slice(place + text.length));
+}

@@ -1,0 +1,131 @@
+"""What a request is answered with when it cannot be served: a problem as RFC 9457 has it, that says what to do."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.types import ExceptionHandlersMap
+
+from upwell.core.errors import (
+    AccessError,
+    ConfigurationError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    NotResumableError,
+)
+from upwell.engine.loggers import ENGINE
+from upwell.journal.database import StoreUnavailable
+from upwell.journal.limit_store import NotAlive
+from upwell.journal.store import ProcessLost
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_SECONDS: Final = 2
+TYPES: Final = "urn:upwell:"
+"""What the type of a problem begins with that is one of our errors; its name follows, for programs to go by."""
+
+
+class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What went wrong. errors: what is wrong where in what was sent."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    errors: list[dict[str, str]] = []  # msgspec copies it
+
+
+def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> Problem:
+    """A problem with the usual title of its status. The type stays in the bytes, for it is no default there."""
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
+
+
+def encoded(what: Problem) -> bytes:
+    """As it is sent."""
+    return msgspec.json.encode(what)
+
+
+def headers_of(status: int) -> dict[str, str]:
+    """What else has to be said beside a problem."""
+    if status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="upwell"'}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return {}
+
+
+def _response(what: Problem, headers: dict[str, str] | None = None) -> Response[bytes]:
+    return Response(
+        encoded(what),
+        status_code=what.status,
+        media_type=MEDIA_TYPE,
+        headers={**headers_of(what.status), **(headers or {})},
+    )
+
+
+STATUS_OF: Final[dict[type[Exception], int]] = {
+    NotFoundError: HTTPStatus.NOT_FOUND,
+    ConflictError: HTTPStatus.CONFLICT,
+    NotResumableError: HTTPStatus.CONFLICT,
+    InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConfigurationError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    AccessError: HTTPStatus.FORBIDDEN,
+    StoreUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    ProcessLost: HTTPStatus.CONFLICT,
+    NotAlive: HTTPStatus.CONFLICT,
+}
+
+
+def _of_ours(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    status = next(status for kind, status in STATUS_OF.items() if isinstance(error, kind))
+    what = problem(status, str(error))
+    what.type = f"{TYPES}{type(error).__name__}"
+    return _response(what)
+
+
+def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _unexpected(error)
+    errors = [_fault(item) for item in error.extra] if isinstance(error.extra, list) else []
+    headers = {name: value for name, value in (error.headers or {}).items() if name.lower() == "allow"}
+    return _response(problem(error.status_code, _detail_of(error), errors), headers)
+
+
+def _detail_of(error: HTTPException) -> str:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return "There is nothing at this address."
+    return error.detail or HTTPStatus(error.status_code).phrase
+
+
+def _fault(item: Any) -> dict[str, str]:
+    """What is wrong with one value, as Litestar says it."""
+    if not isinstance(item, dict):
+        return {"message": str(item)}
+    return {name: str(item[name]) for name in ("key", "source", "message") if item.get(name)}
+
+
+def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
+    return _response(problem(HTTPStatus.BAD_REQUEST, "What was sent is nested too deeply."))
+
+
+def _of_any(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    return _unexpected(error)
+
+
+def _unexpected(error: Exception) -> Response[bytes]:
+    """A fault of ours: said in the server's log, not to whoever asks."""
+    ENGINE.error("A request could not be served", exc_info=error)
+    detail = "The server has met a fault of its own, which its log tells more about."
+    return _response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {
+    **dict.fromkeys(STATUS_OF, _of_ours),
+    HTTPException: _of_http,
+    RecursionError: _too_deep,
+    Exception: _of_any,
+}

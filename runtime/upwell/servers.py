@@ -1,0 +1,244 @@
+"""Starts, finds and stops a server: what `upwell server start`, `status` and `stop` do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from upwell import composition
+from upwell.core.errors import ConfigurationError, MissingExtraError, UpwellError
+from upwell.engine.clock import clock
+from upwell.journal.processes import started_at
+from upwell.settings import Settings
+from upwell.settings import current as settings
+
+if TYPE_CHECKING:
+    from upwell.journal.database import Database
+
+START_SECONDS: Final = 30.0
+"""For a server in the background to answer for the first time."""
+
+STOP_SECONDS: Final = 15.0
+"""For a server to end by itself; then it is killed."""
+
+LOG_TAIL_BYTES: Final = 2000
+
+
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A server of this home folder. pid_started: tells it from a later process with the same pid."""
+
+    pid: int
+    pid_started: str
+    host: str
+    port: int
+    started: float
+
+    @property
+    def url(self) -> str:
+        """Where its pages are; the API is below `/api`."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a server runs, and whether it answers. info: None if none runs."""
+
+    info: ServerInfo | None
+    answers: bool
+    log: Path
+
+
+def run_server(*, host: str | None = None, port: int | None = None, services: bool = True, quiet: bool = False) -> None:
+    """Serve until SIGINT or SIGTERM; what is not given is as the settings say.
+
+    Raises:
+        ConfigurationError: it cannot be started like that, or one runs already.
+        MissingExtraError: what it needs is not installed.
+    """
+    wanted = settings()
+    if wanted.journal == "memory":
+        raise ConfigurationError("A server needs a store that others can reach: unset UPWELL_JOURNAL=memory.")
+    if wanted.api_url is not None:
+        wanted = msgspec.structs.replace(wanted, api_url=None)  # this is that server
+    serve = _serve()
+
+    def say(host: str, port: int) -> None:
+        info = ServerInfo(
+            pid=os.getpid(), pid_started=started_at(os.getpid()) or "", host=host, port=port, started=clock().time()
+        )
+        _write_private(_file(), msgspec.json.encode(info))
+        if not quiet:
+            print(f"upwell serves {_place(wanted)} at {info.url} (Ctrl-C ends it)", flush=True)  # noqa: T201  # its user asked for it
+
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(serve(_maker(wanted), wanted, host=host, port=port, services=services, ready=say))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        _forget(os.getpid())
+
+
+def start_in_background(*, host: str | None = None, port: int | None = None, services: bool = True) -> ServerInfo:
+    """Start a server that outlives this process, and wait until it answers. What it says goes to `server.log`.
+
+    Raises:
+        ConfigurationError: it cannot be started like that, or one runs already.
+    """
+    running = server_status()
+    if running.info is not None:
+        raise ConfigurationError(f"A server runs already, at {running.info.url} (pid {running.info.pid}).")
+    _serve()  # whether it is installed is said here, not in a log
+    asked = {"host": host, "port": port, "services": services, "quiet": True}
+    log = running.log
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with os.fdopen(os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "upwell.servers", msgspec.json.encode(asked).decode()],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        status = server_status()
+        if status.info is not None and status.info.pid == process.pid and status.answers:
+            process.returncode = 0  # it goes on without us
+            return status.info
+        if process.poll() is not None:
+            raise ConfigurationError(f"The server has ended at once: {_last_words(log)}")
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    raise UpwellError(f"The server did not answer within {START_SECONDS:g} seconds; see {log}.")
+
+
+def server_status() -> ServerStatus:
+    """Whether a server of this home folder runs, and answers."""
+    info = _running()
+    log = composition.home() / "server.log"
+    return ServerStatus(info=info, answers=info is not None and _answers(info), log=log)
+
+
+def stop_server(seconds: float = STOP_SECONDS) -> ServerInfo | None:
+    """End the server of this home folder, gently, then hard; which one it was, None if none runs."""
+    info = _running()
+    if info is None:
+        return None
+    until = time.monotonic() + seconds
+    _signal(info, signal.SIGTERM)
+    while _is_there(info):
+        if time.monotonic() > until:
+            _signal(info, signal.SIGKILL)
+            until += seconds
+        time.sleep(0.02)
+    _forget(info.pid)
+    return info
+
+
+# --- parts --------------------------------------------------------------------------------------------------
+
+
+def _serve():  # type: ignore[no-untyped-def]
+    try:
+        from upwell.server.serve import serve  # here: takes half a second, and needs the extra
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("upwell"):
+            raise
+        raise MissingExtraError(f"A server needs {error.name}: pip install 'upwell[server]'.") from error
+    return serve
+
+
+def _maker(wanted: Settings):  # type: ignore[no-untyped-def]
+    def make(*, read_only: bool) -> Database:
+        return composition.make_database(wanted, read_only=read_only, on_a_thread=True)
+
+    return make
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    return clock().new_loop()
+
+
+def _place(wanted: Settings) -> str:
+    return composition.make_database(wanted).place
+
+
+# --- which one runs -----------------------------------------------------------------------------------------
+
+
+def _file() -> Path:
+    return composition.home() / "server.json"
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """All of it or nothing, for its owner only."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    beside = path.with_suffix(f".{os.getpid()}")
+    with os.fdopen(os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+        file.write(content)
+    beside.replace(path)
+
+
+def _running() -> ServerInfo | None:
+    try:
+        info = msgspec.json.decode(_file().read_bytes(), type=ServerInfo)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return info if _is_there(info) else None
+
+
+def _is_there(info: ServerInfo) -> bool:
+    found = started_at(info.pid)
+    return found is not None and found == info.pid_started
+
+
+def _signal(info: ServerInfo, number: signal.Signals) -> None:
+    try:
+        os.kill(info.pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _forget(pid: int) -> None:
+    """The server of this process is no more."""
+    try:
+        info = msgspec.json.decode(_file().read_bytes(), type=ServerInfo)
+        if info.pid == pid:
+            _file().unlink()
+    except (OSError, msgspec.DecodeError):
+        pass
+
+
+def _answers(info: ServerInfo) -> bool:
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(info.url.removeprefix("http://"), timeout=5)
+    try:
+        connection.request("GET", "/api/health")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _last_words(log: Path) -> str:
+    text = log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
+    return text.rpartition("\n")[2] or f"see {log}"
+
+
+if __name__ == "__main__":
+    try:
+        run_server(**msgspec.json.decode(sys.argv[1]))
+    except UpwellError as error:
+        sys.exit(str(error))

@@ -1,0 +1,155 @@
+"""Who carries a job out: the seam, and processes of this machine. Containers have a file of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Final, NamedTuple, Protocol
+from uuid import UUID
+
+from upwell.core.deployments import Job
+from upwell.core.errors import ConfigurationError
+from upwell.serving import wire
+from upwell.serving.child import Exit
+from upwell.serving.job_templates import JobTemplate
+from upwell.serving.templates import CannotStart, Child, TemplateGone, Templates, how_it_ended, recipe_of
+
+MOST_TEMPLATE_DEATHS: Final = 3
+"""So often a job is handed to another template, whose predecessor died."""
+
+
+class How(Enum):
+    """How carrying a job out has ended.
+
+    DONE: its process has ended by itself: the store knows how the run ended. VOID: somebody else has it, or nobody.
+    NOT_BEGUN: for a reason that may pass. REFUSED: it cannot be begun, now or later. DIED: its process was killed.
+    """
+
+    DONE = "done"
+    VOID = "void"
+    NOT_BEGUN = "not begun"
+    REFUSED = "refused"
+    DIED = "died"
+
+
+class Carried(NamedTuple):
+    """The same with what is to be said to people."""
+
+    how: How
+    message: str = ""
+
+
+class Carrier(Protocol):
+    """Carries jobs out somewhere."""
+
+    async def open(self, begun: Callable[[UUID], None]) -> None:
+        """begun: called when a run has begun, or is found to be not to begin."""
+        ...
+
+    async def carry(self, job: Job) -> Carried:
+        """Start what carries this out, and wait until that has ended. Never raises but when it is cancelled."""
+        ...
+
+    def kill(self, flow_run_id: UUID) -> None:
+        """End what carries this out, at once and with all that it has started."""
+        ...
+
+    async def tidy(self) -> None:
+        """Let go of what has not been needed for a while; called now and then."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything. What is still carried out goes on."""
+        ...
+
+
+class ProcessCarrier:
+    """Processes of this machine, forked by templates.
+
+    roots: folders outside of which no code is run; None: whatever the jobs name. path: where imports look, too.
+    """
+
+    def __init__(
+        self, template: JobTemplate, roots: tuple[str, ...] | None = None, path: tuple[str, ...] = ()
+    ) -> None:
+        self._template = template
+        self._roots = roots
+        self._path = path
+        self._children: dict[UUID, Child] = {}
+
+    async def open(self, begun: Callable[[UUID], None]) -> None:
+        self._begun, self._begun_by_children = os.pipe()
+        os.set_blocking(self._begun, False)
+        self._say_begun = begun
+        self._templates = Templates(self._begun_by_children)
+        asyncio.get_running_loop().add_reader(self._begun, self._hear_begun)
+
+    async def carry(self, job: Job) -> Carried:
+        try:
+            configuration = self._template.configuration(job)
+            recipe = recipe_of(job, self._roots, self._path, configuration)
+            self._check_folder(recipe.folder)
+            child = await self._start(recipe, job)
+        except (CannotStart, ConfigurationError, OSError) as error:
+            return Carried(How.REFUSED, str(error))
+        except TemplateGone:
+            return Carried(How.NOT_BEGUN, "the processes that were to start it died")
+        self._children[job.flow_run_id] = child
+        try:
+            await child.has_ended.wait()
+        finally:
+            if self._children.get(job.flow_run_id) is child:
+                del self._children[job.flow_run_id]
+        match child.status:
+            case Exit.DONE:
+                return Carried(How.DONE)
+            case Exit.VOID:
+                return Carried(How.VOID)
+            case Exit.NOT_BEGUN:
+                return Carried(How.NOT_BEGUN, "the store could not be asked whether it may begin")
+            case status:
+                return Carried(How.DIED, f"The process {child.pid} that carried this run out {how_it_ended(status)}.")
+
+    async def _start(self, recipe: object, job: Job) -> Child:
+        for _ in range(MOST_TEMPLATE_DEATHS):
+            try:
+                return await self._templates.start(recipe, job)  # type: ignore[arg-type]
+            except TemplateGone:
+                pass
+        raise TemplateGone
+
+    def _check_folder(self, folder: str) -> None:
+        """Whether code may be run in this folder.
+
+        Raises:
+            ConfigurationError: it may not.
+        """
+        if not Path(folder).is_dir():
+            raise ConfigurationError(f"Its working_dir {folder} is no folder here.")
+        if self._roots is not None and not any(Path(folder).resolve().is_relative_to(root) for root in self._roots):
+            raise ConfigurationError(
+                f"Its working_dir {folder} is outside of {', '.join(self._roots)}, where this worker runs code."
+            )
+
+    def _hear_begun(self) -> None:
+        heard = os.read(self._begun, wire.BEGUN_BYTES * 256)
+        for start in range(0, len(heard), wire.BEGUN_BYTES):
+            self._say_begun(UUID(bytes=heard[start : start + wire.BEGUN_BYTES]))
+
+    def kill(self, flow_run_id: UUID) -> None:
+        if (child := self._children.get(flow_run_id)) is not None:
+            child.kill()
+
+    async def tidy(self) -> None:
+        await self._templates.tidy()
+
+    async def close(self) -> None:
+        await self._templates.close()
+        for child in self._children.values():
+            child.let_go()
+        asyncio.get_running_loop().remove_reader(self._begun)
+        os.close(self._begun)
+        os.close(self._begun_by_children)

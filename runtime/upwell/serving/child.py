@@ -1,0 +1,167 @@
+"""What the process of one job does: take the job for itself, call the flow as the run that it is, and end.
+
+Whether the job is still its own the store says, in one step with noting that the run has begun; a child whose worker was
+taken for dead meanwhile, or whose run was cancelled, ends without having run anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.json import encode
+
+from upwell.composition import control_of, open_recorder
+from upwell.core.definition import Definition, FunctionKind
+from upwell.core.deployments import Job
+from upwell.core.errors import ConfigurationError, ParameterBindError
+from upwell.core.lifecycle import describe
+from upwell.engine.calls import call_flow
+from upwell.engine.clock import clock
+from upwell.engine.flow_run import Assigned, Wish
+from upwell.engine.loggers import ENGINE
+from upwell.entrypoints import load_flow
+from upwell.journal.database import StoreError
+from upwell.runtime import JOB_VARIABLE, JobFacts
+
+PATIENCE_SECONDS: Final = 30.0
+"""How long a child waits for a store that fails, before it gives its job back."""
+
+RETRY_SECONDS: Final = 0.2
+
+
+class Exit(IntEnum):
+    """How a child ends that was not killed.
+
+    DONE: the run has ended, or has been said to have failed. VOID: somebody else has the job, or nobody needs it.
+    NOT_BEGUN: the store could not be asked whether it may begin.
+    """
+
+    DONE = 0
+    VOID = 70
+    NOT_BEGUN = 75
+
+
+def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) -> Exit:
+    """Carry a job out in this process, which has nothing else to do. begun: the pipe on which it says that it began."""
+    facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "")
+    os.environ[JOB_VARIABLE] = encode(facts).decode()
+    recorder = open_recorder()
+    if recorder is None:
+        raise ConfigurationError("A deployment's runs need the journal, and it is off. Set UPWELL_JOURNAL=on.")
+    journal = recorder.journal
+    try:
+        flow = load_flow(job.entrypoint, roots)
+    except Exception as error:
+        message = f"The flow could not be loaded from {job.entrypoint}: {describe(error)}"
+        traceback.print_exc()
+        journal.ask(lambda store: control_of(store).fail_job(job, message)).result()
+        return Exit.DONE
+    try:
+        is_ours = _begin(job, journal)
+    except StoreError as error:
+        ENGINE.error("The run '%s' does not begin here: %s", job.name, error)
+        return Exit.NOT_BEGUN
+    _say_begun(job, begun)
+    if not is_ours:
+        return Exit.VOID
+    _call(as_called(flow._definition), job)  # pyright: ignore[reportPrivateUsage]  # one library
+    return Exit.DONE
+
+
+def _begin(job: Job, journal: Any) -> bool:
+    """Whether the run begins here.
+
+    Raises:
+        StoreError: the store has failed for some time.
+    """
+    until = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            asked = journal.ask(lambda store: control_of(store).begin_job(job, journal.process.id))
+            return bool(asked.result())
+        except StoreError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY_SECONDS)
+
+
+def _say_begun(job: Job, begun: int | None) -> None:
+    """Let the worker know that this start is over, so that it can make another."""
+    if begun is not None:
+        try:
+            os.write(begun, job.flow_run_id.bytes)
+        except OSError:  # the worker has gone
+            pass
+        os.close(begun)
+
+
+def _call(definition: Definition, job: Job) -> None:
+    assigned = Assigned(job.flow_run_id, job.name, job.created.timestamp(), frozenset(job.tags))
+    wish = Wish(resume=str(job.flow_run_id) if job.resume else None, assigned=assigned)
+    try:
+        args, kwargs = definition.parameters.call_args(job.parameters)
+    except ParameterBindError:  # then the run says so
+        args, kwargs = (), dict(job.parameters)
+    try:
+        answer = call_flow(definition, args, {**kwargs, "return_state": True}, wish)
+        if definition.kind.is_async:
+            with asyncio.Runner(loop_factory=clock().new_loop) as runner:
+                runner.run(answer)
+    except (Exception, KeyboardInterrupt, asyncio.CancelledError):
+        ENGINE.exception("The call of flow '%s' was interrupted", definition.name)
+
+
+def as_called(definition: Definition) -> Definition:
+    """A flow whose call is its run: one that is a generator is exhausted, and its result is a list."""
+    if not definition.kind.is_generator:
+        return definition
+    fn = definition.fn
+
+    async def exhaust_async(*args: Any, **kwargs: Any) -> list[Any]:
+        return [item async for item in fn(*args, **kwargs)]
+
+    def exhaust(*args: Any, **kwargs: Any) -> list[Any]:
+        return list(fn(*args, **kwargs))
+
+    called = functools.wraps(fn)(exhaust_async if definition.kind is FunctionKind.ASYNC_GENERATOR else exhaust)
+    copy = Definition(
+        called, definition.name, definition.options, definition.parameters, definition.retry, definition.face,
+        is_flow=True,
+    )  # fmt: skip  # a list of names
+    copy.take_hooks_from(definition, ())
+    return copy
+
+
+def end_process(status: int) -> None:
+    """End this process, which was forked, as a program would end: after its threads and what is to be done at exit."""
+    import atexit
+    import logging
+    import threading
+
+    for last in (threading._shutdown, _end_helpers, atexit._run_exitfuncs, logging.shutdown):  # type: ignore[attr-defined]  # pyright: ignore
+        try:
+            last()
+        except BaseException:
+            traceback.print_exc()
+            status = status or 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(status)
+
+
+def _end_helpers() -> None:
+    """The children of multiprocessing that a program ends at exit."""
+    if multiprocessing := sys.modules.get("multiprocessing.util"):
+        multiprocessing._exit_function()

@@ -1,0 +1,86 @@
+"""What a work pool's base job template makes of a job's variables: data in places, no code.
+
+A template is `{"job_configuration": {...}, "variables": {"properties": {...}}}`. In the configuration `{{ name }}`
+stands for the variable of this name: the job's own, else the default that its property says, else nothing. A value that
+is nothing but `{{ name }}` takes the variable's type; inside of other text it is put in as text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from upwell.core.deployments import Job
+from upwell.core.errors import ConfigurationError
+
+_PLACE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+PROCESS_TEMPLATE: Final[dict[str, Any]] = {
+    "job_configuration": {"env": "{{ env }}", "working_dir": "{{ working_dir }}", "warm": "{{ warm }}"},
+    "variables": {
+        "type": "object",
+        "properties": {
+            "env": {
+                "type": "object",
+                "title": "Environment",
+                "description": "Variables that the run's process has besides the worker's own.",
+                "additionalProperties": {"type": "string"},
+                "default": {},
+            },
+            "working_dir": {
+                "type": "string",
+                "title": "Working directory",
+                "description": "Where the run's process works; the worker's own unless said.",
+            },
+            "warm": {
+                "type": "boolean",
+                "title": "Warm",
+                "description": "Start runs from a process that has imported their code; else each imports it anew.",
+                "default": True,
+            },
+        },
+    },
+}
+"""That of pools of type `process` that say none."""
+
+
+class JobTemplate:
+    """A base job template, ready to be used. Empty: a default for the kind of pool.
+
+    Raises:
+        ConfigurationError: it is not like that.
+    """
+
+    def __init__(self, template: dict[str, Any], default: dict[str, Any]) -> None:
+        template = template or default
+        configuration = template.get("job_configuration", default["job_configuration"])
+        variables = template.get("variables", default["variables"])
+        if not (isinstance(configuration, dict) and isinstance(variables, dict)):
+            raise ConfigurationError(
+                "A base job template must be an object with `job_configuration` and `variables`, which are objects, too."
+            )
+        self._configuration: dict[str, Any] = {**default["job_configuration"], **configuration}
+        defaults: dict[str, Any] = {**default["variables"]["properties"], **variables.get("properties", {})}
+        self._defaults = {name: facts.get("default") for name, facts in defaults.items() if isinstance(facts, dict)}
+
+    def configuration(self, job: Job) -> dict[str, Any]:
+        """The job's configuration; what has no value is left out."""
+        values = {**self._defaults, **job.job_variables}
+        filled = {name: _filled(value, values) for name, value in self._configuration.items()}
+        return {name: value for name, value in filled.items() if value is not None}
+
+
+def _filled(value: Any, values: dict[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(inner, values) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, values) for inner in value]
+    if not isinstance(value, str):
+        return value
+    if (whole := _PLACE.fullmatch(value.strip())) is not None:
+        return values.get(whole[1])
+    return _PLACE.sub(lambda place: _as_text(values.get(place[1])), value)
+
+
+def _as_text(value: Any) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,37 @@
+"""Carries out one job in a new interpreter: where templates cannot be forked, and in containers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from msgspec.msgpack import decode
+
+from upwell import serving
+from upwell.core.deployments import Job
+from upwell.serving.child import carry_out
+from upwell.serving.wire import Load
+
+STDIN: Final = "-"
+
+
+def main(source: str, begun: int | None = None) -> int:
+    """Carry out the job in this file, which is removed, or from standard input."""
+    serving.carries_out_jobs = True
+    if source == STDIN:
+        packed = sys.stdin.buffer.read()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+    else:
+        packed = Path(source).read_bytes()
+        Path(source).unlink(missing_ok=True)
+    load, job = decode(packed, type=tuple[Load, Job])
+    sys.path[:0] = [folder for folder in load.path if folder not in sys.path]
+    return carry_out(job, None if load.roots is None else [Path(root) for root in load.roots], begun)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], *map(int, sys.argv[2:])))

@@ -1,0 +1,249 @@
+"""A template: a process that has imported a flow's code, and forks a child for each run of it, in a few milliseconds.
+
+It has one thread, keeps no journal and runs no event loop, so that forking is safe; where the code itself has started
+threads while it was imported, and on macOS, children are new interpreters. It ends when its worker has gone; its
+children go on, for each is a process of the store's in its own right.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import sysconfig
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from msgspec.msgpack import encode
+
+from upwell.core.deployments import Job
+from upwell.core.lifecycle import describe
+from upwell.entrypoints import import_code, parse_entrypoint
+from upwell import serving
+from upwell.serving import wire
+from upwell.serving.child import carry_out, end_process
+
+LOOK_SECONDS: Final = 0.2
+"""How long code that was found unchanged is taken to be so."""
+
+_PRELOADED: Final = (
+    "aiosqlite", "asyncio.runners", "ctypes", "sqlite3", "upwell.flows", "upwell.journal.cache",
+    "upwell.journal.cancel_watch", "upwell.journal.durable", "upwell.journal.journal", "upwell.journal.log_lines",
+    "upwell.journal.retention", "upwell.journal.sql_control", "upwell.journal.sqlite", "upwell.journal.store",
+    "upwell.tasks",
+)  # fmt: skip  # what every child needs: once, not in each
+
+
+def main(control: int, begun: int) -> int:
+    """The life of a template, on these descriptors: its end of the sockets, and the pipe of children that have begun."""
+    serving.carries_out_jobs = True
+    link = wire.WorkerLink(control)
+    messages = link.receive()
+    if not messages:
+        return 0
+    load = messages[0]
+    assert isinstance(load, wire.Load)
+    sys.path[:0] = [folder for folder in load.path if folder not in sys.path]
+    try:
+        import_code(parse_entrypoint(load.entrypoint), _folders(load))
+    except BaseException as error:
+        traceback.print_exc()
+        link.send(wire.CannotLoad(f"The code of {load.entrypoint} could not be imported: {describe(error)}"))
+        return 1
+    try:
+        Template(link, load, begun).serve(messages[1:])
+    except OSError as error:
+        if not isinstance(error, ConnectionError):
+            raise
+    return 0
+
+
+def _folders(load: wire.Load) -> list[Path] | None:
+    return None if load.roots is None else [Path(root) for root in load.roots]
+
+
+class Template:
+    """The process, once its code is imported. begun: the pipe that its children inherit."""
+
+    def __init__(self, link: wire.WorkerLink, load: wire.Load, begun: int) -> None:
+        self._link = link
+        self._load = load
+        self._begun = begun
+        self._children: dict[int, subprocess.Popen[bytes] | None] = {}
+        self._files = {path: _stamp(path) for path in _files_of_code()}
+        self._looked_at = time.monotonic()
+        self._outdated = False
+        self.why_cold = _why_cold(load)
+
+    def serve(self, messages: list[wire.ToTemplate]) -> None:
+        """Start and reap children, as the worker asks; until it has gone."""
+        for name in _PRELOADED:
+            try:
+                importlib.import_module(name)
+            except ImportError:
+                pass
+        wakeup, signalled = os.pipe()
+        for descriptor in (wakeup, signalled):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        gc.collect()
+        gc.freeze()  # the children share these pages as long as no collector touches them
+        self._inherited = (wakeup, signalled)
+        self._link.send(wire.Ready(self.why_cold))
+        while True:
+            for message in messages:
+                assert isinstance(message, wire.Start)
+                self._start(message.job)
+            ready, _, _ = select.select([self._link, wakeup], [], [])
+            if wakeup in ready:
+                _drain(wakeup)
+                self._reap()
+            messages = []
+            if self._link in ready:
+                received = self._link.receive()
+                if received is None:
+                    return
+                messages = received
+
+    def _start(self, job: Job) -> None:
+        if self._is_outdated():
+            self._link.send(wire.Outdated(job.flow_run_id))
+        elif self.why_cold is None:
+            self._fork(job)
+        else:
+            self._spawn(job)
+
+    def _fork(self, job: Job) -> None:
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(job)
+        self._started(job, pid, None)
+
+    def _started(self, job: Job, pid: int, process: subprocess.Popen[bytes] | None) -> None:
+        self._children[pid] = process
+        try:
+            os.setpgid(pid, pid)  # whoever of both is first: the worker may want to kill it at once
+        except OSError:
+            pass
+        self._link.send(wire.Started(job.flow_run_id, pid))
+
+    def _be_child(self, job: Job) -> NoReturn:
+        status: int = 1
+        try:
+            os.setpgid(0, 0)
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._link.close()
+            for descriptor in self._inherited:
+                os.close(descriptor)
+            atexit._clear()  # what was registered by the code as it was imported is the template's
+            _reseed()
+            status = carry_out(job, _folders(self._load), self._begun)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            end_process(status)
+        raise AssertionError("unreachable")
+
+    def _spawn(self, job: Job) -> None:
+        """A child that is a new interpreter."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "upwell.serving.once", "-", str(self._begun)],
+            stdin=subprocess.PIPE,
+            pass_fds=[self._begun],
+            process_group=0,
+        )
+        assert process.stdin is not None
+        try:
+            with process.stdin as stdin:
+                stdin.write(encode((self._load, job)))
+        except BrokenPipeError:
+            pass  # it died at once, and is reaped
+        self._started(job, process.pid, process)
+
+    def _reap(self) -> None:
+        """Tell how children ended; others that the user's code may have started are left alone."""
+        for pid in list(self._children):
+            try:
+                found, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # somebody else has waited for it
+                found, status = pid, 0
+            if found:
+                process = self._children.pop(pid)
+                code = os.waitstatus_to_exitcode(status)
+                if process is not None:
+                    process.returncode = code
+                self._link.send(wire.Ended(pid, code))
+
+    def _is_outdated(self) -> bool:
+        """Whether a file of the user's code has changed since it was imported."""
+        now = time.monotonic()
+        if not self._outdated and now - self._looked_at > LOOK_SECONDS:
+            self._looked_at = now
+            self._outdated = any(_stamp(path) != stamp for path, stamp in self._files.items())
+        return self._outdated
+
+
+def _why_cold(load: wire.Load) -> str | None:
+    """Why this process must not be forked, if it must not."""
+    if not load.forks:
+        return "the job variable `warm` is false"
+    if sys.platform == "darwin":
+        return "macOS does not let processes be forked safely"
+    from upwell.composition import close_journal
+    from upwell.engine.current import close_portal
+
+    close_portal()  # the code may have run a flow while it was imported
+    close_journal()
+    others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    return f"importing it has started threads ({', '.join(others)})" if others else None
+
+
+def _files_of_code() -> Iterator[str]:
+    """The files of what was imported, but for the standard library, installed packages and upwell itself."""
+    paths = sysconfig.get_paths()
+    others = {os.path.realpath(paths[name]) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    others |= {os.path.realpath(Path(__file__).parent.parent), os.path.realpath(sys.base_prefix + "/lib")}
+    skipped = tuple(f"{folder}{os.sep}" for folder in others)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str) and not os.path.realpath(file).startswith(skipped):
+            yield file
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _reseed() -> None:
+    """Python's own random numbers differ in each child; those of numpy are seen to here."""
+    if numpy := sys.modules.get("numpy.random"):
+        numpy.seed()
+
+
+def _drain(descriptor: int) -> None:
+    try:
+        while os.read(descriptor, 4096):
+            pass
+    except BlockingIOError:
+        pass
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to decide
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,90 @@
+"""A store with a day in it: flows of `flows.py`, really run, on a clock that jumps from hour to hour."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tests.demo import flows
+from upwell import composition
+from upwell.settings import temporary_settings
+from upwell.testing import virtual_clock
+
+DAY_SECONDS: Final = 86_400
+Start = Callable[[], Coroutine[Any, Any, Any]]
+
+
+def a_day(until: float) -> list[tuple[float, Start]]:
+    """What begins when, in seconds after the day's begin."""
+    plan: list[tuple[float, Start]] = []
+    yesterday = dt.datetime.fromtimestamp(until - DAY_SECONDS, dt.UTC).date().isoformat()
+    for hour in range(24):
+        plan.append((hour * 3600 + 300, flows.hourly_weather))
+        if hour % 3 == 0:
+            plan.append((hour * 3600 + 1260, flows.sync_customers))
+        if hour % 6 == 2:
+            broken = hour == 20
+            plan.append((hour * 3600 + 2400, lambda broken=broken: flows.daily_sales(yesterday, broken=broken)))  # type: ignore[misc]
+        if hour % 12 == 4:
+            plan.append((hour * 3600 + 600, flows.train_forecast))
+        if hour % 8 == 7:
+            plan.append((hour * 3600 + 1800, flows.crawl_catalogue))
+    plan.append((DAY_SECONDS - 900, flows.hourly_weather))
+    return sorted(plan, key=lambda entry: entry[0])
+
+
+def live_a_day(until: float) -> None:
+    """Run all of it, now."""
+    with virtual_clock(start=until - DAY_SECONDS) as clock, _lines_at_its_time(clock.time):
+
+        async def begin(after: float, start: Start) -> None:
+            await asyncio.sleep(after)
+            try:
+                await start()
+            except Exception:
+                pass  # it is told by the run's state
+
+        async def all_of_it() -> None:
+            await asyncio.gather(*(begin(after, start) for after, start in a_day(until)))
+
+        clock.run(all_of_it())
+        composition.flush_journal()
+
+
+@contextmanager
+def _lines_at_its_time(time_of_day: Callable[[], float]) -> Generator[None]:
+    """Log lines say the time of the clock that jumps."""
+    make = logging.getLogRecordFactory()
+
+    def made(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(*args, **kwargs)
+        record.created = time_of_day()
+        return record
+
+    logging.setLogRecordFactory(made)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
+
+
+def fill(home: Path, *, runs: int = 0) -> None:
+    """A home folder with a day in it. runs: task runs of one very large flow run, beside."""
+    random.seed(7)
+    with temporary_settings(home=str(home), journal="on", database_url=None):
+        live_a_day(time.time())
+        if runs:
+            flows.score_everything(runs)
+        composition.close_journal()
+
+
+if __name__ == "__main__":
+    fill(Path(sys.argv[1]), runs=int(sys.argv[2]) if len(sys.argv) > 2 else 0)
