@@ -30,6 +30,7 @@ _opening = threading.Lock()
 _open_now: tuple[Settings, Journal | None] | None = None  # one value, so that any thread reads of both or none
 _of_parents: list[Journal] = []  # kept, so that a forked process does not end what is its parent's
 _prepared = False
+_has_worker = False
 _watch: Watch | None = None
 _limits: SharedLimits | None = None
 
@@ -98,7 +99,7 @@ def _new_journal(wanted: Settings) -> Journal | None:
     async def keep_tidy(store: Store) -> None:
         from upwell.journal.retention import Limits, tidy  # here: most programs have ended before it is time for it
 
-        if isinstance(store, SqlStore):
+        if isinstance(store, SqlStore) and not _has_worker:
             limits = Limits(wanted.retention_days, wanted.retention_rows, wanted.retention_bytes)
             await tidy(store.database, process.id, limits)
 
@@ -121,16 +122,22 @@ def _new_journal(wanted: Settings) -> Journal | None:
     atexit.register(journal.close)
     global _watch
     _watch = None
-    if not is_remote(wanted):  # else the server looks after the processes
+    if not (is_remote(wanted) or _has_worker):  # else the server, or the worker, looks after the processes
         _watch = Watch(journal, _database_of, wanted.durable_max_crashes)
         _watch.begin()
-    CancelWatch(journal, control_of).begin()
+    CancelWatch(journal, control_of, dies=_has_worker).begin()
     return journal
 
 
 def is_remote(wanted: Settings) -> bool:
     """Whether it is a server whose store is used."""
     return wanted.api_url is not None and wanted.journal != "memory"
+
+
+def be_a_workers_child() -> None:
+    """This process is there for one run: the store's upkeep is its worker's, and it may be killed for that run."""
+    global _has_worker
+    _has_worker = True
 
 
 def _prepare_process() -> None:
@@ -261,13 +268,13 @@ def open_shared_limits() -> SharedLimits | None:
     recorder, limits = open_recorder(), _limits
     if recorder is None or (limits is not None and limits.host is recorder.journal):
         return None if recorder is None else limits
-    from upwell.journal.limit_store import SqlLimits  # here: few programs have limits
-    from upwell.journal.shared_limits import SharedLimits
+    from upwell.journal.shared_limits import SharedLimits  # here: few programs have limits
+    from upwell.journal.store_parts import limits_of
 
     with _opening:
         if _limits is None or _limits.host is not recorder.journal:
             look = _watch.look if _watch is not None else _nobody
-            _limits = SharedLimits(recorder.journal, lambda store: SqlLimits(_database_of(store)), look)
+            _limits = SharedLimits(recorder.journal, limits_of, look)
         return _limits
 
 
@@ -315,15 +322,18 @@ async def open_control() -> AsyncGenerator[Control]:
 
 def control_of(store: Store) -> Control:
     """What people and workers ask, over the store of a journal, for use on that journal's loop."""
+    from upwell.journal.store import SqlStore
+
+    if isinstance(store, SqlStore):
+        from upwell.journal.sql_control import SqlControl  # here, as below: few programs have deployments
+
+        return SqlControl(store.database)
+    from upwell.journal.remote_control import RemoteControl
     from upwell.journal.remote_store import RemoteStore
 
-    if isinstance(store, RemoteStore):
-        from upwell.journal.remote_control import RemoteControl  # here: few programs have deployments
-
-        return RemoteControl(store.client)
-    from upwell.journal.sql_control import SqlControl
-
-    return SqlControl(_database_of(store))
+    if not isinstance(store, RemoteStore):
+        raise TypeError(f"{store!r} is no store that has deployments")
+    return RemoteControl(store.client)
 
 
 record_with(open_recorder)

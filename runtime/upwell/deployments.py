@@ -6,38 +6,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import datetime as dt
 import difflib
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypedDict, TypeVar, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Unpack, cast, get_args
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from upwell import runtime
-from upwell.composition import flush_journal, open_control
+from upwell.composition import open_control
 from upwell.core.definition import Definition
-from upwell.core.deployments import DeploymentSpec, RunSpec, WhenFull
-from upwell.core.errors import BlockingWaitError, ConfigurationError
-from upwell.core.model import FlowRunRecord
+from upwell.core.deployments import DeploymentSpec, WhenFull
+from upwell.core.errors import ConfigurationError
 from upwell.core.names import check_name
-from upwell.core.options import check_at_least_one, check_idempotency_key, check_optional, check_tags
+from upwell.core.options import check_at_least_one, check_optional, check_tags
 from upwell.core.parameter_schema import parameter_schema, plain_parameters
-from upwell.engine.clock import ERRANDS, clock
-from upwell.engine.steps import Life, Sleep, live_async, live_blocking, run_apart
+from upwell.deployment_runs import RunKeywords, arun_deployment, run_deployment
+from upwell.engine.steps import refuse_to_block, run_apart
 from upwell.entrypoints import entrypoint_of
 from upwell.schedules import ScheduleKeywords, schedules_from
-from upwell.tasks import task
 
 if TYPE_CHECKING:
     from upwell.flows import Flow
-    from upwell.journal.control import Control
-
-T = TypeVar("T")
 
 
 class DeploymentKeywords(ScheduleKeywords, total=False):
@@ -45,7 +37,8 @@ class DeploymentKeywords(ScheduleKeywords, total=False):
 
     parameters: of its runs, by name, where nothing else is asked for.
     tags: of its runs. description: the flow's own unless said. version: any text; the flow's own unless said.
-    paused: True, and nothing of it begins until it is resumed. Unless said, as it was.
+    paused: True, and nothing of it begins until it is resumed. Unless said, `deploy` leaves it as it is, and `serve`
+        resumes it.
     concurrency_limit: how many of its runs go on at once.
     when_full: what becomes of a run that is due while that many go on: it waits (`"queue"`), is cancelled
         (`"cancel_new"`), or the oldest that goes on is (`"cancel_running"`).
@@ -55,7 +48,7 @@ class DeploymentKeywords(ScheduleKeywords, total=False):
     tags: Iterable[str] | None
     description: str | None
     version: str | None
-    paused: bool
+    paused: bool | None
     concurrency_limit: int | None
     when_full: WhenFull
 
@@ -130,7 +123,7 @@ def to_deployment(
     check_optional("version", keywords.get("version"), str)
     spec = DeploymentSpec(
         flow_name=flow.name,
-        name=check_name(name),
+        name=check_name(Path(name).stem if name.endswith(".py") else name),  # `serve(__file__)` is what people write
         entrypoint=entrypoint or entrypoint_of(flow),
         version=keywords.get("version") or flow.version,
         description=inspect.cleandoc(keywords.get("description") or flow.description or "") or None,
@@ -143,7 +136,7 @@ def to_deployment(
         job_variables=plain_parameters(job_variables or {}),
         concurrency_limit=check_at_least_one("concurrency_limit", keywords.get("concurrency_limit")),
         when_full=when_full,
-        paused=keywords.get("paused", False),
+        paused=keywords.get("paused"),
         schedules=schedules_from(cast("ScheduleKeywords", keywords)),
     )
     _check_that_ticks_have_parameters(definition, spec)
@@ -210,7 +203,7 @@ def serve(
     Raises:
         BlockingWaitError: called on an event loop's thread, where `await aserve(...)` is right.
     """
-    _refuse_to_block("serve", "aserve")
+    refuse_to_block("serve", "aserve")
     from upwell.serving.serve import serve_deployments  # here: so that no program pays for it that serves nothing
 
     serve_deployments(
@@ -259,13 +252,14 @@ async def _apply(deployments: Iterable[RunnerDeployment]) -> list[UUID]:
 
 
 def _checked_to_serve(deployments: Sequence[object]) -> list[RunnerDeployment]:
-    found = _checked(deployments, "serve")
-    for it in found:
+    found: list[RunnerDeployment] = []
+    for it in _checked(deployments, "serve"):
         if it.spec.work_pool is not None:
             raise ConfigurationError(
                 f"{it.full_name!r} is for the work pool {it.spec.work_pool!r}, whose workers carry it out: "
                 f"`upwell worker start --pool {it.spec.work_pool}`."
             )
+        found.append(replace(it, spec=replace(it.spec, paused=bool(it.spec.paused))))
     return found
 
 
@@ -280,185 +274,6 @@ def _checked(deployments: Sequence[object], what: str) -> list[RunnerDeployment]
             raise ConfigurationError(f"There are two deployments {it.full_name!r}: give each a name of its own.")
         found.append(it)
     return found
-
-
-def _refuse_to_block(name: str, twin: str) -> None:
-    if asyncio._get_running_loop() is not None:
-        raise BlockingWaitError(f"{name}(...) would block the event loop here: write `await {twin}(...)`.")
-
-
-# --- running one --------------------------------------------------------------------------------------------
-
-FIRST_POLL_SECONDS: Final = 0.05
-"""How soon a run that was started is looked at first; then it is twice as long each time, up to the interval."""
-
-
-class RunKeywords(TypedDict, total=False):
-    """The keywords of `run_deployment` that say which run is wanted.
-
-    scheduled_time: when it is to begin; now unless said. A time without a zone is this machine's.
-    flow_run_name: its name. tags: beside the deployment's.
-    idempotency_key: a second call with the same key means the first one's run.
-    work_queue_name, job_variables: for its worker, instead of the deployment's.
-    priority: of those that are due, lower ones begin first.
-    """
-
-    scheduled_time: dt.datetime | None
-    flow_run_name: str | None
-    tags: Iterable[str] | None
-    idempotency_key: str | None
-    work_queue_name: str | None
-    job_variables: Mapping[str, Any] | None
-    priority: int
-
-
-def run_deployment(
-    name: str | UUID,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    timeout: float | None = None,
-    poll_interval: float = 5,
-    as_subflow: bool = True,
-    **wanted: Unpack[RunKeywords],
-) -> FlowRunRecord:
-    """Start a run of a deployment, wait until it has ended, and return its record as it is then.
-
-    Args:
-        name: `flow/deployment`, or the deployment's id.
-        parameters: by name, instead of the deployment's; checked against the flow's signature.
-        timeout: how long to wait; then the record is returned as it is. 0 does not wait at all.
-        poll_interval: how often it is looked at, at most; a young run more often.
-        as_subflow: inside of a flow run, the run counts as its child, and as a task run of it.
-        wanted: see RunKeywords.
-
-    Raises:
-        NotFoundError: there is no such deployment. InvalidRequestError: parameters that do not fit.
-        BlockingWaitError: called on an event loop's thread, where `await arun_deployment(...)` is right.
-    """
-    _refuse_to_block("run_deployment", "arun_deployment")
-    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
-    if as_subflow and runtime.flow_run.id is not None:
-        return _as_task_run(asked.deployment, asked)
-    return live_blocking(_life(asked))
-
-
-async def arun_deployment(
-    name: str | UUID,
-    parameters: Mapping[str, Any] | None = None,
-    *,
-    timeout: float | None = None,
-    poll_interval: float = 5,
-    as_subflow: bool = True,
-    **wanted: Unpack[RunKeywords],
-) -> FlowRunRecord:
-    """The same as `run_deployment` in async code."""
-    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
-    if as_subflow and runtime.flow_run.id is not None:
-        return await _as_task_run_async(asked.deployment, asked)
-    return await live_async(_life(asked))
-
-
-def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords) -> RunSpec:
-    unknown = [name for name in wanted if name not in RunKeywords.__annotations__]
-    if unknown:
-        raise TypeError(
-            f"run_deployment has no option {unknown[0]!r}; it has: {', '.join(RunKeywords.__annotations__)}"
-        )
-    due, key = wanted.get("scheduled_time"), wanted.get("idempotency_key")
-    check_optional("scheduled_time", due, dt.datetime)
-    check_optional("flow_run_name", wanted.get("flow_run_name"), str)
-    return RunSpec(
-        parameters=plain_parameters(parameters or {}),
-        due=None if due is None else due.astimezone(dt.UTC),
-        name=wanted.get("flow_run_name"),
-        tags=tuple(sorted(check_tags(wanted.get("tags")))),
-        idempotency_key=None if key is None else check_idempotency_key(key),
-        priority=wanted.get("priority", 0),
-        work_queue=wanted.get("work_queue_name"),
-        job_variables=plain_parameters(wanted.get("job_variables") or {}),
-    )
-
-
-class _Asked(NamedTuple):
-    """A run that somebody wants, and how long they wait for its end."""
-
-    deployment: str
-    wanted: RunSpec
-    timeout: float | None
-    poll_interval: float
-
-    def of_this_task_run(self) -> _Asked:
-        flush_journal()  # so that the store knows the parent
-        return self._replace(wanted=replace(self.wanted, parent_task_run_id=runtime.task_run.id))
-
-
-@task(name="run-deployment", task_run_name="{deployment}")
-def _as_task_run(deployment: str, asked: _Asked) -> FlowRunRecord:
-    return live_blocking(_life(asked.of_this_task_run()))
-
-
-@task(name="run-deployment", task_run_name="{deployment}")
-async def _as_task_run_async(deployment: str, asked: _Asked) -> FlowRunRecord:
-    return await live_async(_life(asked.of_this_task_run()))
-
-
-class _Ask(Generic[T]):
-    """Ask the store, as a step of a life."""
-
-    def __init__(self, question: Callable[[Control], Coroutine[Any, Any, T]]) -> None:
-        self._question = question
-
-    async def _ask(self) -> T:
-        async with open_control() as control:
-            return await self._question(control)
-
-    def block(self) -> T:
-        ERRANDS.add(self)
-        try:
-            return run_apart(self._ask())
-        finally:
-            ERRANDS.discard(self)
-
-    async def wait(self) -> T:
-        ERRANDS.add(self)
-        try:
-            return await self._ask()
-        finally:
-            ERRANDS.discard(self)
-
-
-def _life(asked: _Asked) -> Life[FlowRunRecord]:
-    """A run of a deployment is asked for, and looked at until it has ended or the time is over."""
-    name, wanted, timeout, poll_interval = asked
-    end = None if timeout is None else clock().time() + timeout
-    run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(name), wanted))
-    pause = FIRST_POLL_SECONDS
-    while not run.state.is_final() and (end is None or clock().time() < end):
-        left = poll_interval if end is None else end - clock().time()
-        yield Sleep(max(min(pause, poll_interval, left), 0))
-        pause *= 2
-        run = yield _Look(run.id)
-    return run
-
-
-def _ref(name: str) -> UUID | str:
-    try:
-        return UUID(name)
-    except ValueError:
-        return name
-
-
-class _Look(_Ask[FlowRunRecord]):
-    """What has become of a run."""
-
-    def __init__(self, flow_run_id: UUID) -> None:
-        self._id = flow_run_id
-
-    async def _ask(self) -> FlowRunRecord:
-        from upwell.history import History  # here: so that no program pays for it that looks at nothing
-
-        async with History() as history:
-            return await history.flow_run(self._id)
 
 
 __all__ = [

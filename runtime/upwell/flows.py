@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
-from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
 from upwell.core.errors import DefinitionError
-from upwell.core.hooks import Hookable
-from upwell.core.names import default_name
-from upwell.core.options import FlowKeywords, checked_options, retry_policy
-from upwell.core.parameters import Parameters
+from upwell.core.options import FlowKeywords
 from upwell.core.states import State
+from upwell.decorated import Bound, Decorated
 from upwell.engine.caching import keep_flows_with
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
-from upwell.settings import current as settings
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -31,43 +27,22 @@ R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
 
-class Flow(Hookable, Generic[P, R]):
+class Flow(Decorated[P, R, "BoundFlow"]):
     """A function whose calls are flow runs: each owns the runs that it starts, and outlives them. Made by `@flow`.
 
     `fn` is the function itself, for tests that want it bare.
     """
 
+    _kind = "flow"
+
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
-        self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn = cast("Callable[P, R]", fn if self._descriptor is None else self._descriptor.__func__)
-        if not callable(self.fn):
-            raise TypeError(f"@flow takes a function, not {fn!r}; options are named: @flow(retries=3)")
-        functools.update_wrapper(cast("Any", self), self.fn)
-        parameters = Parameters(self.fn)
-        self._keywords = keywords
-        options = checked_options("flow", keywords, parameters.names)
-        defaults = settings()
-        self._definition = Definition(
-            self.fn,
-            options.name or default_name(self.fn),
-            options,
-            parameters,
-            retry_policy(options, defaults.flow_default_retries, defaults.flow_default_retry_delay_seconds),
-            self,
-            is_flow=True,
-        )
+        super().__init__(fn, keywords)
+        options = self._definition.options
         if options.durable and self._definition.kind.is_generator:
             raise DefinitionError(
-                f"The flow {options.name or default_name(self.fn)!r} is a generator, and cannot be durable: what it "
+                f"The flow {self.name!r} is a generator, and cannot be durable: what it "
                 "yielded is with its caller, and gone with its process. Return a list, or let a durable flow call it."
             )
-        if options.says_about_results:
-            from upwell.persistence import check_options  # only here: most flows say nothing about their results
-
-            check_options("flow", self._definition.name, options)
-        self.name = self._definition.name
-        self.version = options.version
-        self.description = options.description or self.__doc__
 
     @overload
     def __call__(
@@ -111,10 +86,7 @@ class Flow(Hookable, Generic[P, R]):
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """A copy of this flow with these options changed; hooks that were added are kept unless named."""
-        wrapped = cast("Callable[P, R]", self._descriptor or self.fn)
-        copy = Flow(wrapped, **cast("FlowKeywords", {**self._keywords, **keywords}))
-        copy._definition.take_hooks_from(self._definition, keywords)
-        return copy
+        return self._copy(keywords)
 
     # --- deployments ------------------------------------------------------------------------------------
 
@@ -199,25 +171,8 @@ class Flow(Hookable, Generic[P, R]):
             0
         ]
 
-    # --- methods ----------------------------------------------------------------------------------------
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type | None = None) -> BoundFlow: ...
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        if isinstance(self._descriptor, staticmethod):
-            return self
-        if isinstance(self._descriptor, classmethod):
-            return BoundFlow(self, owner if owner is not None else type(instance))
-        return self if instance is None else BoundFlow(self, instance)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """By its function and options: the copy is made again where it is needed, in another process."""
-        return (functools.partial(Flow, **self._keywords), (self._descriptor or self.fn,))
-
-    def __repr__(self) -> str:
-        return f"<Flow {self.name!r}>"
+    def _bound(self, instance: object) -> BoundFlow:
+        return BoundFlow(self, instance)
 
 
 def _flow_results(definition: Definition) -> Any:
@@ -229,32 +184,16 @@ def _flow_results(definition: Definition) -> Any:
 keep_flows_with(_flow_results)
 
 
-class BoundFlow:
-    """A flow that is a method, of one object: the object is the first argument of each call."""
+class BoundFlow(Bound):
+    """A flow that is a method, of one object."""
 
     def __init__(self, flow: Flow[..., Any], instance: object) -> None:
+        super().__init__(flow, instance)
         self.flow = flow
-        self.instance = instance
-        self.name = flow.name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = cast("Callable[..., Any]", self.flow)
-        return call(self.instance, *args, **kwargs)
-
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
-        """See `Flow.submit`."""
-        return self.flow.submit(self.instance, *args, **kwargs)
-
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
-        """See `Flow.map`."""
-        return self.flow.map(unmapped(self.instance), *args, **kwargs)
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> BoundFlow:
         """See `Flow.with_options`."""
         return BoundFlow(self.flow.with_options(**keywords), self.instance)
-
-    def __repr__(self) -> str:
-        return f"<Flow {self.name!r} of {self.instance!r}>"
 
 
 @overload

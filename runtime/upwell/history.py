@@ -23,6 +23,7 @@ from upwell.core.errors import RuntimeClosedError, UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskGroup, TaskRun
 from upwell.core.states import State, StateType
 from upwell.engine.clock import clock, moment
+from upwell.journal.measures import FlowSummary
 from upwell.journal.reader import FlowRunFilter, Reader
 from upwell.journal.reader_sessions import InMemory, open_to_read
 from upwell.journal.reader_task_runs import TaskRunFilter
@@ -89,6 +90,7 @@ class History:
         until: dt.datetime | None = None,
         text: str | None = None,
         parent: Id | None = None,
+        deployment: Id | None = None,
         order: Order = "newest",
         limit: int = PAGE_ITEMS,
         after: str | None = None,
@@ -102,9 +104,12 @@ class History:
             since, until: created at or after the one, and before the other.
             text: part of their name or of their flow's, in capitals or not.
             parent: the flow run that started them.
+            deployment: whose runs they are, by its id or as `flow/deployment`.
             after: the `next` of the page before.
         """
-        wanted = FlowRunFilter(flow=flow, state=state, tags=tags, since=since, until=until, text=text, parent=parent)
+        wanted = FlowRunFilter(
+            flow=flow, state=state, tags=tags, since=since, until=until, text=text, parent=parent, deployment=deployment
+        )
         reader = await self._reader()
         return await reader.flow_runs(wanted, order, limit, after)
 
@@ -209,6 +214,18 @@ class History:
         return await reader.edges(flow_run_id, limit, after)
 
     # --- overviews ------------------------------------------------------------------------------------------
+
+    async def flows(
+        self, *, text: str | None = None, limit: int = PAGE_ITEMS, after: str | None = None
+    ) -> Page[FlowSummary]:
+        """A page of flows by name: those that have run, and those that have deployments; with their newest run.
+
+        Args:
+            text: part of their name, in capitals or not.
+            after: the `next` of the page before.
+        """
+        reader = await self._reader()
+        return await reader.flows(text, limit, after)
 
     async def tree(self, flow_run_id: Id, *, runs_per_task: int = 20) -> RunTree:
         """A flow run with its task runs, grouped by task, and the flow runs that it has started, each a tree again.
@@ -338,6 +355,7 @@ def _blocking(question: Callable[Concatenate[History, P], Coroutine[Any, Any, R]
     return ask
 
 
+flows = _blocking(History.flows)
 flow_runs = _blocking(History.flow_runs)
 flow_run = _blocking(History.flow_run)
 task_runs = _blocking(History.task_runs)
@@ -352,6 +370,7 @@ counts = _blocking(History.counts)
 __all__ = [
     "Edge",
     "FlowRunRecord",
+    "FlowSummary",
     "History",
     "LogLine",
     "Page",
@@ -365,6 +384,7 @@ __all__ = [
     "edges",
     "flow_run",
     "flow_runs",
+    "flows",
     "logs",
     "states",
     "task_run",

@@ -96,7 +96,7 @@ class DeploymentEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     parameters: dict[str, Any] = field(default_factory=dict[str, Any])
     schedule: ScheduleEntry | None = None
     schedules: tuple[ScheduleEntry, ...] | None = None
-    paused: bool = False
+    paused: bool | None = None
     concurrency_limit: int | None = None
     when_full: WhenFull = "queue"
     work_pool: PoolEntry | None = None

@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from upwell import composition
 from upwell.core.errors import ConfigurationError, MissingExtraError, UpwellError
-from upwell.engine.clock import clock
+from upwell.engine.clock import SystemClock, clock
 from upwell.journal.processes import started_at
 from upwell.settings import Settings
 from upwell.settings import current as settings
@@ -148,7 +149,22 @@ def stop_server(seconds: float = STOP_SECONDS) -> ServerInfo | None:
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-def _serve():  # type: ignore[no-untyped-def]
+class _Serve(Protocol):
+    """What serves; see `upwell.server.serve`."""
+
+    def __call__(
+        self,
+        make_database: Callable[..., Database],
+        settings: Settings,
+        *,
+        host: str | None,
+        port: int | None,
+        services: bool,
+        ready: Callable[[str, int], None] | None,
+    ) -> Coroutine[Any, Any, None]: ...
+
+
+def _serve() -> _Serve:
     try:
         from upwell.server.serve import serve  # here: takes half a second, and needs the extra
     except ModuleNotFoundError as error:
@@ -158,7 +174,7 @@ def _serve():  # type: ignore[no-untyped-def]
     return serve
 
 
-def _maker(wanted: Settings):  # type: ignore[no-untyped-def]
+def _maker(wanted: Settings) -> Callable[..., Database]:
     def make(*, read_only: bool) -> Database:
         return composition.make_database(wanted, read_only=read_only, on_a_thread=True)
 
@@ -166,7 +182,8 @@ def _maker(wanted: Settings):  # type: ignore[no-untyped-def]
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    return clock().new_loop()
+    """uvloop's where it is installed."""
+    return SystemClock().new_loop()
 
 
 def _place(wanted: Settings) -> str:

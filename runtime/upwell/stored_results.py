@@ -11,7 +11,8 @@ from upwell.core.errors import ConfigurationError, MissingResult
 from upwell.core.results import ResultRecord, not_kept
 from upwell.engine.recorder import Recorder
 from upwell.engine.steps import run_apart
-from upwell.journal.results import StoredOutcome, outcome_of
+from upwell.journal.results import StoredOutcome
+from upwell.journal.store_parts import outcome_in
 from upwell.persistence import default_store
 from upwell.results import ResultNotFound, ResultStore
 
@@ -39,7 +40,7 @@ async def result_of_async(run_id: UUID | str, store: ResultStore | None = None) 
     await _written(recorder)
 
     def ask(store: Any) -> Any:
-        return outcome_of(store.database, identity)
+        return outcome_in(store, identity)
 
     found: StoredOutcome | None = await asyncio.wrap_future(recorder.journal.ask(ask))
     if found is None:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Self, TypeVar, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
-from upwell.core.annotations import unmapped
 from upwell.core.definition import Definition
-from upwell.core.hooks import Hookable
-from upwell.core.names import default_name
-from upwell.core.options import TaskKeywords, checked_options, retry_policy
-from upwell.core.parameters import Parameters
+from upwell.core.options import TaskKeywords
 from upwell.core.retries import exponential_backoff as exponential_backoff
 from upwell.core.states import State
+from upwell.decorated import Bound, Decorated
 from upwell.engine.caching import keep_with
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
-from upwell.settings import current as settings
 
 if TYPE_CHECKING:
     from upwell.cache_explanations import CacheExplanation
@@ -32,7 +28,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound=Callable[[Any], Any])
 
 
-class Task(Hookable, Generic[P, R]):
+class Task(Decorated[P, R, "BoundTask"]):
     """A function whose calls are task runs. Made by `@task`.
 
     Call it, and it runs now, in this thread or coroutine, and returns its value. `submit` starts it and
@@ -40,32 +36,11 @@ class Task(Hookable, Generic[P, R]):
     `fn` is the function itself, for tests that want it bare.
     """
 
-    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
-        self._descriptor: Any = fn if isinstance(fn, classmethod | staticmethod) else None
-        self.fn = cast("Callable[P, R]", fn if self._descriptor is None else self._descriptor.__func__)
-        if not callable(self.fn):
-            raise TypeError(f"@task takes a function, not {fn!r}; options are named: @task(retries=3)")
-        functools.update_wrapper(cast("Any", self), self.fn)
-        parameters = Parameters(self.fn)
-        self._keywords = keywords
-        options = checked_options("task", keywords, parameters.names)
-        defaults = settings()
-        self._definition = Definition(
-            self.fn,
-            options.name or default_name(self.fn),
-            options,
-            parameters,
-            retry_policy(options, defaults.task_default_retries, defaults.task_default_retry_delay_seconds),
-            self,
-        )
-        if options.says_about_results:
-            from upwell.persistence import check_options  # only here: most tasks say nothing about their results
+    _kind = "task"
 
-            check_options("task", self._definition.name, options)
-        self.name = self._definition.name
-        self.tags = options.tags
-        self.version = options.version
-        self.description = options.description or self.__doc__
+    def __init__(self, fn: Callable[P, R], **keywords: Unpack[TaskKeywords]) -> None:
+        super().__init__(fn, keywords)
+        self.tags = self._definition.options.tags
 
     @overload
     def __call__(
@@ -182,36 +157,16 @@ class Task(Hookable, Generic[P, R]):
 
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
         """A copy of this task with these options changed; hooks that were added are kept unless named."""
-        wrapped = cast("Callable[P, R]", self._descriptor or self.fn)
-        copy = Task(wrapped, **cast("TaskKeywords", {**self._keywords, **keywords}))
-        copy._definition.take_hooks_from(self._definition, keywords)
-        return copy
+        return self._copy(keywords)
 
     def bound_to(self, instance: object) -> Task[..., Any]:
         """A task like this one whose first argument is given."""
-        keywords = cast("TaskKeywords", {"name": self.name, **self._keywords})
+        keywords: Any = {"name": self.name, **self._keywords}
         bound: Callable[..., Any] = functools.partial(cast("Callable[..., Any]", self.fn), instance)
         return Task(bound, **keywords)
 
-    # --- methods ----------------------------------------------------------------------------------------
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, instance: object, owner: type | None = None) -> BoundTask: ...
-    def __get__(self, instance: object, owner: type | None = None) -> Any:
-        if isinstance(self._descriptor, staticmethod):
-            return self
-        if isinstance(self._descriptor, classmethod):
-            return BoundTask(self, owner if owner is not None else type(instance))
-        return self if instance is None else BoundTask(self, instance)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """By its function and options: the copy is made again where it is needed, in another process."""
-        return (functools.partial(Task, **self._keywords), (self._descriptor or self.fn,))
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r}>"
+    def _bound(self, instance: object) -> BoundTask:
+        return BoundTask(self, instance)
 
 
 def _result_plan(definition: Definition, scope: Any) -> Any:
@@ -223,25 +178,12 @@ def _result_plan(definition: Definition, scope: Any) -> Any:
 keep_with(_result_plan)
 
 
-class BoundTask:
-    """A task that is a method, of one object: the object is the first argument of each call."""
+class BoundTask(Bound):
+    """A task that is a method, of one object."""
 
     def __init__(self, task: Task[..., Any], instance: object) -> None:
+        super().__init__(task, instance)
         self.task = task
-        self.instance = instance
-        self.name = task.name
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        call = cast("Callable[..., Any]", self.task)
-        return call(self.instance, *args, **kwargs)
-
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
-        """See `Task.submit`."""
-        return self.task.submit(self.instance, *args, **kwargs)
-
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
-        """See `Task.map`."""
-        return self.task.map(unmapped(self.instance), *args, **kwargs)
 
     def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], **options: Any) -> TaskStream[Any]:
         """See `Task.stream`."""
@@ -250,9 +192,6 @@ class BoundTask:
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> BoundTask:
         """See `Task.with_options`."""
         return BoundTask(self.task.with_options(**keywords), self.instance)
-
-    def __repr__(self) -> str:
-        return f"<Task {self.name!r} of {self.instance!r}>"
 
 
 @overload

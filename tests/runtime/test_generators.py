@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any
 
 import pytest
 from tests.runtime.given import Run, double, double_later, square
 
-from upwell import flow, runtime, task
+from upwell import State, flow, runtime, task
 from upwell.core.errors import FailedRun
 
-# --- generators ---------------------------------------------------------------------------------------------------
+# --- tasks --------------------------------------------------------------------------------------------------------
 
 
 @task
@@ -132,7 +132,7 @@ def test_a_submitted_generator_gives_a_list(runner: str, run: Run) -> None:
     assert run(async_flow()) == [[0, 1, 2]] * 2
 
 
-# --- generators ---------------------------------------------------------------------------------------------------
+# --- flows --------------------------------------------------------------------------------------------------------
 
 
 def test_a_generator_flow_streams_to_its_caller(run: Run) -> None:
@@ -222,3 +222,93 @@ def test_a_generator_flow_fails_by_what_it_raises_and_by_unseen_failures() -> No
         list(raises())
     with pytest.raises(FailedRun, match="never looked at: bad-0"):
         list(unseen())
+
+
+# --- what their callers do with both --------------------------------------------------------------------------------
+
+
+def watched(decorator: Any, states: list[str], fn: Any) -> Any:
+    """A task or flow whose runs note how they ended."""
+
+    def note(_: Any, __: Any, state: State) -> None:
+        states.append(state.name)
+
+    return decorator(on_completion=[note], on_failure=[note])(fn)
+
+
+def conversation() -> Generator[str, str, str]:
+    """Says back what it is told, until it is told to fail."""
+    told = "nothing"
+    while True:
+        try:
+            told = yield told
+        except KeyError as error:
+            told = f"caught {error}"
+
+
+async def conversation_later() -> AsyncGenerator[str, str]:
+    told = "nothing"
+    while True:
+        try:
+            told = yield told
+        except KeyError as error:
+            told = f"caught {error}"
+
+
+def obstinate() -> Iterator[int]:
+    try:
+        yield 1
+    finally:
+        raise ValueError("not so")
+
+
+async def obstinate_later() -> AsyncIterator[int]:
+    try:
+        yield 1
+    finally:
+        raise ValueError("not so")
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_what_is_sent_and_thrown_reaches_the_generator(decorator: Any, run: Run) -> None:
+    states: list[str] = []
+    talk = watched(decorator, states, conversation)()
+    assert [next(talk), talk.send("a"), talk.throw(KeyError("b")), talk.send("c")] == [
+        "nothing",
+        "a",
+        "caught 'b'",
+        "c",
+    ]
+    with pytest.raises(ValueError, match="too much"):
+        talk.throw(ValueError("too much"))
+
+    async def main() -> None:
+        talk = watched(decorator, states, conversation_later)()
+        assert [await anext(talk), await talk.asend("a"), await talk.athrow(KeyError("b"))] == [
+            "nothing",
+            "a",
+            "caught 'b'",
+        ]
+        with pytest.raises(ValueError, match="too much"):
+            await talk.athrow(ValueError("too much"))
+
+    run(main())
+    assert states == ["Failed", "Failed"]
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_a_generator_that_fails_when_it_is_left_has_failed(decorator: Any, run: Run) -> None:
+    states: list[str] = []
+    left = watched(decorator, states, obstinate)()
+    next(left)
+    with pytest.raises(ValueError, match="not so"):
+        left.close()
+
+    async def main() -> None:
+        left = watched(decorator, states, obstinate_later)()
+        await anext(left)
+        with pytest.raises(ValueError, match="not so"):
+            await left.aclose()
+
+    run(main())
+    assert states == ["Failed", "Failed"]

@@ -27,6 +27,7 @@ from upwell.engine.scope import CURRENT_SCOPE
 from upwell.journal.batch import Batch
 from upwell.journal.database import Database
 from upwell.journal.durable import Beginnings
+from upwell.journal.durable_store import SqlDurable
 from upwell.journal.intake import Intake
 from upwell.journal.kept import Kept, no_files
 from upwell.journal.limit_store import SqlLimits
@@ -145,7 +146,7 @@ class MachineProcess:
         self._scripts = scripts
         self._rows = RowMaker(self.identity.id, kept.write)
         self._intake = Intake(self.recorder, self._rows)
-        self._beginnings = Beginnings(database, self.identity.id, MOST_CRASHES)
+        self._beginnings = Beginnings(SqlDurable(database, self.identity.id, MOST_CRASHES))
         self._engine = Engine(loop)
         self.flows: dict[str, asyncio.Task[str]] = {}
         self._errands: set[asyncio.Task[None]] = set()

@@ -64,7 +64,7 @@ class Limit(Struct, frozen=True, kw_only=True):
 @by_name.command(name="ls")
 async def list_by_name(*, output: Output = "table") -> None:
     """List all limits, those of tags too, and how they stand."""
-    _show(await _limits(), output)
+    _show(await limits(), output)
 
 
 @by_name.command(name="inspect")
@@ -129,7 +129,7 @@ async def delete_by_name(name: str, /, *, yes: Yes = False) -> None:
 @of_tags.command(name="ls")
 async def list_of_tags(*, output: Output = "table") -> None:
     """List the limits of tags, and how they stand."""
-    _show([_of_tag(limit) for limit in await _limits() if limit.name.startswith(OF_TAG)], output)
+    _show([_of_tag(limit) for limit in await limits() if limit.name.startswith(OF_TAG)], output)
 
 
 @of_tags.command(name="inspect")
@@ -143,7 +143,7 @@ async def create_of_tag(tag: str, limit: int, /) -> None:
     """Have at most so many task runs with a tag run at once; in place of the limit that the tag has."""
     from upwell.concurrency.asyncio import create_limit, update_limit
 
-    known = {found.name for found in await _limits()}
+    known = {found.name for found in await limits()}
     change = update_limit if OF_TAG + tag in known else create_limit
     await _asked(lambda: change(OF_TAG + tag, limit))
     say(f"At most {limit} task runs with the tag {tag} run at once.")
@@ -158,14 +158,15 @@ async def delete_of_tag(tag: str, /) -> None:
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-async def _limits() -> list[Limit]:
+async def limits() -> list[Limit]:
+    """All limits, and how they stand."""
     from upwell.concurrency.asyncio import list_limits
 
     return [_shown(limit) for limit in await _asked(list_limits)]
 
 
 async def _limit(name: str) -> Limit:
-    for limit in await _limits():
+    for limit in await limits():
         if limit.name == name:
             return limit
     raise NotFoundError(f"There is no limit {name.removeprefix(OF_TAG)!r}.")

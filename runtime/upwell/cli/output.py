@@ -191,7 +191,8 @@ def span_text(seconds: float | None) -> str:
     whole = round(seconds)
     for unit, name, part, smaller in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= unit:
-            return f"{whole // unit} {name} {whole % unit // part} {smaller}"
+            rest = whole % unit // part
+            return f"{whole // unit} {name}" + (f" {rest} {smaller}" if rest else "")
     return f"{whole} s"
 
 

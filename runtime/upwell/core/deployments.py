@@ -68,6 +68,7 @@ class DeploymentSpec(Struct, frozen=True, kw_only=True):
     work_pool: who carries the runs out; None: whoever serves it.
     schedules: those that there are to be; None leaves them as they are.
     concurrency_limit: how many of its runs go on at once; None: any number.
+    paused: None leaves it as it is; a new one is not.
     """
 
     flow_name: str
@@ -83,7 +84,7 @@ class DeploymentSpec(Struct, frozen=True, kw_only=True):
     job_variables: dict[str, Any] = field(default_factory=dict[str, Any])
     concurrency_limit: int | None = None
     when_full: WhenFull = "queue"
-    paused: bool = False
+    paused: bool | None = None
     schedules: tuple[ScheduleSpec, ...] | None = None
 
 
@@ -131,6 +132,7 @@ class RunSpec(Struct, frozen=True, kw_only=True):
     priority: int = 0
     work_queue: str | None = None
     job_variables: dict[str, Any] = field(default_factory=dict[str, Any])
+    parent_flow_run_id: UUID | None = None
     parent_task_run_id: UUID | None = None
 
 

@@ -51,6 +51,7 @@ class FlowRunRecord(Struct, frozen=True, kw_only=True, eq=False):
 
     parameters: for people: bounded, secrets left out.
     run_count: how often it has begun.
+    deployment_id, due: of which deployment it is, and when it was to begin; None for one that was just called.
     """
 
     id: UUID
@@ -70,6 +71,8 @@ class FlowRunRecord(Struct, frozen=True, kw_only=True, eq=False):
     created: dt.datetime
     start_time: dt.datetime | None
     end_time: dt.datetime | None
+    deployment_id: UUID | None = None
+    due: dt.datetime | None = None
 
     @property
     def state_type(self) -> str:

@@ -77,6 +77,7 @@ class Claim(Struct):
     """What the store says to a durable flow run that is about to begin: who it is, and what it has finished.
 
     due: when its next attempt is to begin, if it waited for that.
+    again: it was this process's already, which had not heard of it, or had.
     ended: state, name, message and stored result of a run that has ended already; then there is nothing to do.
     inherited: what is finished is another run's, of which this one is a fork.
     """
@@ -89,6 +90,7 @@ class Claim(Struct):
     source_hash: str | None = None
     due: float | None = None
     resumed: bool = False
+    again: bool = False
     inherited: bool = False
     ended: tuple[str, str | None, str | None, bytes | None] | None = None
     series: list[OldSeries] = []

@@ -213,6 +213,12 @@ def _set(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+def refuse_to_block(name: str, twin: str) -> None:
+    """Raises BlockingWaitError on an event loop's thread, which a function of this name would block."""
+    if asyncio._get_running_loop() is not None:
+        raise BlockingWaitError(f"{name}(...) would block the event loop here: write `await {twin}(...)`.")
+
+
 def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from a thread that may have a running loop: on a thread beside it then."""
     if asyncio._get_running_loop() is None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from upwell.core.states import CANCELLED
 from upwell.journal.control_part import end_run, firsts, now_micros
 from upwell.journal.database import Database, Session
+from upwell.journal.upkeep import refill_schedule
 
 ABSENT_MICROS: Final = 60_000_000
 """Nobody has asked for so long: nobody was there."""
@@ -41,15 +42,13 @@ class Absence:
 
     async def see_to(self, session: Session, scope: dict[str, Any]) -> None:
         """Leave the note; and see to what has passed, if there was none for long."""
-        from upwell.journal.upkeep import refill_schedule  # here: it stands on what claims jobs
-
         now = now_micros()
         if scope["pool"] is not None:
             await session.fetch("lock_pool", name=scope["pool"])
         await session.fetch("lock_deployments_asked_for", **scope)
         missed = await session.fetch("schedules_not_asked_for", before=now - ABSENT_MICROS, **scope)
-        for schedule_id, _, _, _ in missed:
-            await refill_schedule(session, schedule_id, now)
+        for schedule_id, deployment_id, _, _ in missed:
+            await refill_schedule(session, schedule_id, deployment_id, now)
         for _, deployment_id, slug, catchup in missed:
             if catchup != "all":
                 await _skip(session, deployment_id, slug, catchup, now)

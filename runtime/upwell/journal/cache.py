@@ -8,15 +8,14 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from msgspec.json import encode
-
 from upwell.core.errors import MissingResult
 from upwell.core.results import ResultRecord
 from upwell.engine.caching import Cache, CacheRow, Computation, Found, Tell
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
-from upwell.journal.database import Row, Session
-from upwell.journal.processes import is_gone
+from upwell.journal.cache_store import CacheStore, Wanted
+from upwell.journal.database import Row
+from upwell.journal.store_parts import cache_of
 
 if TYPE_CHECKING:
     from upwell.journal.batch import Batch
@@ -30,9 +29,6 @@ LAST_PAUSE_SECONDS: Final = 0.1
 
 MOST_KNOWN: Final = 200_000
 """How many keys of one task in one flow run are remembered, so that the store need not be asked for others."""
-
-MOST_KEYS: Final = 500
-"""Of one query."""
 
 
 class JournalCache(Cache):
@@ -59,7 +55,7 @@ class JournalCache(Cache):
         waiting = list(computations)  # those that have no answer yet
 
         def ask(store: Any) -> Any:
-            return self._claim(store.database, waiting, tell)
+            return self._claim(cache_of(store), waiting, tell)
 
         def asked(done: Any) -> None:
             error = asyncio.CancelledError("the journal has ended") if done.cancelled() else done.exception()
@@ -110,12 +106,14 @@ class JournalCache(Cache):
             return row
 
         def ask(store: Any) -> Any:
-            return store.database.fetch("cached_record", key=key)
+            return cache_of(store).record(key)
 
-        for task, record, created, expires, task_run_id in self._journal.ask(ask).result(PATIENCE_SECONDS):
-            ends = None if expires is None else expires / 1e6
-            return CacheRow(key, task, ResultRecord.from_bytes(record), created / 1e6, ends, task_run_id)
-        return None
+        found = self._journal.ask(ask).result(PATIENCE_SECONDS)
+        if found is None:
+            return None
+        task, record, created, expires, task_run_id = found
+        ends = None if expires is None else expires / 1e6
+        return CacheRow(key, task, ResultRecord.from_bytes(record), created / 1e6, ends, task_run_id)
 
     # --- the journal's side -----------------------------------------------------------------------------------
 
@@ -134,11 +132,11 @@ class JournalCache(Cache):
         if waiting:
             tell([(computation, None) for computation in waiting])
 
-    async def _claim(self, database: Any, waiting: list[Computation], tell: Tell) -> None:
+    async def _claim(self, store: CacheStore, waiting: list[Computation], tell: Tell) -> None:
         """Answer for all of these; each is taken out of the list when it has its answer."""
         pause = FIRST_PAUSE_SECONDS
         while waiting:
-            found = await asyncio.wait_for(self._look(database, list(waiting)), PATIENCE_SECONDS)
+            found = await asyncio.wait_for(self._look(store, list(waiting)), PATIENCE_SECONDS)
             answered = {id(computation) for computation, _ in found}
             waiting[:] = [computation for computation in waiting if id(computation) not in answered]
             if found:
@@ -147,58 +145,24 @@ class JournalCache(Cache):
                 await asyncio.sleep(pause)
                 pause = min(pause * 1.5, LAST_PAUSE_SECONDS)
 
-    async def _look(self, database: Any, computations: Sequence[Computation]) -> list[Found]:
+    async def _look(self, store: CacheStore, computations: Sequence[Computation]) -> list[Found]:
         """What is known by now: a record, or that it is to be computed here; the rest, another process computes."""
-        found = await self._records(database, computations)
-        missing = [computation for computation in computations if id(computation) not in found]
-        free = [computation for computation in missing if not computation.wants_lock]
-        locked = [computation for computation in missing if computation.wants_lock]
-        if locked:
-            async with database.transaction() as session:
-                found |= await self._records(session, locked)
-                free += await self._take_locks(session, [one for one in locked if id(one) not in found])
-        return [*found.values(), *((computation, None) for computation in free)]
-
-    async def _records(self, session: Session, computations: Sequence[Computation]) -> dict[int, Found]:
-        wanted = {computation.key: computation for computation in computations if not computation.refresh}
-        keys, now = list(wanted), _micros(clock().time())
-        found: dict[int, Found] = {}
-        for start in range(0, len(keys), MOST_KEYS):
-            part = encode(keys[start : start + MOST_KEYS]).decode()
-            ((packed,),) = await session.fetch("cached_records", keys=part, now=now)
-            for entry in packed.split(",") if packed else ():
-                key, _, data = entry.partition(":")
+        wanted = [Wanted(one.key, _holder(one), one.refresh, one.wants_lock) for one in computations]
+        looked = await store.look(self._journal.process.id, wanted)
+        free, locked = set(looked.free), set(looked.locked)
+        answers: list[Found] = []
+        for computation in computations:
+            key = computation.key
+            if (data := looked.found.get(key)) is not None:
                 try:
-                    record = ResultRecord.from_bytes(bytes.fromhex(data))
-                except MissingResult as error:
+                    answers.append((computation, ResultRecord.from_bytes(data)))
+                except MissingResult as error:  # and it is asked again, for a computation of its own
                     ENGINE.warning("A cached result cannot be used, so it is computed again: %s", error)
-                    wanted[key].refresh = True
-                else:
-                    computation = wanted[key]
-                    found[id(computation)] = (computation, record)
-            await asyncio.sleep(0)
-        return found
-
-    async def _take_locks(self, session: Session, computations: Sequence[Computation]) -> list[Computation]:
-        """The locks that can be had now, in an open transaction."""
-        me = self._journal.process.id
-        by_key = {computation.key: computation for computation in computations}
-        if not by_key:
-            return []
-        await session.insert("take_cache_locks", [(key, _holder(one), me) for key, one in by_key.items()])
-        mine: set[str] = set()
-        held = await session.fetch("cache_lock_holders", keys=encode(list(by_key)).decode())
-        for key, process_id, *process in held:
-            computation = by_key[key]
-            if process_id != me and _has_ended(*process):
-                taken = await session.fetch(
-                    "take_over_cache_lock", key=key, holder=_holder(computation), process_id=me, gone=process_id
-                )
-                process_id = me if taken else process_id
-            if process_id == me:
-                computation.has_lock = True
-                mine.add(key)
-        return [computation for computation in computations if computation.key in mine]
+                    computation.refresh = True
+            elif key in free:
+                computation.has_lock = key in locked
+                answers.append((computation, None))
+        return answers
 
 
 def add_cached(batch: Batch, cached: list[tuple[CacheRow | None, Computation | None]]) -> None:
@@ -212,26 +176,6 @@ def add_cached(batch: Batch, cached: list[tuple[CacheRow | None, Computation | N
         if released is not None:
             batch.released_locks.append((released.key, _holder(released)))
     batch.cache_records += rows.values()
-
-
-async def release_locks(session: Session, process_id: str, locks: Sequence[Row]) -> None:
-    """Let others compute these keys; each is a key and who held it."""
-    for start in range(0, len(locks), MOST_KEYS):
-        part = locks[start : start + MOST_KEYS]
-        await session.fetch(
-            "release_cache_locks",
-            process_id=process_id,
-            keys=encode([key for key, _ in part]).decode(),
-            holders=encode([holder for _, holder in part]).decode(),
-        )
-
-
-def _has_ended(state: str | None, host: str, pid: int, pid_started: str, lease_until: int) -> bool:
-    """Whether a process that holds a lock does not compute any more."""
-    if state != "alive":
-        return True
-    gone = is_gone(host, pid, pid_started)
-    return lease_until < _micros(clock().time()) if gone is None else gone
 
 
 def _holder(computation: Computation) -> str:

@@ -43,9 +43,8 @@ class CancelWatch:
     dies: whether this process is there for one job alone, so that it may be killed for a run that does not end.
     """
 
-    dies = False
-
-    def __init__(self, host: Host, control_of: Callable[[Any], Jobs]) -> None:
+    def __init__(self, host: Host, control_of: Callable[[Any], Jobs], *, dies: bool = False) -> None:
+        self._dies = dies
         self._host = host
         self._control_of = control_of
         self._until: dict[UUID, float] = {}  # when those that have been asked for have no time left
@@ -82,7 +81,7 @@ class CancelWatch:
         if until is None:
             if stop_flow_run(str(request.flow_run_id), reason_of(request)):
                 self._until[request.flow_run_id] = now + request.grace_seconds + SPARE_SECONDS
-        elif now > until and self.dies:
+        elif now > until and self._dies:
             os.killpg(0, signal.SIGKILL)
 
 

@@ -165,13 +165,15 @@ class Pools(Protocol):
         self,
         name: str,
         *,
-        kind: str = "process",
+        kind: str | None = None,
         description: str | None = None,
         concurrency_limit: int | None = None,
         base_job_template: dict[str, Any] | None = None,
         paused: bool | None = None,
         exist_ok: bool = True,
-    ) -> WorkPool: ...
+    ) -> WorkPool:
+        """Make it, or change what is said of it; None leaves what is there, and a limit of 0 takes it away."""
+        ...
 
     async def work_pool(self, name: str) -> WorkPool: ...
 

@@ -381,7 +381,7 @@ def _values(wanted: DeploymentSpec, queue: str | None) -> dict[str, Any]:
         "job_variables": json_of(wanted.job_variables),
         "concurrency": wanted.concurrency_limit,
         "when_full": wanted.when_full,
-        "paused": int(wanted.paused),
+        "paused": None if wanted.paused is None else int(wanted.paused),
     }
 
 

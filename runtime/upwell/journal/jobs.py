@@ -19,9 +19,9 @@ from upwell.core.errors import ConflictError, InvalidRequestError, UnknownRunErr
 from upwell.core.model import FlowRunRecord
 from upwell.core.states import CANCELLED, CRASHED
 from upwell.journal.absence import Absence
-from upwell.journal.control_part import Part, end_run, ids_json, now_micros
+from upwell.journal.control_part import Part, end_run, firsts, ids_json, now_micros
 from upwell.journal.database import Database, Row, Session
-from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs, take_back
+from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs
 from upwell.journal.deployments import find_deployment
 from upwell.journal.full import see_to_full
 from upwell.journal.liveness import give_up_process
@@ -30,9 +30,6 @@ from upwell.settings import current as settings
 
 MOST_CLAIMS: Final = 1_000
 """Jobs that are claimed at once."""
-
-PAGE: Final = 100
-"""Jobs that are looked at together."""
 
 AWAITING_RESUME: Final = "AwaitingResume"
 MOST_REASON: Final = 1_000
@@ -80,6 +77,10 @@ class SqlJobs(Part):
             return []
         return await self._transact(lambda session: _claim(session, wanted))
 
+    async def claimed_jobs(self, worker_id: str) -> list[Job]:
+        ids = firsts(await self._database.fetch("claimed_by", worker_id=worker_id))
+        return list((await _jobs(self._database, ids)).values())
+
     async def begin_job(self, job: Job, process_id: str) -> bool:
         async def begin(session: Session) -> bool:
             rows = await session.fetch("process_state", id=process_id)
@@ -120,8 +121,8 @@ class SqlJobs(Part):
                 return
             if run[0][3] is not None:
                 await session.fetch("set_job", id=identity, state="ended")
-            elif state == "begun" and run[0][4] is not None:
-                if run[0][4] == process_id:
+            elif state == "begun":
+                if process_id is not None and run[0][4] == process_id:
                     await give_up_process(session, process_id, message, settings().durable_max_crashes)
             else:
                 await _end_unbegun(session, identity, CRASHED.value, message)
@@ -139,15 +140,14 @@ class SqlJobs(Part):
         identity, why = str(flow_run_id), None if reason is None else reason[:MOST_REASON]
 
         async def cancel(session: Session) -> FlowRunRecord:
-            job = await session.fetch("job", id=identity)
+            await session.fetch("job", id=identity)
             run = await session.fetch("flow_run_of_job", id=identity)
             if not run:
                 raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
             state, state_name, _, ended, process_id, _, name, _ = run[0]
             if ended is not None:
                 raise ConflictError(f"The flow run '{name}' has ended {state_name or state.capitalize()} already.")
-            is_begun = job[0][0] == "begun" if job else process_id is not None
-            if is_begun:
+            if process_id is not None:
                 now = now_micros()
                 await session.fetch(
                     "put_cancel_request", id=identity, now=now, actor=by, reason=why, grace=int(grace * 1e6)
@@ -229,17 +229,16 @@ class SqlJobs(Part):
     async def delete_flow_run(self, flow_run_id: UUID) -> None:
         identity = str(flow_run_id)
 
-        async def delete(session: Session) -> bool:
+        async def delete(session: Session) -> None:
             job = await session.fetch("job", id=identity)
             run = await session.fetch("flow_run_of_job", id=identity)
             if not run:
                 raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
-            _, _, _, ended, process_id, _, name, _ = run[0]
-            if ended is None and (process_id is not None or not job):
+            _, state_name, _, ended, process_id, _, name, _ = run[0]
+            if ended is None and (process_id is not None or not job or state_name == AWAITING_RESUME):
                 raise ConflictError(f"The flow run '{name}' has not ended: cancel it first.")
             if ended is None:
                 await end_run(session, identity, now_micros(), CANCELLED.value, "Deleted before it had begun.")
-            return True
 
         from upwell.journal.retention import remove_flow_run  # here: few delete runs
 
@@ -314,7 +313,7 @@ async def _claim(session: Session, wanted: Wanted) -> list[Job]:
         page = await session.fetch(
             "jobs_due",
             now=now,
-            most=max(PAGE, limits.total),
+            most=limits.total,
             closed=ids_json(limits.closed()),
             queues=ids_json(limits.open_queues()),
             taken=ids_json(chosen),
@@ -328,8 +327,12 @@ async def _claim(session: Session, wanted: Wanted) -> list[Job]:
         return []
     ids = ids_json(chosen)
     await session.fetch("claim_jobs", ids=ids, worker_id=wanted.worker_id, now=now)
-    jobs = {row[0]: _job(row) for row in await session.fetch("jobs_claimed", ids=ids)}
+    jobs = await _jobs(session, chosen)
     return [jobs[one] for one in chosen]
+
+
+async def _jobs(session: Session, ids: Sequence[str]) -> dict[str, Job]:
+    return {row[0]: _job(row) for row in await session.fetch("jobs_claimed", ids=ids_json(ids))}
 
 
 async def _limits(session: Session, wanted: Wanted, now: int) -> _Limits:
@@ -383,4 +386,4 @@ def _job(row: Row) -> Job:
     )
 
 
-__all__ = ["SqlJobs", "cancelled_by", "take_back"]
+__all__ = ["SqlJobs", "cancelled_by"]

@@ -43,7 +43,7 @@ class _Seen(NamedTuple):
     at: float
 
 
-class _Dead(NamedTuple):
+class Dead(NamedTuple):
     """A process that is declared lost. beat: its last sign of life; None if it has ended by its own account."""
 
     id: str
@@ -93,7 +93,7 @@ class Observer:
                 reason = f"it has given no sign of life for longer than its lease of {lease_seconds:g} seconds."
             elif not reason:
                 continue
-            dead = _Dead(process_id, 0, beat, f"The process {pid} on {_node(host)} died: {reason}")
+            dead = Dead(process_id, 0, beat, f"The process {pid} on {_node(host)} died: {reason}")
             if await self._declare_lost(dead):
                 lost.append(process_id)
         await self._see_to_what_was_left()
@@ -114,13 +114,13 @@ class Observer:
         here = this_host()
         return bool(boot) and bool(_boot(here)) and node == _node(here) and boot != _boot(here)
 
-    async def _declare_lost(self, dead: _Dead) -> bool:
+    async def _declare_lost(self, dead: Dead) -> bool:
         """Whether it was us who declared it so, with all that follows."""
         async with self._database.transaction() as session:
             if not await session.fetch("declare_lost", id=dead.id, beat=dead.beat):
                 return False
             key = (await session.fetch("process_key", id=dead.id))[0][0]
-            await self._end_what_it_ran(session, dead._replace(key=key))
+            await end_what_it_ran(session, dead._replace(key=key), self._most_crashes)
         return True
 
     async def _see_to_what_was_left(self) -> None:
@@ -130,22 +130,37 @@ class Observer:
             message = f"The process {pid} on {_node(host)} {died} before this had ended."
             async with self._database.transaction() as session:
                 if await session.fetch("lock_left_process", id=process_id):
-                    await self._end_what_it_ran(session, _Dead(process_id, key, None, message))
+                    await end_what_it_ran(session, Dead(process_id, key, None, message), self._most_crashes)
 
-    async def _end_what_it_ran(self, session: Session, dead: _Dead) -> None:
-        now = int(clock().time() * 1e6)
-        said: dict[str, Any] = {"process_id": dead.id, "message": dead.message}
-        moves = await session.fetch("crash_flow_runs", now=now, **said)
-        moves += await session.fetch("give_up_durable_flow_runs", now=now, most_crashes=self._most_crashes, **said)
-        moves += await session.fetch("await_resume", **said)
-        await session.insert("put_flow_run_states", [(run_id, now, *state) for run_id, *state in moves])
-        first, after = dead.key << SERIES_BITS, (dead.key + 1) << SERIES_BITS
-        await session.fetch("crash_task_runs", now=now, first=first, after=after, **said)
-        if moves:
-            ids = encode([run_id for run_id, *_ in moves]).decode()
-            await session.fetch("crash_task_runs_of_flow_runs", now=now, message=dead.message, ids=ids)
-        await session.fetch("drop_leases_of_process", process_id=dead.id)
-        await session.fetch("drop_cache_locks_of_process", process_id=dead.id)
+
+async def end_what_it_ran(session: Session, dead: Dead, most_crashes: int) -> None:
+    """What becomes of the runs of a process that has died, of their jobs, and of what it held; its row is locked."""
+    now = int(clock().time() * 1e6)
+    said: dict[str, Any] = {"process_id": dead.id, "message": dead.message}
+    jobs = [job for (job,) in await session.fetch("lock_jobs_of_process", process_id=dead.id)]
+    moves = await session.fetch("crash_flow_runs", now=now, **said)
+    moves += await session.fetch("give_up_durable_flow_runs", now=now, most_crashes=most_crashes, **said)
+    moves += await session.fetch("await_resume", **said)
+    await session.insert("put_flow_run_states", [(run_id, now, *state) for run_id, *state in moves])
+    first, after = dead.key << SERIES_BITS, (dead.key + 1) << SERIES_BITS
+    await session.fetch("crash_task_runs", now=now, first=first, after=after, **said)
+    if moves:
+        ids = encode([run_id for run_id, *_ in moves]).decode()
+        await session.fetch("crash_task_runs_of_flow_runs", now=now, message=dead.message, ids=ids)
+    if jobs:
+        ids = encode(jobs).decode()
+        await session.fetch("jobs_wait_again", ids=ids)
+        await session.fetch("jobs_end", ids=ids)
+    await session.fetch("drop_leases_of_process", process_id=dead.id)
+    await session.fetch("drop_cache_locks_of_process", process_id=dead.id)
+
+
+async def give_up_process(session: Session, process_id: str, message: str, most_crashes: int) -> None:
+    """Whoever started this process says that it is gone: declare it lost, with all that follows."""
+    await session.fetch("declare_lost_as_said", id=process_id)
+    found = await session.fetch("process_key", id=process_id)
+    key = found[0][0] if found else 0
+    await end_what_it_ran(session, Dead(process_id, key, None, message), most_crashes)
 
 
 class Host(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
@@ -78,14 +78,14 @@ class Measures(NamedTuple):
     processes: int
 
 
-DAY_MICROS = 86_400_000_000
+DAY_MICROS: Final = 86_400_000_000
 
 
 async def measures(session: Session) -> Measures:
     """What there is to do now."""
     now = int(clock().time() * 1e6)
-    still_open = dict(await session.fetch("count_open_flow_runs"))
-    recent = dict(await session.fetch("count_flow_runs_since", since=now - DAY_MICROS))
+    still_open = await _by_state(session, "count_open_flow_runs")
+    recent = await _by_state(session, "count_flow_runs_since", since=now - DAY_MICROS)
     jobs = {row[0]: row[1:] for row in await session.fetch("count_jobs", now=now)}
     waiting, due, oldest = jobs.get("waiting", (0, 0, now))
     alive = (await session.fetch("count_processes_alive"))[0][0]
@@ -98,3 +98,7 @@ async def measures(session: Session) -> Measures:
         longest_wait_seconds=max(0.0, (now - oldest) / 1e6) if due else 0.0,
         processes=alive,
     )
+
+
+async def _by_state(session: Session, query: str, **parameters: Any) -> dict[str, int]:
+    return {state: number for state, number in await session.fetch(query, **parameters)}

@@ -13,8 +13,10 @@ from uuid import UUID
 from upwell.core.errors import InvalidRequestError, UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskRun
 from upwell.core.states import State, StateType
+from upwell.journal import measures
 from upwell.journal import reader_overview as overview
 from upwell.journal.database import Row, Session
+from upwell.journal.measures import FlowSummary
 from upwell.journal.reader_pages import (
     MOST_ITEMS,
     Bounds,
@@ -57,6 +59,8 @@ _WINDOW: Final = 2 * MOST_ITEMS
 class FlowRunFilter(TaskRunFilter, frozen=True, kw_only=True):
     """What flow runs are asked for; see `History.flow_runs`. `parent` is a flow run."""
 
+    deployment: UUID | str | None = None
+
 
 class Reader:
     """Reads one store through a session of it; None where nothing was ever recorded."""
@@ -92,6 +96,8 @@ class Reader:
         if wanted.flow is not None:
             parameters["flow"] = wanted.flow
             others.append(Condition("f.flow", "= :flow"))
+        if wanted.deployment is not None:
+            others.append(_of_deployment(wanted.deployment, parameters))
         tags = checked_tags(wanted.tags)
         if tags:
             parameters["tag_sets"] = json_text(await tag_sets(self._session, "flow_runs", tags))
@@ -257,6 +263,10 @@ class Reader:
 
     # --- overviews ------------------------------------------------------------------------------------------
 
+    async def flows(self, text: str | None, limit: int, after: str | None) -> Page[FlowSummary]:
+        """A page of flows by name."""
+        return await measures.flows(self._session, text=text, limit=limit, after=after)
+
     async def tree(self, flow_run_id: UUID | str, runs_per_task: int) -> RunTree:
         """A flow run and all below it."""
         if runs_per_task < 0:
@@ -281,6 +291,17 @@ class Reader:
         if of == "flow_runs":
             return await overview.count_flow_runs(self._session, spans)
         raise InvalidRequestError(f"of is {of!r}, and must be 'task_runs' or 'flow_runs'.")
+
+
+def _of_deployment(deployment: UUID | str, parameters: dict[str, Any]) -> Condition:
+    """Runs of a deployment, by its id or `flow/deployment`."""
+    flow, slash, name = str(deployment).rpartition("/")
+    if not slash:
+        parameters["deployment"] = id_text(deployment)
+        return Condition("f.deployment_id", "= :deployment")
+    parameters.update(deployment_flow=flow, deployment_name=name)
+    found = "SELECT id FROM deployments WHERE flow = :deployment_flow AND name = :deployment_name"
+    return Condition("f.deployment_id", f"= ({found})")
 
 
 def _flow_run_page(conditions: list[str], order: Order, sorts: bool) -> str:

@@ -22,7 +22,7 @@ RUN_COLUMNS: Final = (
 FLOW_RUN_COLUMNS: Final = (
     "f.id, f.flow, f.name, f.version, f.state, f.state_name, f.message, f.created, f.started, f.ended, f.due, "
     "f.run_count, f.tags, f.parameters, f.parent_flow_run_id, f.parent_task_run_id, f.root_flow_run_id, f.durable, "
-    "f.crashes, f.idempotency_key"
+    "f.crashes, f.idempotency_key, f.deployment_id, (SELECT j.due FROM jobs j WHERE j.flow_run_id = f.id)"
 )
 
 NOT_BEGUN: Final = "Has not begun."
@@ -100,7 +100,8 @@ def run_not_begun(number: int, series: tuple[Any, ...]) -> TaskRun:
 def flow_run(row: tuple[Any, ...]) -> FlowRunRecord:
     """From `FLOW_RUN_COLUMNS`."""
     (run_id, flow, name, version, state, state_name, message, created, started, ended, due, run_count, tags, parameters,
-     parent_flow_run_id, parent_task_run_id, root, durable, crashes, idempotency_key) = row  # fmt: skip  # likewise
+     parent_flow_run_id, parent_task_run_id, root, durable, crashes, idempotency_key, deployment_id,
+     job_due) = row  # fmt: skip  # likewise
     last = next(at for at in (ended, started, created) if at is not None)
     return FlowRunRecord(
         id=UUID(run_id),
@@ -120,6 +121,8 @@ def flow_run(row: tuple[Any, ...]) -> FlowRunRecord:
         created=moment(created),
         start_time=moment_or_none(started),
         end_time=moment_or_none(ended),
+        deployment_id=uuid_or_none(deployment_id),
+        due=moment_or_none(job_due),
     )
 
 

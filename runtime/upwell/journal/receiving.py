@@ -17,7 +17,7 @@ from upwell.journal.batch import KINDS, SERIES_BITS, Batch, Row
 from upwell.journal.database import Database, Session
 from upwell.journal.processes import Process
 from upwell.journal.reader_records import random_part
-from upwell.journal.store import Refused, Registered, SqlStore, described, register
+from upwell.journal.store import Refused, Registered, SqlStore, check_alive, described, register
 from upwell.journal.wire import LARGEST_SERIES, LeftOut
 
 _SERIES_KEYS: Final = {
@@ -105,16 +105,29 @@ class ReceivingStore(SqlStore):
 
     async def admitted(self, session: Session, batch: Batch) -> Batch:
         self._of_others = LeftOut()  # it may be asked again
-        kept = Batch(batch.process_id, batch.process_key, batch.number, **{kind: getattr(batch, kind) for kind in KINDS})
-        key = int((await session.fetch("process_key", id=batch.process_id))[0][0])
+        kept = Batch(
+            batch.process_id, batch.process_key, batch.number, **{kind: getattr(batch, kind) for kind in KINDS}
+        )
+        key = await self._key_of(session, batch)
         if key != batch.process_key:
-            raise InvalidRequestError(f"The series of process {batch.process_id} begin with {key}, not otherwise.")
+            raise InvalidRequestError(f"The series of process {batch.process_id} are not numbered as the store said.")
         for kind, place in _PROCESSES.items():
             self._leave_out(kept, kind, place, lambda found: found != batch.process_id, "another process's")
         await self._keep_own_flow_runs(session, kept)
         await self._keep_own_series(session, kept, key)
         await self._keep_lines_of_own_task_runs(session, kept)
         return kept
+
+    async def own_rows(self, batch: Batch) -> Batch:
+        """What of a batch may be written, to be written by somebody else."""
+        async with self.database.transaction() as session:
+            return await self.admitted(session, batch.numbered_from(await self._key_of(session, batch)))
+
+    async def _key_of(self, session: Session, batch: Batch) -> int:
+        rows = await session.fetch("process_key", id=batch.process_id)
+        if not rows:
+            await check_alive(session, batch.process_id)  # which says so
+        return int(rows[0][0])
 
     def _leave_out(self, batch: Batch, kind: str, place: int, is_others: Callable[[Any], bool], why: str) -> None:
         """Keep the rows whose value at this place is nobody else's."""
@@ -162,7 +175,9 @@ class ReceivingStore(SqlStore):
             return
         parts = {identity: f"{random_part(UUID(identity)):019x}" for identity in ids}
         others: set[str] = set()
-        for part, base, submitted, process_id, now in await session.fetch("series_of_parts", parts=_json(parts.values())):
+        for part, base, submitted, process_id, now in await session.fetch(
+            "series_of_parts", parts=_json(parts.values())
+        ):
             if int(part, 16) - int(base, 16) < submitted and batch.process_id not in (process_id, now):
                 others.add(part)
         if others:

@@ -18,6 +18,7 @@ from upwell.core.errors import (
     AccessError,
     ConfigurationError,
     ConflictError,
+    InternalError,
     InvalidRequestError,
     MissingExtraError,
     NotFoundError,
@@ -128,7 +129,7 @@ class ApiClient:
             raise StoreUnavailable(
                 f"The server {self.place} cannot be reached: {str(error) or type(error).__name__}. Is it running "
                 "(`upwell server start`), and is this its address (UPWELL_API_URL)?"
-            ) from error
+            ) from None  # where in which library it happened says no more
         if answer.is_success:
             return answer.content
         raise self._error(answer)
@@ -184,7 +185,7 @@ class ApiClient:
             )
         if status in (404, 405) and not problem.detail:
             return ConfigurationError(f"There is no API of upwell at {self.place}; should its address end in /api?")
-        return _BY_STATUS.get(status, StoreUnavailable)(detail)
+        return _BY_STATUS.get(status, InternalError)(detail)
 
 
 def read(data: bytes, kind: type[T]) -> T:

@@ -210,7 +210,7 @@ class RemoteControl:
         self,
         name: str,
         *,
-        kind: str = "process",
+        kind: str | None = None,
         description: str | None = None,
         concurrency_limit: int | None = None,
         base_job_template: dict[str, Any] | None = None,

@@ -11,6 +11,7 @@ from msgspec.structs import asdict
 from upwell.core.errors import UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskRun
 from upwell.core.states import State
+from upwell.journal.measures import FlowSummary
 from upwell.journal.reader import FlowRunFilter
 from upwell.journal.reader_pages import checked_limit, checked_tags, id_text, order_of, times_of
 from upwell.journal.reader_task_runs import TaskRunFilter
@@ -73,6 +74,10 @@ class RemoteReader:
         """A page of what ran when."""
         path = f"/flow-runs/{id_text(flow_run_id)}/timeline"
         return await self._get(Page[Span], path, limit=checked_limit(limit), after=after)
+
+    async def flows(self, text: str | None, limit: int, after: str | None) -> Page[FlowSummary]:
+        """A page of flows by name."""
+        return await self._get(Page[FlowSummary], "/flows", text=text, limit=checked_limit(limit), after=after)
 
     async def counts(self, of: str, by: str | float, since: dt.datetime, until: dt.datetime) -> list[StateCounts]:
         """How many runs are in which state, over time."""

@@ -6,9 +6,16 @@ reason, is tried again and spooled meanwhile; no run is ever the worse for it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from upwell.core.errors import AccessError, InvalidRequestError, NotFoundError
+from upwell.core.errors import (
+    AccessError,
+    ConfigurationError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    UpwellError,
+)
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import Batch
 from upwell.journal.database import StoreUnavailable
@@ -21,6 +28,10 @@ from upwell.journal.wire import LeftOut, pack, parts, unpacker, whole_number
 _left_out = unpacker(LeftOut)
 _registered = unpacker(Registered)
 _state = unpacker(str | None)
+
+
+_NOT_TAKEN: Final = frozenset({AccessError, InternalError, InvalidRequestError, NotFoundError, ConfigurationError})
+"""What a server says that does not want to hear this, or is not what it should be: it may be another one later."""
 
 
 class RemoteJournal:
@@ -40,8 +51,8 @@ class RemoteJournal:
             return await self.client.request(
                 "POST", f"/journal/{operation}", content=pack(message), content_type=MEDIA_TYPE
             )
-        except (AccessError, InvalidRequestError, NotFoundError) as error:
-            if type(error) not in (AccessError, InvalidRequestError, NotFoundError):
+        except UpwellError as error:
+            if type(error) not in _NOT_TAKEN:
                 raise  # it is an answer to what was asked
             raise StoreUnavailable(f"The server {self.client.place} does not take this: {error}") from error
 
@@ -51,35 +62,35 @@ class RemoteStore:
 
     def __init__(self, url: str, key: str | None = None, lease_seconds: float = 30.0) -> None:
         self.client = ApiClient(url, key, timeout_seconds=min(TIMEOUT_SECONDS, max(2.0, lease_seconds / 3)))
-        self.journal = RemoteJournal(self.client)
+        self.server = RemoteJournal(self.client)
         self.place = self.client.place
 
     async def open(self, process: Process) -> Registered:
-        key, written = _registered(await self.journal.ask("open", _sender(process)))
+        key, written = _registered(await self.server.ask("open", _sender(process)))
         return Registered(key, whole_number(written))
 
     async def write(self, batch: Batch) -> None:
         left_out = LeftOut()
         for part in parts(batch, left_out):
-            self._note(left_out, await self.journal.ask("write", part))
+            self._note(left_out, await self.server.ask("write", part))
         self._report(left_out)
 
     async def take_over(self, process: Process, batch: Batch) -> None:
         left_out = LeftOut()
         for part in parts(batch, left_out):
-            self._note(left_out, await self.journal.ask("take-over", TakeOver(_sender(process), part)))
+            self._note(left_out, await self.server.ask("take-over", TakeOver(_sender(process), part)))
         self._report(left_out)
 
     async def state_of(self, process: Process) -> str | None:
-        state: str | None = _state(await self.journal.ask("state", _sender(process)))
+        state: str | None = _state(await self.server.ask("state", _sender(process)))
         return state
 
     async def renew(self, process: Process) -> None:
-        await self.journal.ask("renew", _sender(process))
+        await self.server.ask("renew", _sender(process))
 
     async def close(self, process: Process) -> None:
         try:
-            await self.journal.ask("close", _sender(process))
+            await self.server.ask("close", _sender(process))
         finally:
             await self.client.close()
 

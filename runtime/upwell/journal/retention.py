@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
+from upwell.core.errors import ConflictError
 from upwell.engine.clock import clock
 from upwell.journal.database import Database, Session
 from upwell.journal.sql import Dialect
@@ -65,6 +66,21 @@ async def tidy(database: Database, process_id: str, limits: Limits, let_go: LetG
     return await _Tidying(database, process_id, let_go).run(limits)
 
 
+async def remove_flow_run(database: Database, flow_run_id: str, let_go: LetGo | None = None) -> None:
+    """Remove one finished flow run, and those that it has started, with all that belongs to them.
+
+    Raises:
+        ConflictError: one of those has not finished.
+    """
+    tidying = _Tidying(database, "", let_go)
+    tidying.in_turn = False
+    tree = await tidying.tree_of(flow_run_id)
+    if not tree:
+        raise ConflictError("Another flow run that it has started has not finished, or waits to be resumed.")
+    for one in reversed(tree):
+        await tidying.remove_flow_run(one)
+
+
 class _Tidying:
     def __init__(self, database: Database, process_id: str, let_go: LetGo | None) -> None:
         self._database = database
@@ -73,6 +89,7 @@ class _Tidying:
         self._step = FIRST_STEP
         self._chore_until = 0.0
         self.removed = 0
+        self.in_turn = True
 
     async def run(self, limits: Limits) -> int:
         if not await self._is_ours():
@@ -106,7 +123,8 @@ class _Tidying:
 
     async def _in_step(self, work: Callable[[Session, int], Awaitable[Any]]) -> Any:
         """One transaction, then a pause; the next one is given fewer rows if it took long, more if it did not."""
-        if clock().time() > self._chore_until - CHORE_SECONDS / 2 and not await self._is_ours():
+        is_old = clock().time() > self._chore_until - CHORE_SECONDS / 2
+        if self.in_turn and is_old and not await self._is_ours():
             raise asyncio.CancelledError("another process does it now")
         began = time.monotonic()
         async with self._database.transaction() as session:
@@ -162,12 +180,12 @@ class _Tidying:
         ):
             for flow_run_id, created in found:
                 last = (int(created), str(flow_run_id))
-                for one in reversed(await self._tree_of(last[1])):
-                    await self._remove_flow_run(one)
+                for one in reversed(await self.tree_of(last[1])):
+                    await self.remove_flow_run(one)
         await self._remove_outside(before)
         await self._remove_logs_outside(before)
 
-    async def _tree_of(self, flow_run_id: str) -> list[str]:
+    async def tree_of(self, flow_run_id: str) -> list[str]:
         """A flow run and those that it has started, parents first; none if one of them is to be kept."""
         tree = [flow_run_id]
         for one in tree:  # which grows
@@ -177,7 +195,7 @@ class _Tidying:
                 tree.append(str(child))
         return tree
 
-    async def _remove_flow_run(self, flow_run_id: str) -> None:
+    async def remove_flow_run(self, flow_run_id: str) -> None:
         for series, submitted in await self._database.fetch("series_to_remove", flow_run_id=flow_run_id):
             await self._remove_numbers(int(series), 0, int(submitted))
             await self._ask_in_step("remove_series", key=series)
@@ -192,6 +210,8 @@ class _Tidying:
         async def itself(session: Session, _: int) -> list[bytes]:
             await session.fetch("remove_durable_calls", flow_run_id=flow_run_id)
             await session.fetch("remove_flow_run_states", id=flow_run_id)
+            await session.fetch("remove_job", flow_run_id=flow_run_id)
+            await session.fetch("remove_cancel_request", flow_run_id=flow_run_id)
             return [row[0] for row in await session.fetch("remove_flow_run", id=flow_run_id) if row[0] is not None]
 
         await self._forget(await self._in_step(itself))
@@ -256,12 +276,13 @@ class _Tidying:
 
     async def _remove_processes(self, now: float) -> None:
         before = micros(now - DAY_SECONDS)
+        for query in ("remove_old_workers", "remove_ended_processes"):
 
-        async def some(session: Session, most: int) -> bool:
-            return len(await session.fetch("remove_ended_processes", before=before, most=most)) == most
+            async def some(session: Session, most: int, query: str = query) -> bool:
+                return len(await session.fetch(query, before=before, most=most)) == most
 
-        while await self._in_step(some):
-            pass
+            while await self._in_step(some):
+                pass
 
     async def _forget(self, records: list[bytes]) -> None:
         if records and self._let_go is not None:

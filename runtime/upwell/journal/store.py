@@ -10,7 +10,7 @@ from msgspec.json import encode
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import KINDS, SERIES_BITS, Batch
-from upwell.journal.cache import release_locks
+from upwell.journal.cache_store import release_locks
 from upwell.journal.database import Database, Session, StoreError, StoreUnavailable
 from upwell.journal.migrations import migrate
 from upwell.journal.processes import Process

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Final
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 
 from upwell.core.model import FlowRunRecord, LogLine
+from upwell.core.results import ResultRecord
 from upwell.core.states import PENDING, StateType
-from upwell.journal.database import Session
+from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import LAST, id_text, json_text, micros_of, pattern_of
-from upwell.journal.reader_records import FLOW_RUN_COLUMNS, flow_run, log_line
+from upwell.journal.reader_records import FLOW_RUN_COLUMNS, flow_run, log_line, random_part, task_run_id
+from upwell.journal.results import outcome_of
+
+NEIGHBOURS: Final = 12
+"""How many of those that a task run waited for, or that waited for it, are named."""
 
 
 class Starts(Struct, frozen=True, kw_only=True):
@@ -24,6 +31,24 @@ class Starts(Struct, frozen=True, kw_only=True):
     part: int
     state: StateType
     runs: int
+
+
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """A task run that another waited for, or that waited for it. argument: what the result became."""
+
+    id: UUID
+    name: str
+    state_type: StateType
+    argument: str | None
+
+
+class Neighbours(Struct, frozen=True, kw_only=True):
+    """The first of those on either side of a task run."""
+
+    upstream: tuple[Neighbour, ...] = ()
+    downstream: tuple[Neighbour, ...] = ()
+    more_upstream: bool = False
+    more_downstream: bool = False
 
 
 class LogTail(Struct, frozen=True, kw_only=True):
@@ -87,6 +112,38 @@ class Views:
         rows = await self._session.fetch("view_dependencies", id=id_text(flow_run_id))
         return [(upstream, task, number) for upstream, task, number in rows]
 
+    async def neighbours(self, run_id: UUID) -> Neighbours:
+        """What a task run waited for, and what waited for it."""
+        place = await self._place_of(run_id)
+        if place is None:
+            return Neighbours()
+        series, number = place
+        up = await self._session.fetch("view_upstream", series=series, number=number, n=NEIGHBOURS + 1)
+        down = await self._session.fetch("view_downstream", series=series, number=number, n=NEIGHBOURS + 1)
+        return Neighbours(
+            upstream=tuple(map(_neighbour, up[:NEIGHBOURS])),
+            downstream=tuple(map(_neighbour, down[:NEIGHBOURS])),
+            more_upstream=len(up) > NEIGHBOURS,
+            more_downstream=len(down) > NEIGHBOURS,
+        )
+
+    async def stored_result(self, run_id: UUID) -> ResultRecord | None:
+        """What is known about the stored result of a run; it is not opened."""
+        outcome = await outcome_of(self._session, run_id)
+        found = outcome.record if outcome is not None else None
+        return msgpack.decode(found, type=ResultRecord) if found is not None else None
+
+    async def _place_of(self, run_id: UUID) -> tuple[int, int] | None:
+        """The series of a task run, and its number there."""
+        random = random_part(run_id)
+        rows = await self._session.fetch("read_series_before", base=f"{random:019x}")
+        return (rows[0][0], random - int(rows[0][1], 16)) if rows else None
+
+    async def series(self, flow_run_id: UUID) -> list[tuple[str, str]]:
+        """The series of a flow run: where the random parts of its task runs' ids begin, and their task."""
+        rows = await self._session.fetch("view_series", id=id_text(flow_run_id))
+        return [(base, task) for base, task in rows]
+
     async def log_tail(
         self, run_id: UUID, *, task_run: bool = False, level: int, text: str, before: int | None, limit: int
     ) -> LogTail:
@@ -108,4 +165,27 @@ class Views:
         )
 
 
-__all__ = ["LogTail", "Starts", "Views"]
+def _neighbour(row: Row) -> Neighbour:
+    base, created, number, name, task, state, argument = row
+    return Neighbour(
+        id=task_run_id(base, created, number),
+        name=name or f"{task}-{number}",
+        state_type=StateType(state or "PENDING"),
+        argument=argument,
+    )
+
+
+def names_of(series: Sequence[tuple[str, str]], run_ids: Iterable[UUID]) -> dict[UUID, str]:
+    """The names of these task runs, as they are made of their series, unless a run was given one of its own."""
+    ordered = sorted((int(base, 16), task) for base, task in series)
+    starts = [start for start, _ in ordered]
+    names: dict[UUID, str] = {}
+    for run_id in run_ids:
+        random = random_part(run_id)
+        place = bisect_right(starts, random) - 1
+        if place >= 0:
+            names[run_id] = f"{ordered[place][1]}-{random - starts[place]}"
+    return names
+
+
+__all__ = ["LogTail", "Neighbour", "Neighbours", "Starts", "Views", "names_of"]

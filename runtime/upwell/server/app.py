@@ -17,6 +17,7 @@ from upwell.server import auth
 from upwell.server.api.admin import admin_routes, version_of_upwell
 from upwell.server.api.deployments import deployment_routes
 from upwell.server.api.flow_runs import flow_run_routes
+from upwell.server.api.flows import flow_routes
 from upwell.server.api.jobs import job_routes
 from upwell.server.api.journal import journal_routes
 from upwell.server.api.keys import key_routes
@@ -24,6 +25,7 @@ from upwell.server.api.limits import limit_routes
 from upwell.server.api.stream import stream_routes
 from upwell.server.api.task_runs import task_run_routes
 from upwell.server.api.work_pools import work_pool_routes
+from upwell.server.metrics import ServerMetrics, metrics_routes
 from upwell.server.parts import Parts
 from upwell.server.perimeter import Perimeter
 from upwell.server.problems import HANDLERS
@@ -42,7 +44,7 @@ class Server(Litestar):
     async def __call__(self, scope: Scope | Any, receive: Receive | Any, send: Send | Any) -> None:
         if self.perimeter is None:
             self.perimeter = Perimeter(super().__call__, self.state.parts.access, self.state.public_files)
-        await self.perimeter(scope, receive, send)
+        await self.perimeter(scope, receive, self.state.metrics.timed(scope, send))
 
 
 def create_app(parts: Parts) -> Server:
@@ -52,7 +54,7 @@ def create_app(parts: Parts) -> Server:
         route_handlers=[*api_routes(), *pages],
         guards=[auth.check_scope, auth.check_form, auth.check_query],
         exception_handlers=HANDLERS,
-        state=State({"parts": parts, "public_files": public_files}),
+        state=State({"parts": parts, "public_files": public_files, "metrics": ServerMetrics()}),
         openapi_config=_openapi(),
         request_max_body_size=MOST_BODY_BYTES,
         logging_config=None,
@@ -62,9 +64,10 @@ def create_app(parts: Parts) -> Server:
 
 
 def api_routes() -> list[ControllerRouterHandler]:
-    """Everything under `/api`."""
+    """Everything under `/api`, and `/metrics`."""
     return [
         *admin_routes(),
+        *flow_routes(),
         *flow_run_routes(),
         *task_run_routes(),
         *deployment_routes(),
@@ -74,6 +77,7 @@ def api_routes() -> list[ControllerRouterHandler]:
         *limit_routes(),
         *key_routes(),
         *stream_routes(),
+        *metrics_routes(),
     ]
 
 

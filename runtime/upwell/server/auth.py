@@ -87,4 +87,4 @@ def check_query(connection: Connection, handler: BaseRouteHandler) -> None:
 
 def _query_names(handler: BaseRouteHandler) -> Iterator[str]:
     for name, field in handler.parsed_fn_signature.parameters.items():
-        yield getattr(field.kwarg_definition, "query", None) or name
+        yield getattr(field.kwarg_definition, "name", None) or name

@@ -111,6 +111,11 @@ class Hub:
             if not self._listeners and not self._entering:
                 await self._stop()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
     async def close(self) -> None:
         """Let go of all listeners; whoever comes now hears nothing."""
         self._closed = True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+import time
+from typing import Any, Final
 
 from litestar import Response, get
-from litestar.types import ControllerRouterHandler
+from litestar.types import ControllerRouterHandler, Message, Send
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.gc_collector import GCCollector
@@ -20,6 +21,7 @@ from upwell.server.parts import Parts, parts_of
 LAG_SECONDS: Final = 1.0
 """How often it is seen whether the loop keeps its time."""
 
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _LAGS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0)
 _TIMES: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0)
 
@@ -35,7 +37,10 @@ class ServerMetrics:
             "upwell_flow_runs", "Flow runs that have not ended, by type of state.", ["state"], registry=registry
         )
         self.recent = Gauge(
-            "upwell_flow_runs_last_day", "Flow runs made in the last day, by type of state.", ["state"], registry=registry
+            "upwell_flow_runs_last_day",
+            "Flow runs made in the last day, by type of state.",
+            ["state"],
+            registry=registry,
         )
         self.jobs = Gauge("upwell_jobs", "Jobs by what they do: waiting, due, under_way.", ["state"], registry=registry)
         self.wait = Gauge("upwell_job_longest_wait_seconds", "Of the job that has been due longest.", registry=registry)
@@ -78,6 +83,20 @@ class ServerMetrics:
         self.jobs.labels("under_way").set(found.jobs_under_way)
         self.wait.set(found.longest_wait_seconds)
         self.processes.set(found.processes)
+
+    def timed(self, scope: Any, send: Send) -> Send:
+        """Sends, and notes how long it took until there was an answer."""
+        began = time.perf_counter()
+        method = scope.get("method", "")
+
+        async def send_timed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known = method if method in METHODS else "other"
+                seconds = time.perf_counter() - began
+                self.requests.labels(known, f"{message['status'] // 100}xx").observe(seconds)
+            await send(message)
+
+        return send_timed
 
     async def watch_the_loop(self) -> None:
         """See how late the loop is, until cancelled."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
 
@@ -74,7 +74,7 @@ async def open_parts(make_database: MakeDatabase, settings: Settings) -> AsyncGe
         await database.close()
 
 
-def parts_of(connection: ASGIConnection[object, object, object, object]) -> Parts:
+def parts_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Parts:
     """The parts of the server that serves this request."""
     parts: Parts = connection.app.state.parts
     return parts

@@ -22,6 +22,7 @@ from upwell.core.errors import AccessError
 from upwell.journal.database import StoreUnavailable
 from upwell.server.access import COOKIE, Access, Actor, host_of
 from upwell.server.auth import CHANGING
+from upwell.server.conditional import with_tags
 from upwell.server.problems import MEDIA_TYPE, Problem, encoded, headers_of, problem
 
 PUBLIC: Final = frozenset({"/api/health", "/api/ready", "/login"})
@@ -82,7 +83,7 @@ class Perimeter:
                 await self._ask_who(scope, send)
                 return
             scope["user"] = actor
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, with_tags(send, scope["method"], _headers_of(scope).get("if-none-match")))
 
     async def _check(self, scope: Scope) -> Actor | None:
         headers = _headers_of(scope)

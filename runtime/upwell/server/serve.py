@@ -8,7 +8,7 @@ import random
 import signal
 import socket
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
@@ -19,8 +19,7 @@ from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.engine.clock import clock
 from upwell.server.app import create_app
 from upwell.server.parts import MakeDatabase, Parts, open_parts
-from upwell.server.services.group import Services
-from upwell.server.services.standard import store_services, upkeep_services
+from upwell.server.services.standard import run_services
 from upwell.settings import Settings
 
 GRACE_SECONDS: Final = 5
@@ -53,10 +52,11 @@ async def serve(
     async with open_parts(make_database, settings) as parts:
         await parts.access.check_address(host)
         with _listening(host, port) as listening:
-            server = _Server(create_app(parts), parts, host)
+            app = create_app(parts)
+            server = _Server(app, parts, host)
             server.when_ready = lambda: ready(host, listening.getsockname()[1]) if ready else None
-            async with _beside(parts, settings) if services else contextlib.nullcontext():
-                with _told_by_signals(server):
+            with _told_by_signals(server):
+                async with _beside(app.state.metrics.watch_the_loop()), _beside(_services(parts, settings, services)):
                     await server.serve(sockets=[listening])
 
 
@@ -134,16 +134,18 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
 
 
 @asynccontextmanager
-async def _beside(parts: Parts, settings: Settings) -> AsyncGenerator[None]:
-    """The services, for as long as the code inside runs."""
-    process_id = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
-    running = Services(
-        [*upkeep_services(parts.control, settings), *store_services(parts.database, settings, process_id)]
-    )
-    task = asyncio.create_task(running.run(), name="upwell services")
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Do this for as long as the code inside runs."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+async def _services(parts: Parts, settings: Settings, wanted: bool) -> None:
+    if wanted:
+        process_id = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
+        await run_services(parts.control, settings, parts.database, process_id)

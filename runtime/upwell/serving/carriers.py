@@ -15,7 +15,7 @@ from upwell.core.errors import ConfigurationError
 from upwell.serving import wire
 from upwell.serving.child import Exit
 from upwell.serving.job_templates import JobTemplate
-from upwell.serving.templates import CannotStart, Child, TemplateGone, Templates, how_it_ended, recipe_of
+from upwell.serving.templates import CannotStart, Child, Recipe, TemplateGone, Templates, how_it_ended, recipe_of
 
 MOST_TEMPLATE_DEATHS: Final = 3
 """So often a job is handed to another template, whose predecessor died."""
@@ -72,9 +72,7 @@ class ProcessCarrier:
     roots: folders outside of which no code is run; None: whatever the jobs name. path: where imports look, too.
     """
 
-    def __init__(
-        self, template: JobTemplate, roots: tuple[str, ...] | None = None, path: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, template: JobTemplate, roots: tuple[str, ...] | None = None, path: tuple[str, ...] = ()) -> None:
         self._template = template
         self._roots = roots
         self._path = path
@@ -113,10 +111,10 @@ class ProcessCarrier:
             case status:
                 return Carried(How.DIED, f"The process {child.pid} that carried this run out {how_it_ended(status)}.")
 
-    async def _start(self, recipe: object, job: Job) -> Child:
+    async def _start(self, recipe: Recipe, job: Job) -> Child:
         for _ in range(MOST_TEMPLATE_DEATHS):
             try:
-                return await self._templates.start(recipe, job)  # type: ignore[arg-type]
+                return await self._templates.start(recipe, job)
             except TemplateGone:
                 pass
         raise TemplateGone

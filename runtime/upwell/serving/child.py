@@ -1,7 +1,7 @@
 """What the process of one job does: take the job for itself, call the flow as the run that it is, and end.
 
-Whether the job is still its own the store says, in one step with noting that the run has begun; a child whose worker was
-taken for dead meanwhile, or whose run was cancelled, ends without having run anything.
+Whether the job is still its own the store says, in one step with noting that the run has begun; a child whose worker
+was taken for dead meanwhile, or whose run was cancelled, ends without having run anything.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import traceback
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.json import encode
 
-from upwell.composition import control_of, open_recorder
+from upwell.composition import be_a_workers_child, control_of, open_recorder
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError, ParameterBindError
@@ -31,6 +31,9 @@ from upwell.engine.loggers import ENGINE
 from upwell.entrypoints import load_flow
 from upwell.journal.database import StoreError
 from upwell.runtime import JOB_VARIABLE, JobFacts
+
+if TYPE_CHECKING:
+    from upwell.journal.journal import Journal
 
 PATIENCE_SECONDS: Final = 30.0
 """How long a child waits for a store that fails, before it gives its job back."""
@@ -52,12 +55,13 @@ class Exit(IntEnum):
 
 def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) -> Exit:
     """Carry a job out in this process, which has nothing else to do. begun: the pipe on which it says that it began."""
+    be_a_workers_child()
     facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "")
     os.environ[JOB_VARIABLE] = encode(facts).decode()
     recorder = open_recorder()
     if recorder is None:
         raise ConfigurationError("A deployment's runs need the journal, and it is off. Set UPWELL_JOURNAL=on.")
-    journal = recorder.journal
+    journal: Journal = recorder.journal
     try:
         flow = load_flow(job.entrypoint, roots)
     except Exception as error:
@@ -77,7 +81,7 @@ def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) 
     return Exit.DONE
 
 
-def _begin(job: Job, journal: Any) -> bool:
+def _begin(job: Job, journal: Journal) -> bool:
     """Whether the run begins here.
 
     Raises:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -171,9 +171,10 @@ class Claims:
         except Exception:
             LOGGER.exception("The run '%s' could not be carried out", job.name)
         finally:
-            self._jobs.pop(job.flow_run_id, None)
-            self._starting.discard(job.flow_run_id)
-            self._killed_at.pop(job.flow_run_id, None)
+            if self._jobs.get(job.flow_run_id) is job:  # else it was taken from us meanwhile, and is ours again
+                self._jobs.pop(job.flow_run_id)
+                self._starting.discard(job.flow_run_id)
+                self._killed_at.pop(job.flow_run_id, None)
             self._has_ended.set()
             if self._draining:
                 self._look.set()
@@ -198,12 +199,12 @@ class Claims:
             await self._insist(lambda: self._control.release_job(job, message))
         await self._insist(lambda: self._control.fail_job(job, message))
 
-    async def _insist(self, tell: Callable[[], object]) -> None:
+    async def _insist(self, tell: Callable[[], Awaitable[object]]) -> None:
         """Tell the store, until it has heard."""
         pause = GATHER_SECONDS
         while True:
             try:
-                await tell()  # type: ignore[misc]
+                await tell()
                 return
             except UpwellError as error:
                 LOGGER.debug("The store did not hear of the end of a run", exc_info=error)

@@ -8,7 +8,7 @@ is nothing but `{{ name }}` takes the variable's type; inside of other text it i
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError
@@ -53,15 +53,16 @@ class JobTemplate:
 
     def __init__(self, template: dict[str, Any], default: dict[str, Any]) -> None:
         template = template or default
-        configuration = template.get("job_configuration", default["job_configuration"])
-        variables = template.get("variables", default["variables"])
-        if not (isinstance(configuration, dict) and isinstance(variables, dict)):
+        configuration: Any = template.get("job_configuration", {})
+        variables: Any = template.get("variables", {})
+        properties = cast("dict[str, Any]", variables).get("properties", {}) if isinstance(variables, dict) else None
+        if not (isinstance(configuration, dict) and isinstance(properties, dict)):
             raise ConfigurationError(
-                "A base job template must be an object with `job_configuration` and `variables`, which are objects, too."
+                "A base job template must be an object with `job_configuration` and `variables`, objects themselves."
             )
-        self._configuration: dict[str, Any] = {**default["job_configuration"], **configuration}
-        defaults: dict[str, Any] = {**default["variables"]["properties"], **variables.get("properties", {})}
-        self._defaults = {name: facts.get("default") for name, facts in defaults.items() if isinstance(facts, dict)}
+        self._configuration: dict[str, Any] = {**default["job_configuration"], **cast("dict[str, Any]", configuration)}
+        facts: dict[str, Any] = {**default["variables"]["properties"], **cast("dict[str, Any]", properties)}
+        self._defaults: dict[str, Any] = {name: _default_of(fact) for name, fact in facts.items()}
 
     def configuration(self, job: Job) -> dict[str, Any]:
         """The job's configuration; what has no value is left out."""
@@ -70,11 +71,15 @@ class JobTemplate:
         return {name: value for name, value in filled.items() if value is not None}
 
 
+def _default_of(facts: Any) -> Any:
+    return cast("dict[str, Any]", facts).get("default") if isinstance(facts, dict) else None
+
+
 def _filled(value: Any, values: dict[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {name: _filled(inner, values) for name, inner in value.items()}
+        return {name: _filled(inner, values) for name, inner in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_filled(inner, values) for inner in value]
+        return [_filled(inner, values) for inner in cast("list[Any]", value)]
     if not isinstance(value, str):
         return value
     if (whole := _PLACE.fullmatch(value.strip())) is not None:

@@ -21,30 +21,37 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from types import FrameType
+from typing import Final, NoReturn
 
 from msgspec.msgpack import encode
 
+from upwell import serving
+from upwell.composition import close_journal, is_remote
 from upwell.core.deployments import Job
 from upwell.core.lifecycle import describe
+from upwell.engine.current import close_portal
 from upwell.entrypoints import import_code, parse_entrypoint
-from upwell import serving
 from upwell.serving import wire
 from upwell.serving.child import carry_out, end_process
+from upwell.settings import current as settings
 
 LOOK_SECONDS: Final = 0.2
 """How long code that was found unchanged is taken to be so."""
 
 _PRELOADED: Final = (
-    "aiosqlite", "asyncio.runners", "ctypes", "sqlite3", "upwell.flows", "upwell.journal.cache",
-    "upwell.journal.cancel_watch", "upwell.journal.durable", "upwell.journal.journal", "upwell.journal.log_lines",
-    "upwell.journal.retention", "upwell.journal.sql_control", "upwell.journal.sqlite", "upwell.journal.store",
-    "upwell.tasks",
+    "asyncio.runners", "ctypes", "encodings.ascii", "sqlite3", "upwell.flows", "upwell.journal.cache",
+    "upwell.journal.cancel_watch", "upwell.journal.durable", "upwell.journal.journal", "upwell.journal.limit_store",
+    "upwell.journal.log_lines", "upwell.journal.retention", "upwell.journal.sql_control", "upwell.journal.sqlite",
+    "upwell.journal.store", "upwell.tasks", "uvloop",
 )  # fmt: skip  # what every child needs: once, not in each
+
+_PRELOADED_REMOTE: Final = ("httpx", "upwell.journal.remote_control", "upwell.journal.remote_store")
+_PRELOADED_POSTGRES: Final = ("asyncpg", "upwell.journal.postgres")
 
 
 def main(control: int, begun: int) -> int:
-    """The life of a template, on these descriptors: its end of the sockets, and the pipe of children that have begun."""
+    """The life of a template. control: its end of the sockets. begun: the pipe of children that have begun."""
     serving.carries_out_jobs = True
     link = wire.WorkerLink(control)
     messages = link.receive()
@@ -86,16 +93,12 @@ class Template:
 
     def serve(self, messages: list[wire.ToTemplate]) -> None:
         """Start and reap children, as the worker asks; until it has gone."""
-        for name in _PRELOADED:
-            try:
-                importlib.import_module(name)
-            except ImportError:
-                pass
+        _warm_up()
         wakeup, signalled = os.pipe()
         for descriptor in (wakeup, signalled):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, _nothing)
         gc.collect()
         gc.freeze()  # the children share these pages as long as no collector touches them
         self._inherited = (wakeup, signalled)
@@ -147,7 +150,7 @@ class Template:
             self._link.close()
             for descriptor in self._inherited:
                 os.close(descriptor)
-            atexit._clear()  # what was registered by the code as it was imported is the template's
+            atexit._clear()  # pyright: ignore[reportPrivateUsage]  # what was registered by the code as it was imported is the template's
             _reseed()
             status = carry_out(job, _folders(self._load), self._begun)
         except BaseException:
@@ -195,15 +198,30 @@ class Template:
         return self._outdated
 
 
+def _warm_up() -> None:
+    """Do once what every child would do: import what keeps a journal, read its queries."""
+    from upwell.journal.processes import this_host
+    from upwell.journal.sql import Dialect, bulk_inserts, migrations, queries
+
+    wanted = settings()
+    is_postgres = (wanted.database_url or "").startswith("postgres")
+    others = _PRELOADED_REMOTE if is_remote(wanted) else _PRELOADED_POSTGRES if is_postgres else ()
+    for name in (*_PRELOADED, *others):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            pass
+    this_host()
+    for read in (queries, bulk_inserts, migrations):
+        read(Dialect.POSTGRES if is_postgres else Dialect.SQLITE)
+
+
 def _why_cold(load: wire.Load) -> str | None:
     """Why this process must not be forked, if it must not."""
     if not load.forks:
         return "the job variable `warm` is false"
     if sys.platform == "darwin":
         return "macOS does not let processes be forked safely"
-    from upwell.composition import close_journal
-    from upwell.engine.current import close_portal
-
     close_portal()  # the code may have run a flow while it was imported
     close_journal()
     others = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -234,6 +252,10 @@ def _reseed() -> None:
     """Python's own random numbers differ in each child; those of numpy are seen to here."""
     if numpy := sys.modules.get("numpy.random"):
         numpy.seed()
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """The descriptor that wakes the loop has told already."""
 
 
 def _drain(descriptor: int) -> None:

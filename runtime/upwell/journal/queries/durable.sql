@@ -8,6 +8,7 @@ SELECT id FROM flow_runs WHERE flow = :flow AND idempotency_key = :key;
 SELECT f.id FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_flow_run_id
 WHERE f.flow = :flow AND f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.entrypoint = :entrypoint
   AND substr(f.arguments, 1, 16) = :arguments AND f.durable = 1 AND f.idempotency_key IS NULL
+  AND f.deployment_id IS NULL
   AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
 ORDER BY f.created, f.id LIMIT 1;
 
@@ -66,8 +67,8 @@ ORDER BY created, id;
 SELECT started FROM task_runs WHERE series = :series AND number = :number;
 
 -- name: runs_to_resume
--- In the order in which they began; none that a durable flow run around it goes on with.
+-- In the order in which they began; none that a durable flow run around it goes on with, or a worker.
 SELECT f.id, f.flow FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_flow_run_id
-WHERE f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.arguments IS NOT NULL
+WHERE f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.arguments IS NOT NULL AND f.deployment_id IS NULL
   AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
 ORDER BY f.created, f.id;

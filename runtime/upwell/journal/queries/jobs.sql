@@ -49,6 +49,7 @@ WHERE j.state = 'waiting' AND j.due <= :now AND (j.latest IS NULL OR j.latest >=
   AND f.ended IS NULL AND f.process_id IS NULL
   AND (d.paused IS NULL OR d.paused = 0)
   AND j.deployment_id NOT IN (SELECT value FROM json_each(:closed))
+  AND j.flow_run_id NOT IN (SELECT value FROM json_each(:taken))
   AND (j.work_pool = :pool AND j.work_queue IN (SELECT value FROM json_each(:queues))
        OR j.deployment_id IN (SELECT value FROM json_each(:deployments)))
 ORDER BY coalesce(q.priority, 0), j.priority, j.due, j.flow_run_id
@@ -63,6 +64,9 @@ SELECT j.flow_run_id, f.name, f.flow, j.deployment_id, d.name, coalesce(d.entryp
        f.tags, j.due, f.created, j.job_variables, j.worker_id, j.claims, f.state_name
 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id LEFT JOIN deployments d ON d.id = j.deployment_id
 WHERE j.flow_run_id IN (SELECT value FROM json_each(:ids));
+
+-- name: claimed_by
+SELECT flow_run_id FROM jobs WHERE worker_id = :worker_id AND state = 'claimed' ORDER BY claimed, flow_run_id;
 
 -- name: job
 SELECT state, worker_id, claims, deployment_id, schedule_slug, work_pool FROM jobs WHERE flow_run_id = :id FOR UPDATE;
@@ -79,6 +83,13 @@ UPDATE jobs SET state = 'waiting', worker_id = NULL, claimed = NULL, latest = NU
 
 -- name: flow_run_of_job
 SELECT state, state_name, message, ended, process_id, flow, name, due FROM flow_runs WHERE id = :id FOR UPDATE;
+
+-- name: process_of_job
+SELECT process_id FROM flow_runs WHERE id = :id;
+
+-- name: note_of_job
+-- Why it waits again.
+UPDATE flow_runs SET message = :message WHERE id = :id AND state = 'SCHEDULED' AND ended IS NULL;
 
 -- name: flow_run_begins
 UPDATE flow_runs SET process_id = :process_id, due = NULL WHERE id = :id AND ended IS NULL;
@@ -137,7 +148,7 @@ UPDATE deployments SET asked = :now WHERE id IN (SELECT value FROM json_each(:id
 
 -- name: jobs_too_late
 -- Nobody began them by then.
-SELECT flow_run_id FROM jobs WHERE state = 'waiting' AND latest < :now ORDER BY flow_run_id LIMIT :most
+SELECT flow_run_id, due, latest FROM jobs WHERE state = 'waiting' AND latest < :now ORDER BY flow_run_id LIMIT :most
 FOR UPDATE SKIP LOCKED;
 
 -- name: jobs_late
@@ -148,6 +159,32 @@ ORDER BY j.flow_run_id LIMIT :most FOR UPDATE OF j SKIP LOCKED;
 -- name: flow_run_is_late
 UPDATE flow_runs SET state_name = 'Late', message = :message
 WHERE id = :id AND state = 'SCHEDULED' AND state_name IS NULL RETURNING id;
+
+-- name: is_anything_late
+-- A look before anything is locked.
+SELECT 1 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
+WHERE j.state = 'waiting' AND (j.latest < :now OR j.due < :before AND f.created < :before AND f.state = 'SCHEDULED'
+                               AND f.state_name IS NULL)
+LIMIT 1;
+
+-- name: is_anything_to_reap
+-- A look before anything is locked.
+SELECT 1 WHERE EXISTS (
+    SELECT 1 FROM jobs j LEFT JOIN processes p ON p.id = j.worker_id
+    WHERE j.state = 'claimed' AND (p.state IS NULL OR p.state <> 'alive' OR j.claimed < :before)
+) OR EXISTS (
+    SELECT 1 FROM jobs j LEFT JOIN flow_runs f ON f.id = j.flow_run_id
+    WHERE j.state IN ('waiting', 'claimed', 'begun') AND (f.id IS NULL OR f.ended IS NOT NULL)
+) OR EXISTS (
+    SELECT 1 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
+    WHERE j.state = 'begun' AND f.state_name = 'AwaitingResume' AND f.process_id IS NULL AND f.ended IS NULL
+) OR EXISTS (
+    SELECT 1 FROM cancel_requests c LEFT JOIN flow_runs f ON f.id = c.flow_run_id
+    WHERE f.id IS NULL OR f.ended IS NOT NULL
+) OR EXISTS (
+    SELECT 1 FROM deployments d JOIN jobs j ON j.deployment_id = d.id
+    WHERE d.concurrency IS NOT NULL AND d.when_full <> 'queue' AND d.paused = 0 AND j.state = 'waiting' AND j.due <= :now
+);
 
 -- name: jobs_to_put_back
 -- Claimed, but not begun, by those who have died or seem to have forgotten it.

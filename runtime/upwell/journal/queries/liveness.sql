@@ -1,12 +1,23 @@
 -- Who has died, and what becomes of what it had under way.
 
+-- name: lock_jobs_of_process
+-- Of the runs that it had under way.
+SELECT j.flow_run_id FROM jobs j
+WHERE j.flow_run_id IN (SELECT id FROM flow_runs WHERE process_id = :process_id AND ended IS NULL)
+ORDER BY j.flow_run_id FOR UPDATE;
+
 -- name: crash_flow_runs
--- Of a process that has died: those that cannot go on. What was being cancelled is cancelled now.
+-- Of a process that has died: those that cannot go on. What was being cancelled, or was to be, is cancelled now.
 UPDATE flow_runs SET
-    state = CASE state WHEN 'CANCELLING' THEN 'CANCELLED' ELSE 'CRASHED' END, state_name = NULL,
-    message = :message, ended = :now, crashes = crashes + 1
+    state = CASE WHEN state = 'CANCELLING' OR EXISTS (
+        SELECT 1 FROM cancel_requests c WHERE c.flow_run_id IN (flow_runs.id, flow_runs.root_flow_run_id))
+        THEN 'CANCELLED' ELSE 'CRASHED' END,
+    state_name = NULL, ended = :now, crashes = crashes + 1,
+    message = coalesce((SELECT 'Cancelled by ' || c.actor || coalesce(': ' || c.reason, '') || '. '
+                        FROM cancel_requests c WHERE c.flow_run_id = flow_runs.id), '') || CAST(:message AS TEXT)
 WHERE process_id = :process_id AND ended IS NULL
-  AND (durable = 0 AND idempotency_key IS NULL OR state = 'CANCELLING')
+  AND (durable = 0 AND (idempotency_key IS NULL OR deployment_id IS NOT NULL) OR state = 'CANCELLING' OR EXISTS (
+        SELECT 1 FROM cancel_requests c WHERE c.flow_run_id IN (flow_runs.id, flow_runs.root_flow_run_id)))
 RETURNING id, state, state_name, message;
 
 -- name: give_up_durable_flow_runs
@@ -42,6 +53,20 @@ WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAU
 UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
 WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
   AND series IN (SELECT key FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids)));
+
+-- name: jobs_wait_again
+-- Those of runs that are to be gone on with: it is never too late for them.
+UPDATE jobs SET state = 'waiting', worker_id = NULL, claimed = NULL, latest = NULL
+WHERE state IN ('claimed', 'begun') AND flow_run_id IN (SELECT value FROM json_each(:ids))
+  AND EXISTS (SELECT 1 FROM flow_runs f
+              WHERE f.id = jobs.flow_run_id AND f.ended IS NULL AND f.state_name = 'AwaitingResume');
+
+-- name: jobs_end
+UPDATE jobs SET state = 'ended' WHERE flow_run_id IN (SELECT value FROM json_each(:ids))
+  AND EXISTS (SELECT 1 FROM flow_runs f WHERE f.id = jobs.flow_run_id AND f.ended IS NOT NULL);
+
+-- name: declare_lost_as_said
+UPDATE processes SET state = 'lost' WHERE id = :id AND state = 'alive';
 
 -- name: drop_leases_of_process
 DELETE FROM leases WHERE process_id = :process_id;

@@ -3,7 +3,8 @@
 -- name: read_flow_run
 SELECT f.id, f.flow, f.name, f.version, f.state, f.state_name, f.message, f.created, f.started, f.ended, f.due,
        f.run_count, f.tags, f.parameters, f.parent_flow_run_id, f.parent_task_run_id, f.root_flow_run_id, f.durable,
-       f.crashes, f.idempotency_key
+       f.crashes, f.idempotency_key, f.deployment_id,
+       (SELECT j.due FROM jobs j WHERE j.flow_run_id = f.id)
 FROM flow_runs f WHERE f.id = :id;
 
 -- name: read_flow_run_tree
@@ -15,7 +16,8 @@ WITH RECURSIVE tree(id, depth) AS (
 )
 SELECT f.id, f.flow, f.name, f.version, f.state, f.state_name, f.message, f.created, f.started, f.ended, f.due,
        f.run_count, f.tags, f.parameters, f.parent_flow_run_id, f.parent_task_run_id, f.root_flow_run_id, f.durable,
-       f.crashes, f.idempotency_key
+       f.crashes, f.idempotency_key, f.deployment_id,
+       (SELECT j.due FROM jobs j WHERE j.flow_run_id = f.id)
 FROM tree JOIN flow_runs f ON f.id = tree.id
 ORDER BY tree.depth, f.created, f.id;
 

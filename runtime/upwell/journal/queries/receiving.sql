@@ -36,3 +36,7 @@ SELECT w.value, s.base, s.submitted, s.process_id, f.process_id
 FROM json_each(:parts) AS w
 JOIN series s ON s.base = (SELECT n.base FROM series n WHERE n.base <= w.value ORDER BY n.base DESC LIMIT 1)
 LEFT JOIN flow_runs f ON f.id = s.flow_run_id;
+
+-- name: own_leases
+-- Of these wishes for slots, those of this process.
+SELECT id FROM leases WHERE process_id = :process_id AND id IN (SELECT value FROM json_each(:ids));

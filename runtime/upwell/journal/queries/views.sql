@@ -39,6 +39,21 @@ FROM series s JOIN edges e ON e.series = s.key JOIN series u ON u.key = e.upstre
 WHERE s.flow_run_id = :id AND u.flow_run_id = :id
 GROUP BY 1, 2 ORDER BY 1, 2;
 
+-- name: view_upstream
+SELECT u.base, coalesce(a.created, u.created), e.upstream_number, a.name, u.task, a.state, e.argument
+FROM edges e JOIN series u ON u.key = e.upstream_series
+LEFT JOIN task_runs a ON a.series = e.upstream_series AND a.number = e.upstream_number
+WHERE e.series = :series AND e.number = :number ORDER BY e.upstream_series, e.upstream_number LIMIT :n;
+
+-- name: view_downstream
+SELECT s.base, coalesce(b.created, s.created), e.number, b.name, s.task, b.state, e.argument
+FROM edges e JOIN series s ON s.key = e.series
+LEFT JOIN task_runs b ON b.series = e.series AND b.number = e.number
+WHERE e.upstream_series = :series AND e.upstream_number = :number ORDER BY e.series, e.number LIMIT :n;
+
+-- name: view_series
+SELECT base, task FROM series WHERE flow_run_id = :id ORDER BY base;
+
 -- name: view_logs
 -- The last lines of a flow run's log, its task runs' included, before a line; the newest first.
 SELECT key, flow_run_id, task_run_id, at, level, logger, message FROM logs

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated, Any, Final, Literal, TypeAlias
+from uuid import UUID
 
 from litestar import Request as LitestarRequest
-from litestar.params import Parameter
+from litestar.params import FromPath, FromQuery, QueryParameter
 
 from upwell.server.auth import actor_of
 from upwell.server.parts import parts_of
 
 Request: TypeAlias = LitestarRequest[Any, Any, Any]
 
-Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=1000, description="How many items the page has at most.")]
+Limit: TypeAlias = Annotated[int, QueryParameter(ge=1, le=1000, description="How many items the page has at most.")]
 After: TypeAlias = Annotated[
     str | None,
-    Parameter(max_length=1000, description="The `next` of the page before, asked for with the same filters."),
+    QueryParameter(max_length=1000, description="The `next` of the page before, asked for with the same filters."),
 ]
-Text: TypeAlias = Annotated[str | None, Parameter(max_length=1000)]
+Text: TypeAlias = Annotated[str | None, QueryParameter(max_length=1000)]
 InState: TypeAlias = Annotated[  # `state` means something else to Litestar
-    str | None, Parameter(query="state", max_length=1000, description="A type of state (FAILED) or a name (TimedOut).")
+    str | None,
+    QueryParameter(name="state", max_length=1000, description="A type of state (FAILED) or a name (TimedOut)."),
 ]
-Texts: TypeAlias = Annotated[list[str] | None, Parameter(max_items=100)]
-Order: TypeAlias = Literal["newest", "oldest"]
+Texts: TypeAlias = Annotated[list[str] | None, QueryParameter(max_items=100)]
+Order: TypeAlias = FromQuery[Literal["newest", "oldest"]]
+Level: TypeAlias = Annotated[int, QueryParameter(ge=0, le=1000, description="The least severe lines; 30 is WARNING.")]
+Moment: TypeAlias = FromQuery[dt.datetime | None]
+Id: TypeAlias = FromQuery[UUID | None]
+Switch: TypeAlias = FromQuery[bool]
+
+PathId: TypeAlias = FromPath[UUID]
+PathName: TypeAlias = FromPath[str]
 
 PAGE_ITEMS: Final = 50
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated
-from uuid import UUID
 
 from litestar import delete, get, patch, post, put
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -20,10 +19,10 @@ from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec, Schedul
 from upwell.core.errors import InvalidRequestError, NotFoundError
 from upwell.core.model import FlowRunRecord, Page
 from upwell.server import auth
-from upwell.server.api.asked import PAGE_ITEMS, After, Limit, Request, Text, Texts, note
+from upwell.server.api.asked import PAGE_ITEMS, After, Limit, PathId, PathName, Request, Text, Texts, note
 from upwell.server.parts import parts_of
 
-IdempotencyKey = Annotated[str | None, Parameter(header="Idempotency-Key", max_length=1000)]
+IdempotencyKey = Annotated[str | None, HeaderParameter(name="Idempotency-Key", max_length=1000)]
 
 
 @get("/api/deployments", opt=auth.READ)
@@ -43,7 +42,7 @@ async def deployments(
 
 
 @put("/api/deployments", opt=auth.RUN)
-async def apply_deployment(request: Request, data: DeploymentSpec) -> Deployment:
+async def apply_deployment(request: Request, data: JSONBody[DeploymentSpec]) -> Deployment:
     """Make a deployment, or make the one of this flow and name like this."""
     if data.work_pool is not None or data.job_variables or await _pool_of(request, data) is not None:
         auth.require(request, "admin")
@@ -61,19 +60,19 @@ async def _pool_of(request: Request, wanted: DeploymentSpec) -> str | None:
 
 
 @get("/api/deployments/by-name/{flow:str}/{name:str}", opt=auth.READ)
-async def deployment_by_name(request: Request, flow: str, name: str) -> Deployment:
+async def deployment_by_name(request: Request, flow: PathName, name: PathName) -> Deployment:
     """The deployment of this flow and name."""
     return await parts_of(request).control.deployment(f"{flow}/{name}")
 
 
 @get("/api/deployments/{deployment_id:uuid}", opt=auth.READ)
-async def deployment(request: Request, deployment_id: UUID) -> Deployment:
+async def deployment(request: Request, deployment_id: PathId) -> Deployment:
     """One deployment."""
     return await parts_of(request).control.deployment(deployment_id)
 
 
 @delete("/api/deployments/{deployment_id:uuid}", opt=auth.RUN)
-async def delete_deployment(request: Request, deployment_id: UUID) -> None:
+async def delete_deployment(request: Request, deployment_id: PathId) -> None:
     """Remove a deployment with its schedules, and the runs that have not begun."""
     found = await parts_of(request).control.deployment(deployment_id)
     if found.work_pool is not None:
@@ -83,18 +82,18 @@ async def delete_deployment(request: Request, deployment_id: UUID) -> None:
 
 
 @post("/api/deployments/{deployment_id:uuid}/pause", opt=auth.RUN, status_code=200)
-async def pause_deployment(request: Request, deployment_id: UUID) -> Deployment:
+async def pause_deployment(request: Request, deployment_id: PathId) -> Deployment:
     """Nothing of it begins any more until it is resumed."""
     return await _set_paused(request, deployment_id, True)
 
 
 @post("/api/deployments/{deployment_id:uuid}/resume", opt=auth.RUN, status_code=200)
-async def resume_deployment(request: Request, deployment_id: UUID) -> Deployment:
+async def resume_deployment(request: Request, deployment_id: PathId) -> Deployment:
     """What is due of it begins again."""
     return await _set_paused(request, deployment_id, False)
 
 
-async def _set_paused(request: Request, deployment_id: UUID, paused: bool) -> Deployment:
+async def _set_paused(request: Request, deployment_id: PathId, paused: bool) -> Deployment:
     changed = await parts_of(request).control.pause_deployment(deployment_id, paused)
     await note(request, "pause deployment" if paused else "resume deployment", changed.full_name)
     return changed
@@ -118,7 +117,7 @@ class BackfillBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 @put("/api/deployments/{deployment_id:uuid}/schedules", opt=auth.RUN)
-async def put_schedule(request: Request, deployment_id: UUID, data: ScheduleSpec) -> Deployment:
+async def put_schedule(request: Request, deployment_id: PathId, data: JSONBody[ScheduleSpec]) -> Deployment:
     """Add a schedule, or change the one of this slug."""
     changed = await parts_of(request).control.put_schedule(deployment_id, data)
     await note(request, "put schedule", changed.full_name, data.slug or data.expression)
@@ -126,7 +125,9 @@ async def put_schedule(request: Request, deployment_id: UUID, data: ScheduleSpec
 
 
 @patch("/api/deployments/{deployment_id:uuid}/schedules/{slug:str}", opt=auth.RUN)
-async def change_schedule(request: Request, deployment_id: UUID, slug: str, data: ScheduleChange) -> Deployment:
+async def change_schedule(
+    request: Request, deployment_id: PathId, slug: PathName, data: JSONBody[ScheduleChange]
+) -> Deployment:
     """Pause a schedule, or resume it."""
     changed = await parts_of(request).control.set_schedule_active(deployment_id, slug, data.active)
     await note(request, "resume schedule" if data.active else "pause schedule", changed.full_name, slug)
@@ -134,7 +135,7 @@ async def change_schedule(request: Request, deployment_id: UUID, slug: str, data
 
 
 @delete("/api/deployments/{deployment_id:uuid}/schedules/{slug:str}", opt=auth.RUN, status_code=200)
-async def delete_schedule(request: Request, deployment_id: UUID, slug: str) -> Deployment:
+async def delete_schedule(request: Request, deployment_id: PathId, slug: PathName) -> Deployment:
     """Remove a schedule."""
     changed = await parts_of(request).control.delete_schedule(deployment_id, slug)
     await note(request, "delete schedule", changed.full_name, slug)
@@ -142,7 +143,9 @@ async def delete_schedule(request: Request, deployment_id: UUID, slug: str) -> D
 
 
 @post("/api/deployments/{deployment_id:uuid}/schedules/{slug:str}/backfill", opt=auth.RUN, status_code=200)
-async def backfill(request: Request, deployment_id: UUID, slug: str, data: BackfillBody) -> list[dt.datetime]:
+async def backfill(
+    request: Request, deployment_id: PathId, slug: PathName, data: JSONBody[BackfillBody]
+) -> list[dt.datetime]:
     """Make runs for the ticks of a past time that have none; the ticks."""
     ticks = await parts_of(request).control.backfill(deployment_id, slug, data.since, data.until, dry_run=data.dry_run)
     if not data.dry_run:
@@ -155,7 +158,10 @@ async def backfill(request: Request, deployment_id: UUID, slug: str, data: Backf
 
 @post("/api/deployments/{deployment_id:uuid}/runs", opt=auth.RUN)
 async def run_deployment(
-    request: Request, deployment_id: UUID, data: RunSpec | None = None, idempotency_key: IdempotencyKey = None
+    request: Request,
+    deployment_id: PathId,
+    data: JSONBody[RunSpec | None] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> FlowRunRecord:
     """Make a run, to begin when it is due. One of an idempotency key that is known already is that very run."""
     wanted = data or RunSpec()

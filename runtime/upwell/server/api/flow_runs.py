@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated, Literal
-from uuid import UUID
 
 from litestar import delete, get, post
-from litestar.params import Parameter
+from litestar.params import FromQuery, JSONBody, QueryParameter
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
@@ -16,7 +15,21 @@ from upwell.core.states import State
 from upwell.engine.clock import clock, moment
 from upwell.journal.reader import FlowRunFilter
 from upwell.server import auth
-from upwell.server.api.asked import PAGE_ITEMS, After, InState, Limit, Order, Request, Text, Texts, note
+from upwell.server.api.asked import (
+    PAGE_ITEMS,
+    After,
+    Id,
+    InState,
+    Level,
+    Limit,
+    Moment,
+    Order,
+    PathId,
+    Request,
+    Text,
+    Texts,
+    note,
+)
 from upwell.server.parts import parts_of
 
 DAY: dt.timedelta = dt.timedelta(days=1)
@@ -28,11 +41,11 @@ async def flow_runs(
     flow: Text = None,
     in_state: InState = None,
     tags: Texts = None,
-    since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
+    since: Moment = None,
+    until: Moment = None,
     text: Text = None,
-    parent: UUID | None = None,
-    deployment: UUID | None = None,
+    parent: Id = None,
+    deployment: Id = None,
     order: Order = "newest",
     limit: Limit = PAGE_ITEMS,
     after: After = None,
@@ -52,13 +65,13 @@ async def flow_runs(
 
 
 @get("/api/flow-runs/{run_id:uuid}", opt=auth.READ)
-async def flow_run(request: Request, run_id: UUID) -> FlowRunRecord:
+async def flow_run(request: Request, run_id: PathId) -> FlowRunRecord:
     """One flow run."""
     return await parts_of(request).reader.flow_run(run_id)
 
 
 @get("/api/flow-runs/{run_id:uuid}/states", opt=auth.READ)
-async def flow_run_states(request: Request, run_id: UUID) -> list[State]:
+async def flow_run_states(request: Request, run_id: PathId) -> list[State]:
     """All states that a flow run has been in, in their order."""
     await parts_of(request).reader.flow_run(run_id)
     return await parts_of(request).reader.states(run_id)
@@ -67,8 +80,8 @@ async def flow_run_states(request: Request, run_id: UUID) -> list[State]:
 @get("/api/flow-runs/{run_id:uuid}/logs", opt=auth.READ)
 async def flow_run_logs(
     request: Request,
-    run_id: UUID,
-    level: Annotated[int, Parameter(ge=0, le=1000, description="The least severe lines wanted; 30 is WARNING.")] = 0,
+    run_id: PathId,
+    level: Level = 0,
     limit: Limit = PAGE_ITEMS,
     after: After = None,
 ) -> Page[LogLine]:
@@ -77,21 +90,21 @@ async def flow_run_logs(
 
 
 @get("/api/flow-runs/{run_id:uuid}/edges", opt=auth.READ)
-async def flow_run_edges(request: Request, run_id: UUID, limit: Limit = 1000, after: After = None) -> Page[Edge]:
+async def flow_run_edges(request: Request, run_id: PathId, limit: Limit = 1000, after: After = None) -> Page[Edge]:
     """What waited for what among the task runs of a flow run."""
     return await parts_of(request).reader.edges(run_id, limit, after)
 
 
 @get("/api/flow-runs/{run_id:uuid}/tree", opt=auth.READ)
 async def flow_run_tree(
-    request: Request, run_id: UUID, runs_per_task: Annotated[int, Parameter(ge=0, le=1000)] = 20
+    request: Request, run_id: PathId, runs_per_task: Annotated[int, QueryParameter(ge=0, le=1000)] = 20
 ) -> RunTree:
     """A flow run, its task runs by task, and the flow runs that it has started, each a tree again."""
     return await parts_of(request).reader.tree(run_id, runs_per_task)
 
 
 @get("/api/flow-runs/{run_id:uuid}/timeline", opt=auth.READ)
-async def flow_run_timeline(request: Request, run_id: UUID, limit: Limit = 1000, after: After = None) -> Page[Span]:
+async def flow_run_timeline(request: Request, run_id: PathId, limit: Limit = 1000, after: After = None) -> Page[Span]:
     """What ran when in a flow run, in the order of starts."""
     return await parts_of(request).reader.timeline(run_id, limit, after)
 
@@ -99,10 +112,10 @@ async def flow_run_timeline(request: Request, run_id: UUID, limit: Limit = 1000,
 @get("/api/counts", opt=auth.READ)
 async def counts(
     request: Request,
-    of: Literal["task_runs", "flow_runs"] = "flow_runs",
-    by: Annotated[str, Parameter(max_length=20, description="minute, hour, day, or seconds.")] = "hour",
-    since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
+    of: FromQuery[Literal["task_runs", "flow_runs"]] = "flow_runs",
+    by: Annotated[str, QueryParameter(max_length=20, description="minute, hour, day, or seconds.")] = "hour",
+    since: Moment = None,
+    until: Moment = None,
 ) -> list[StateCounts]:
     """How many runs are in which state now, by when they were created; the last day unless said."""
     until = until or moment(clock().time()) + dt.timedelta(microseconds=1)
@@ -128,7 +141,7 @@ class CancelBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 @post("/api/flow-runs/{run_id:uuid}/cancel", opt=auth.RUN, status_code=202)
-async def cancel_flow_run(request: Request, run_id: UUID, data: CancelBody | None = None) -> FlowRunRecord:
+async def cancel_flow_run(request: Request, run_id: PathId, data: JSONBody[CancelBody | None] = None) -> FlowRunRecord:
     """Have a run end: at once if it has not begun; else whoever runs it sees to it. Ended ones are a conflict."""
     wanted = data or CancelBody()
     cancelled = await parts_of(request).control.request_cancel(
@@ -139,7 +152,7 @@ async def cancel_flow_run(request: Request, run_id: UUID, data: CancelBody | Non
 
 
 @post("/api/flow-runs/{run_id:uuid}/retry", opt=auth.RUN)
-async def retry_flow_run(request: Request, run_id: UUID) -> FlowRunRecord:
+async def retry_flow_run(request: Request, run_id: PathId) -> FlowRunRecord:
     """Another run of the same deployment with the same parameters."""
     again = await parts_of(request).control.retry_flow_run(run_id)
     await note(request, "retry flow run", run_id, f"as {again.id}")
@@ -147,7 +160,7 @@ async def retry_flow_run(request: Request, run_id: UUID) -> FlowRunRecord:
 
 
 @post("/api/flow-runs/{run_id:uuid}/resume", opt=auth.RUN, status_code=202)
-async def resume_flow_run(request: Request, run_id: UUID) -> FlowRunRecord:
+async def resume_flow_run(request: Request, run_id: PathId) -> FlowRunRecord:
     """Have a durable run of a deployment gone on with."""
     resumed = await parts_of(request).control.resume_flow_run(run_id)
     await note(request, "resume flow run", run_id)
@@ -155,7 +168,7 @@ async def resume_flow_run(request: Request, run_id: UUID) -> FlowRunRecord:
 
 
 @delete("/api/flow-runs/{run_id:uuid}", opt=auth.RUN)
-async def delete_flow_run(request: Request, run_id: UUID) -> None:
+async def delete_flow_run(request: Request, run_id: PathId) -> None:
     """Remove a run that has ended, or has not begun, with all that belongs to it."""
     await parts_of(request).control.delete_flow_run(run_id)
     await note(request, "delete flow run", run_id)

@@ -7,6 +7,7 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import post
+from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
@@ -82,7 +83,7 @@ class Number(Struct, frozen=True):
 
 
 @post("/api/jobs/claim", opt=auth.RUN, status_code=200)
-async def claim_jobs(request: Request, data: ClaimBody) -> list[Job]:
+async def claim_jobs(request: Request, data: JSONBody[ClaimBody]) -> list[Job]:
     """Jobs that are due now, for this worker alone."""
     return await parts_of(request).control.claim_jobs(
         data.worker_id, deployments=data.deployments, pool=data.pool, queues=data.queues, limit=data.limit
@@ -90,43 +91,43 @@ async def claim_jobs(request: Request, data: ClaimBody) -> list[Job]:
 
 
 @post("/api/jobs/claimed", opt=auth.RUN, status_code=200)
-async def claimed_jobs(request: Request, data: WorkerBody) -> list[Job]:
+async def claimed_jobs(request: Request, data: JSONBody[WorkerBody]) -> list[Job]:
     """Jobs that this worker has claimed, and that have not begun: for one whose answer was lost."""
     return await parts_of(request).control.claimed_jobs(data.worker_id)
 
 
 @post("/api/jobs/begin", opt=auth.RUN, status_code=200)
-async def begin_job(request: Request, data: BeginBody) -> Done:
+async def begin_job(request: Request, data: JSONBody[BeginBody]) -> Done:
     """The run begins now, in this process; unless the claim is void."""
     return Done(await parts_of(request).control.begin_job(data.job, data.process_id))
 
 
 @post("/api/jobs/release", opt=auth.RUN, status_code=204)
-async def release_job(request: Request, data: JobBody) -> None:
+async def release_job(request: Request, data: JSONBody[JobBody]) -> None:
     """It was not begun: somebody else may have it."""
     await parts_of(request).control.release_job(data.job, data.message)
 
 
 @post("/api/jobs/fail", opt=auth.RUN, status_code=204)
-async def fail_job(request: Request, data: JobBody) -> None:
+async def fail_job(request: Request, data: JSONBody[JobBody]) -> None:
     """It could not be begun, or its process is gone."""
     await parts_of(request).control.fail_job(data.job, data.message)
 
 
 @post("/api/cancel-requests/query", opt=auth.READ, status_code=200)
-async def cancel_requests(request: Request, data: RunsBody) -> list[CancelRequest]:
+async def cancel_requests(request: Request, data: JSONBody[RunsBody]) -> list[CancelRequest]:
     """Who is to be cancelled, of those that have not ended."""
     return await parts_of(request).control.cancel_requests(data.flow_run_ids, data.process_id)
 
 
 @post("/api/upkeep/ticks", opt=auth.RUN, status_code=200)
-async def make_ticks(request: Request, data: TicksBody | None = None) -> Number:
+async def make_ticks(request: Request, data: JSONBody[TicksBody | None] = None) -> Number:
     """Make the runs of schedules that are due soon, as the server does now and then."""
     return Number(await parts_of(request).control.make_ticks(data.now if data else None))
 
 
 @post("/api/upkeep/late", opt=auth.RUN, status_code=200)
-async def mark_late(request: Request, data: LateBody) -> Number:
+async def mark_late(request: Request, data: JSONBody[LateBody]) -> Number:
     """Mark what should have begun, as the server does now and then."""
     return Number(await parts_of(request).control.mark_late(data.after_seconds))
 
@@ -139,4 +140,14 @@ async def reap_jobs(request: Request) -> Number:
 
 def job_routes() -> list[ControllerRouterHandler]:
     """The routes of this file."""
-    return [claim_jobs, claimed_jobs, begin_job, release_job, fail_job, cancel_requests, make_ticks, mark_late, reap_jobs]
+    return [
+        claim_jobs,
+        claimed_jobs,
+        begin_job,
+        release_job,
+        fail_job,
+        cancel_requests,
+        make_ticks,
+        mark_late,
+        reap_jobs,
+    ]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated
-from uuid import UUID
 
 from litestar import delete, get, post
+from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
 from upwell.core.deployments import ApiKey, Scope
 from upwell.core.errors import NotFoundError
 from upwell.server import auth
-from upwell.server.api.asked import Request, note
+from upwell.server.api.asked import PathId, Request, note
 from upwell.server.parts import parts_of
 
 
@@ -49,7 +49,7 @@ async def own_key(request: Request) -> ApiKey:
 
 
 @post("/api/api-keys", opt=auth.ADMIN)
-async def create_key(request: Request, data: KeyBody) -> NewKey:
+async def create_key(request: Request, data: JSONBody[KeyBody]) -> NewKey:
     """Make a key."""
     key, secret = await parts_of(request).control.create_key(data.name, data.scope, data.expires)
     parts_of(request).access.forget()
@@ -58,7 +58,7 @@ async def create_key(request: Request, data: KeyBody) -> NewKey:
 
 
 @delete("/api/api-keys/{key_id:uuid}", opt=auth.ADMIN, status_code=200)
-async def revoke_key(request: Request, key_id: UUID) -> ApiKey:
+async def revoke_key(request: Request, key_id: PathId) -> ApiKey:
     """A key that is revoked opens nothing any more."""
     key = await parts_of(request).control.revoke_key(key_id)
     parts_of(request).access.forget()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
-from uuid import UUID
 
 from litestar import get
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 from litestar.response import ServerSentEventMessage, Stream
 from litestar.types import ControllerRouterHandler
 
 from upwell.server import auth
-from upwell.server.api.asked import Request
+from upwell.server.api.asked import Id, Request, Switch
 from upwell.server.hub import Hub
 from upwell.server.parts import parts_of
 
@@ -25,12 +24,12 @@ LONGEST_SECONDS: Final = 900.0
 
 RETRY_MILLISECONDS: Final = 1000
 
-LastEventId = Annotated[str | None, Parameter(header="Last-Event-ID", max_length=100)]
+LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=100)]
 
 
 @get("/api/stream", opt=auth.READ, include_in_schema=True)
 async def stream(
-    request: Request, flow_run_id: UUID | None = None, logs: bool = False, last_event_id: LastEventId = None
+    request: Request, flow_run_id: Id = None, logs: Switch = False, last_event_id: LastEventId = None
 ) -> Stream:
     """What changes, as server-sent events: `flow-run`, `log` (with logs=true), `task-runs` (of one flow run), `reset`.
 

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from typing import Annotated
-from uuid import UUID
-
 from litestar import get
-from litestar.params import Parameter
 from litestar.types import ControllerRouterHandler
 
 from upwell.core.model import LogLine, Page, TaskRun
 from upwell.core.states import State
 from upwell.journal.reader_task_runs import TaskRunFilter
 from upwell.server import auth
-from upwell.server.api.asked import PAGE_ITEMS, After, InState, Limit, Order, Request, Text, Texts
+from upwell.server.api.asked import (
+    PAGE_ITEMS,
+    After,
+    Id,
+    InState,
+    Level,
+    Limit,
+    Moment,
+    Order,
+    PathId,
+    Request,
+    Text,
+    Texts,
+)
 from upwell.server.parts import parts_of
 
 
 @get("/api/task-runs", opt=auth.READ)
 async def task_runs(
     request: Request,
-    flow_run_id: UUID | None = None,
+    flow_run_id: Id = None,
     task: Text = None,
     flow: Text = None,
     in_state: InState = None,
     tags: Texts = None,
-    since: dt.datetime | None = None,
-    until: dt.datetime | None = None,
+    since: Moment = None,
+    until: Moment = None,
     text: Text = None,
-    parent: UUID | None = None,
+    parent: Id = None,
     order: Order = "newest",
     limit: Limit = PAGE_ITEMS,
     after: After = None,
@@ -50,13 +58,13 @@ async def task_runs(
 
 
 @get("/api/task-runs/{run_id:uuid}", opt=auth.READ)
-async def task_run(request: Request, run_id: UUID) -> TaskRun:
+async def task_run(request: Request, run_id: PathId) -> TaskRun:
     """One task run."""
     return await parts_of(request).reader.task_run(run_id)
 
 
 @get("/api/task-runs/{run_id:uuid}/states", opt=auth.READ)
-async def task_run_states(request: Request, run_id: UUID) -> list[State]:
+async def task_run_states(request: Request, run_id: PathId) -> list[State]:
     """All states that a task run has been in, in their order."""
     await parts_of(request).reader.task_run(run_id)
     return await parts_of(request).reader.states(run_id)
@@ -65,8 +73,8 @@ async def task_run_states(request: Request, run_id: UUID) -> list[State]:
 @get("/api/task-runs/{run_id:uuid}/logs", opt=auth.READ)
 async def task_run_logs(
     request: Request,
-    run_id: UUID,
-    level: Annotated[int, Parameter(ge=0, le=1000, description="The least severe lines wanted; 30 is WARNING.")] = 0,
+    run_id: PathId,
+    level: Level = 0,
     limit: Limit = PAGE_ITEMS,
     after: After = None,
 ) -> Page[LogLine]:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from litestar import delete, get, put
+from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
 from upwell.core.deployments import Worker, WorkPool, WorkQueue
 from upwell.server import auth
-from upwell.server.api.asked import Request, Text, note
+from upwell.server.api.asked import PathId, PathName, Request, Text, note
 from upwell.server.parts import parts_of
 
 Bound = Annotated[int, Meta(ge=0, le=1_000_000_000)]
@@ -53,13 +53,13 @@ async def work_pools(request: Request) -> list[WorkPool]:
 
 
 @get("/api/work-pools/{name:str}", opt=auth.READ)
-async def work_pool(request: Request, name: str) -> WorkPool:
+async def work_pool(request: Request, name: PathName) -> WorkPool:
     """One work pool."""
     return await parts_of(request).control.work_pool(name)
 
 
 @put("/api/work-pools/{name:str}", opt=auth.ADMIN)
-async def put_work_pool(request: Request, name: str, data: WorkPoolBody) -> WorkPool:
+async def put_work_pool(request: Request, name: PathName, data: JSONBody[WorkPoolBody]) -> WorkPool:
     """Make a work pool, or change the one of this name."""
     pool = await parts_of(request).control.put_work_pool(
         name,
@@ -75,14 +75,14 @@ async def put_work_pool(request: Request, name: str, data: WorkPoolBody) -> Work
 
 
 @delete("/api/work-pools/{name:str}", opt=auth.ADMIN)
-async def delete_work_pool(request: Request, name: str) -> None:
+async def delete_work_pool(request: Request, name: PathName) -> None:
     """Remove a work pool."""
     await parts_of(request).control.delete_work_pool(name)
     await note(request, "delete work pool", name)
 
 
 @put("/api/work-pools/{name:str}/queues/{queue:str}", opt=auth.ADMIN)
-async def put_work_queue(request: Request, name: str, queue: str, data: WorkQueueBody) -> WorkPool:
+async def put_work_queue(request: Request, name: PathName, queue: PathName, data: JSONBody[WorkQueueBody]) -> WorkPool:
     """Make a queue of a work pool, or change the one of this name."""
     wanted = WorkQueue(name=queue, priority=data.priority, paused=data.paused, concurrency_limit=data.concurrency_limit)
     pool = await parts_of(request).control.put_work_queue(name, wanted)
@@ -91,7 +91,7 @@ async def put_work_queue(request: Request, name: str, queue: str, data: WorkQueu
 
 
 @delete("/api/work-pools/{name:str}/queues/{queue:str}", opt=auth.ADMIN, status_code=200)
-async def delete_work_queue(request: Request, name: str, queue: str) -> WorkPool:
+async def delete_work_queue(request: Request, name: PathName, queue: PathName) -> WorkPool:
     """Remove a queue of a work pool."""
     pool = await parts_of(request).control.delete_work_queue(name, queue)
     await note(request, "delete work queue", f"{name}/{queue}")
@@ -105,13 +105,13 @@ async def workers(request: Request, pool: Text = None) -> list[Worker]:
 
 
 @put("/api/workers/{worker_id:uuid}", opt=auth.RUN, status_code=204)
-async def register_worker(request: Request, worker_id: UUID, data: WorkerBody) -> None:
+async def register_worker(request: Request, worker_id: PathId, data: JSONBody[WorkerBody]) -> None:
     """Say who carries jobs out. The id is that of a process of the store's."""
     await parts_of(request).control.register_worker(str(worker_id), data.name, data.pool)
 
 
 @delete("/api/workers/{worker_id:uuid}", opt=auth.RUN)
-async def worker_ended(request: Request, worker_id: UUID) -> None:
+async def worker_ended(request: Request, worker_id: PathId) -> None:
     """It carries out no more jobs."""
     await parts_of(request).control.worker_ended(str(worker_id))
 

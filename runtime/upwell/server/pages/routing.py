@@ -14,7 +14,13 @@ from upwell.core.errors import UnknownRunError
 from upwell.engine.loggers import ENGINE
 from upwell.server.pages.assets import static_file
 from upwell.server.pages.dashboard import dashboard
+from upwell.server.pages.flows import flow, flows
+from upwell.server.pages.login import log_in, log_out, login_page
 from upwell.server.pages.rendering import PageRequest, page
+from upwell.server.pages.run import change_run, run
+from upwell.server.pages.runs import bulk, runs
+from upwell.server.pages.search import search
+from upwell.server.pages.task_runs import task_run, task_runs
 from upwell.server.problems import STATUS_OF
 
 _TITLES: Final = {
@@ -55,7 +61,22 @@ _HANDLERS: Final[ExceptionHandlersMap] = {
 
 def pages_router() -> Router:
     """All of them."""
-    handlers: list[Any] = [static_file, dashboard]
+    handlers: list[Any] = [
+        static_file,
+        dashboard,
+        runs,
+        bulk,
+        run,
+        change_run,
+        task_runs,
+        task_run,
+        flows,
+        flow,
+        search,
+        login_page,
+        log_in,
+        log_out,
+    ]
     return Router(path="/", route_handlers=handlers, exception_handlers=_HANDLERS)
 
 

@@ -81,6 +81,9 @@ function put(fresh) {
     localTimes(part);
     part.dispatchEvent(new CustomEvent("upwell:refreshed", { bubbles: true }));
   }
+  const log = document.querySelector("[data-logs]");
+  const freshLog = fresh.querySelector("[data-logs]");
+  if (log && freshLog) log.dataset.series = freshLog.dataset.series;
   const title = fresh.querySelector("title");
   if (title && title.textContent !== document.title) document.title = title.textContent;
 }

@@ -11,7 +11,7 @@ export function logs() {
   const box = document.querySelector("[data-logs]");
   if (!box) return;
   if (box.dataset.following === "yes") box.scrollTop = box.scrollHeight;
-  for (const text of box.querySelectorAll(".text")) mark(text, box.dataset.text);
+  for (const text of box.querySelectorAll(".said")) mark(text, box.dataset.text);
 }
 
 export function logLines(line) {
@@ -28,7 +28,8 @@ function put(box) {
   const lines = waiting.slice(-MOST_LINES);
   waiting = [];
   const fragment = document.createDocumentFragment();
-  for (const line of lines) fragment.append(made(line, box.dataset.text));
+  const series = JSON.parse(box.dataset.series || "[]").map(([base, task]) => [BigInt(`0x${base}`), task]);
+  for (const line of lines) fragment.append(made(line, box, series));
   const list = box.querySelector("ol");
   list.append(fragment);
   while (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
@@ -41,7 +42,16 @@ function kind(level) {
   return level >= 50 ? "critical" : level >= 40 ? "error" : level >= 30 ? "warning" : level >= 20 ? "info" : "debug";
 }
 
-function made(line, text) {
+// A task run's id is made of where its series begins and its number there; so is its name.
+function nameOf(id, series) {
+  const whole = BigInt(`0x${id.replaceAll("-", "")}`);
+  const random = (((whole >> 64n) & 0xfffn) << 62n) | (whole & ((1n << 62n) - 1n));
+  let found = null;
+  for (const [base, task] of series) if (base <= random && (!found || base > found[0])) found = [base, task];
+  return found ? `${found[1]}-${random - found[0]}` : "task run";
+}
+
+function made(line, box, series) {
   const item = document.createElement("li");
   item.className = `is-${kind(line.level)}`;
   const at = document.createElement("time");
@@ -53,8 +63,18 @@ function made(line, text) {
   level.textContent = line.level_name;
   const message = document.createElement("span");
   message.className = "text";
-  message.textContent = line.message;
-  mark(message, text);
+  if (line.task_run_id && !box.dataset.taskRun) {
+    const who = document.createElement("a");
+    who.className = "who";
+    who.href = `/task-runs/${line.task_run_id}`;
+    who.textContent = nameOf(line.task_run_id, series);
+    message.append(who, " ");
+  }
+  const said = document.createElement("span");
+  said.className = "said";
+  said.textContent = line.message;
+  mark(said, box.dataset.text);
+  message.append(said);
   item.append(at, level, message);
   return item;
 }

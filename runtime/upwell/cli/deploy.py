@@ -1,0 +1,52 @@
+"""`upwell deploy`: the deployments of upwell.yaml, made so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from upwell.cli.asking import control
+from upwell.cli.output import Output, say, say_json
+
+app = App(
+    name="deploy",
+    help_epilogue="""Examples:
+
+    upwell deploy
+    upwell deploy nightly etl/hourly
+    upwell deploy --file flows/upwell.yaml
+
+`upwell init` writes an upwell.yaml. Then a worker carries the runs out: `upwell worker start --pool default`.""",
+)
+
+
+@app.default
+async def deploy_project(
+    names: Annotated[list[str], Parameter(help="Deployments; all unless said.", negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    /,
+    *,
+    file: Path | None = None,
+    output: Output = "table",
+) -> None:
+    """Make the deployments of upwell.yaml what it says: new ones are added, others changed.
+
+    Args:
+        file: The upwell.yaml; the one in this folder, or above it, unless said.
+    """
+    from upwell.project import apply_project, load_project
+
+    project = load_project(file)
+    async with control() as asked:
+        changes = await apply_project(project, asked, names)
+    if output == "json":
+        say_json(changes)
+        return
+    for change in changes:
+        say(f"{change.deployment.full_name}: {change.what}")
+        for detail in change.details:
+            say(f"  {detail}")
+    pools = sorted({it.deployment.work_pool for it in changes if it.deployment.work_pool is not None})
+    for pool in pools:
+        say(f"Their runs are carried out by: upwell worker start --pool {pool}")

@@ -1,0 +1,30 @@
+"""`upwell flow`: flows that have run, or can be started."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from upwell.cli.listing import Limit, Text, first_items
+from upwell.cli.output import Output, show
+from upwell.history import History
+
+app = App(name="flow", help_epilogue="Examples:\n\n    upwell flow ls\n    upwell flow ls --text etl -o json")
+
+
+@app.command
+async def ls(*, text: Text = None, limit: Limit = 50, output: Output = "table") -> None:
+    """List flows: those that have run, and those that have deployments; with their newest run."""
+    async with History() as history:
+        flows = await first_items(lambda n, after: history.flows(text=text, limit=n, after=after), limit)
+    show(
+        flows,
+        [
+            ("name", lambda it: it.name),
+            ("deployments", lambda it: it.deployments or ""),
+            ("newest run", lambda it: it.last_run_name),
+            ("state", lambda it: it.last_state_name),
+            ("created", lambda it: it.last_run_created),
+        ],
+        output,
+        none="No flow has run here.",
+    )

@@ -1,0 +1,72 @@
+"""`upwell worker`: who carries runs out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from upwell.cli.asking import control
+from upwell.cli.output import Output, show
+
+app = App(
+    name="worker",
+    help_epilogue="""Examples:
+
+    upwell worker start --pool default
+    upwell worker start --pool default --work-queue urgent --limit 4
+    upwell worker ls
+
+SIGTERM and Ctrl-C have a worker claim no more, and end when what it carries out has ended.""",
+)
+
+
+@app.command
+def start(
+    *,
+    pool: Annotated[str, Parameter(name=("--pool", "-p"))],
+    name: str | None = None,
+    work_queue: Annotated[list[str], Parameter(name=("--work-queue", "-q"), negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    limit: int | None = None,
+    root: Annotated[list[Path], Parameter(negative=())] = [],  # noqa: B006  # cyclopts reads the default
+) -> None:
+    """Start a worker, until Ctrl-C.
+
+    Args:
+        pool: The work pool whose runs it carries out.
+        name: What it is called; made of the machine's name unless said.
+        work_queue: Only runs of this queue; may be given often.
+        limit: How many runs it carries out at once.
+        root: Flows are found in this folder, and nowhere else; this one unless said. May be given often.
+    """
+    from upwell.serving.worker import Worker
+
+    Worker(pool, name=name, queues=tuple(work_queue), limit=limit, roots=root or None).run()
+
+
+@app.command
+async def ls(
+    *, pool: Annotated[str | None, Parameter(name=("--pool", "-p"))] = None, output: Output = "table"
+) -> None:
+    """List the workers of the last day.
+
+    Args:
+        pool: Those of this work pool.
+    """
+    async with control() as asked:
+        workers = await asked.workers(pool)
+    show(
+        workers,
+        [
+            ("name", lambda it: it.name),
+            ("pool", lambda it: it.pool),
+            ("online", lambda it: "online" if it.online else ""),
+            ("host", lambda it: it.host),
+            ("pid", lambda it: it.pid),
+            ("started", lambda it: it.started),
+            ("last seen", lambda it: it.last_seen),
+        ],
+        output,
+        none="There was no worker within a day. `upwell worker start --pool default` starts one.",
+    )

@@ -1,0 +1,214 @@
+"""Starts runs of deployments, and waits for them: `run_deployment("flow/nightly", parameters={"day": "monday"})`."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypedDict, TypeVar, Unpack
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from upwell import runtime
+from upwell.composition import flush_journal, open_control
+from upwell.core.deployments import RunSpec
+from upwell.core.model import FlowRunRecord
+from upwell.core.options import check_idempotency_key, check_optional, check_tags
+from upwell.core.parameter_schema import plain_parameters
+from upwell.engine.clock import ERRANDS, clock
+from upwell.engine.steps import Life, Sleep, live_async, live_blocking, refuse_to_block, run_apart
+from upwell.tasks import task
+
+if TYPE_CHECKING:
+    from upwell.journal.control import Control
+
+T = TypeVar("T")
+
+FIRST_POLL_SECONDS: Final = 0.05
+"""How soon a run that was started is looked at first."""
+
+POLL_SHARE: Final = 0.1
+"""Of the time that has passed is what passes until it is looked at again."""
+
+GONE_PARENT: Final = "The flow run that waited for it does not go on."
+
+
+class RunKeywords(TypedDict, total=False):
+    """The keywords of `run_deployment` that say which run is wanted.
+
+    scheduled_time: when it is to begin; now unless said. A time without a zone is this machine's.
+    flow_run_name: its name. tags: beside the deployment's.
+    idempotency_key: a second call with the same key means the first one's run.
+    work_queue_name, job_variables: for its worker, instead of the deployment's.
+    priority: of those that are due, lower ones begin first.
+    """
+
+    scheduled_time: dt.datetime | None
+    flow_run_name: str | None
+    tags: Iterable[str] | None
+    idempotency_key: str | None
+    work_queue_name: str | None
+    job_variables: Mapping[str, Any] | None
+    priority: int
+
+
+def run_deployment(
+    name: str | UUID,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = None,
+    poll_interval: float = 5,
+    as_subflow: bool = True,
+    **wanted: Unpack[RunKeywords],
+) -> FlowRunRecord:
+    """Start a run of a deployment, wait until it has ended, and return its record as it is then.
+
+    Args:
+        name: `flow/deployment`, or the deployment's id.
+        parameters: by name, instead of the deployment's; checked against the flow's signature.
+        timeout: how long to wait; then the record is returned as it is. 0 does not wait at all.
+        poll_interval: how often it is looked at, at most; a young run more often.
+        as_subflow: inside of a flow run, the run counts as its child, and as a task run of it.
+        wanted: see RunKeywords.
+
+    Raises:
+        NotFoundError: there is no such deployment. InvalidRequestError: parameters that do not fit.
+        BlockingWaitError: called on an event loop's thread, where `await arun_deployment(...)` is right.
+    """
+    refuse_to_block("run_deployment", "arun_deployment")
+    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
+    if as_subflow and runtime.flow_run.id is not None:
+        return _as_task_run(asked.deployment, asked.wanted.parameters, asked)
+    return live_blocking(_life(asked))
+
+
+async def arun_deployment(
+    name: str | UUID,
+    parameters: Mapping[str, Any] | None = None,
+    *,
+    timeout: float | None = None,
+    poll_interval: float = 5,
+    as_subflow: bool = True,
+    **wanted: Unpack[RunKeywords],
+) -> FlowRunRecord:
+    """The same as `run_deployment` in async code."""
+    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
+    if as_subflow and runtime.flow_run.id is not None:
+        return await _as_task_run_async(asked.deployment, asked.wanted.parameters, asked)
+    return await live_async(_life(asked))
+
+
+def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords) -> RunSpec:
+    unknown = [name for name in wanted if name not in RunKeywords.__annotations__]
+    if unknown:
+        raise TypeError(
+            f"run_deployment has no option {unknown[0]!r}; it has: {', '.join(RunKeywords.__annotations__)}"
+        )
+    due, key = wanted.get("scheduled_time"), wanted.get("idempotency_key")
+    check_optional("scheduled_time", due, dt.datetime)
+    check_optional("flow_run_name", wanted.get("flow_run_name"), str)
+    return RunSpec(
+        parameters=plain_parameters(parameters or {}),
+        due=None if due is None else due.astimezone(dt.UTC),
+        name=wanted.get("flow_run_name"),
+        tags=tuple(sorted(check_tags(wanted.get("tags")))),
+        idempotency_key=None if key is None else check_idempotency_key(key),
+        priority=wanted.get("priority", 0),
+        work_queue=wanted.get("work_queue_name"),
+        job_variables=plain_parameters(wanted.get("job_variables") or {}),
+    )
+
+
+class _Asked(NamedTuple):
+    """A run that somebody wants, and how long they wait for its end."""
+
+    deployment: str
+    wanted: RunSpec
+    timeout: float | None
+    poll_interval: float
+
+    def of_this_task_run(self) -> _Asked:
+        flush_journal()  # so that the store knows the parent
+        parents = {"parent_flow_run_id": runtime.flow_run.id, "parent_task_run_id": runtime.task_run.id}
+        return self._replace(wanted=replace(self.wanted, **parents))
+
+
+@task(name="run-deployment", task_run_name="{deployment}")
+def _as_task_run(deployment: str, parameters: dict[str, Any], asked: _Asked) -> FlowRunRecord:
+    return live_blocking(_life(asked.of_this_task_run()))
+
+
+@task(name="run-deployment", task_run_name="{deployment}")
+async def _as_task_run_async(deployment: str, parameters: dict[str, Any], asked: _Asked) -> FlowRunRecord:
+    return await live_async(_life(asked.of_this_task_run()))
+
+
+class _Ask(Generic[T]):
+    """Ask the store, as a step of a life."""
+
+    def __init__(self, question: Callable[[Control], Coroutine[Any, Any, T]]) -> None:
+        self._question = question
+
+    async def _ask(self) -> T:
+        async with open_control() as control:
+            return await self._question(control)
+
+    def block(self) -> T:
+        ERRANDS.add(self)
+        try:
+            return run_apart(self._ask())
+        finally:
+            ERRANDS.discard(self)
+
+    async def wait(self) -> T:
+        ERRANDS.add(self)
+        try:
+            return await self._ask()
+        finally:
+            ERRANDS.discard(self)
+
+
+def _life(asked: _Asked) -> Life[FlowRunRecord]:
+    """A run of a deployment is asked for, and looked at until it has ended or the time is over."""
+    begun = clock().time()
+    run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
+    try:
+        while not run.state.is_final():
+            passed = clock().time() - begun
+            left = asked.poll_interval if asked.timeout is None else asked.timeout - passed
+            if left <= 0:
+                break
+            yield Sleep(min(max(passed * POLL_SHARE, FIRST_POLL_SECONDS), asked.poll_interval, left))
+            run = yield _Look(run.id)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        if asked.wanted.parent_flow_run_id is not None:  # nothing outlives the flow run that it belongs to
+            with suppress(Exception):  # what happened here counts more
+                yield _Ask(lambda control: control.request_cancel(run.id, by="parent", reason=GONE_PARENT))
+        raise
+    return run
+
+
+def _ref(name: str) -> UUID | str:
+    try:
+        return UUID(name)
+    except ValueError:
+        return name
+
+
+class _Look(_Ask[FlowRunRecord]):
+    """What has become of a run."""
+
+    def __init__(self, flow_run_id: UUID) -> None:
+        self._id = flow_run_id
+
+    async def _ask(self) -> FlowRunRecord:
+        from upwell.history import History  # here: so that no program pays for it that looks at nothing
+
+        async with History() as history:
+            return await history.flow_run(self._id)
+
+
+__all__ = ["RunKeywords", "arun_deployment", "run_deployment"]
