@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--hammer-seconds", type=float, default=4.0, help="how long processes hammer one limit of a store")
     group.addoption("--kills", type=int, default=50, help="how often the oracle kills, at random times")
     group.addoption("--seeds", type=int, default=1000, help="simulated worlds")
+    group.addoption("--api-cases", type=int, default=8, help="random requests for each operation of the API")
     group.addoption("--machine-examples", type=int, default=None, help="examples of the journal's state machine")
     group.addoption("--machine-steps", type=int, default=None, help="steps of each")
     group.addoption("--first-seed", type=int, default=0, help="the seed of the first random graph")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
     from upwell.journal.liveness import Watch
+    from upwell.journal.remote_client import ApiClient
     from upwell.journal.shared_limits import SharedLimits
     from upwell.journal.store import Store
     from upwell.results import ResultStore
@@ -93,7 +94,8 @@ def _new_journal(wanted: Settings) -> Journal | None:
         if is_remote(wanted):
             from upwell.journal.remote_store import RemoteStore  # here: few programs work through a server
 
-            return RemoteStore(wanted.api_url or "", wanted.api_key, wanted.lease_seconds)
+            # a server that hangs is given up in time for the lease to be renewed through another try
+            return RemoteStore(api_client(wanted, max(2.0, wanted.lease_seconds / 3)))
         return SqlStore(make_database(wanted))
 
     async def keep_tidy(store: Store) -> None:
@@ -138,6 +140,14 @@ def be_a_workers_child() -> None:
     """This process is there for one run: the store's upkeep is its worker's, and it may be killed for that run."""
     global _has_worker
     _has_worker = True
+
+
+def api_client(wanted: Settings, most_seconds: float | None = None) -> ApiClient:
+    """The server that the settings name, which is given up after so many seconds without an answer."""
+    from upwell.journal.remote_client import TIMEOUT_SECONDS, ApiClient  # here: few programs work through a server
+
+    seconds = TIMEOUT_SECONDS if most_seconds is None else min(most_seconds, TIMEOUT_SECONDS)
+    return ApiClient(wanted.api_url or "", wanted.api_key, seconds)
 
 
 def _prepare_process() -> None:
@@ -299,10 +309,9 @@ async def open_control() -> AsyncGenerator[Control]:
     """
     wanted = settings()
     if is_remote(wanted):
-        from upwell.journal.remote_client import ApiClient  # here, as below: few programs have deployments
-        from upwell.journal.remote_control import RemoteControl
+        from upwell.journal.remote_control import RemoteControl  # here, as below: few programs have deployments
 
-        client = ApiClient(wanted.api_url or "", wanted.api_key)
+        client = api_client(wanted)
         try:
             yield RemoteControl(client)
         finally:

@@ -25,7 +25,7 @@ from upwell.core.options import check_at_least_one, check_optional, check_tags
 from upwell.core.parameter_schema import parameter_schema, plain_parameters
 from upwell.deployment_runs import RunKeywords, arun_deployment, run_deployment
 from upwell.engine.steps import refuse_to_block, run_apart
-from upwell.entrypoints import entrypoint_of
+from upwell.entrypoints import entrypoint_of, parse_entrypoint
 from upwell.schedules import ScheduleKeywords, schedules_from
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def to_deployment(
     spec = DeploymentSpec(
         flow_name=flow.name,
         name=check_name(Path(name).stem if name.endswith(".py") else name),  # `serve(__file__)` is what people write
-        entrypoint=entrypoint or entrypoint_of(flow),
+        entrypoint=entrypoint_of(flow) if entrypoint is None else str(parse_entrypoint(entrypoint)),
         version=keywords.get("version") or flow.version,
         description=inspect.cleandoc(keywords.get("description") or flow.description or "") or None,
         tags=tuple(sorted(check_tags(keywords.get("tags")))),

@@ -117,6 +117,11 @@ def entrypoint_of(flow: Flow[..., Any], root: Path | None = None) -> str:
             f"The flow {flow.name!r} stands in no file, so no other process can find it: put it into a .py file."
         )
     name = _name_in(module, flow)
+    if "." in name and not isinstance(flow._descriptor, staticmethod):  # pyright: ignore[reportPrivateUsage]  # one library
+        raise ConfigurationError(
+            f"The flow {flow.name!r} is a method, and whoever calls it elsewhere has no object for it: make it a function, "
+            "or a static method."
+        )
     if root is None and module_name != "__main__":
         return f"{module_name}:{name}"
     path = Path(os.path.abspath(file or ""))

@@ -49,8 +49,8 @@ Id: TypeAlias = UUID | str
 class History:
     """The journal's store, opened to be read, and never written to: `async with History() as history`.
 
-    It is the store that the settings name when it is opened, or that of the server that they name. Where nothing has been recorded yet, there is nothing:
-    pages are empty, and no file is made. To be used on one event loop, by any number of tasks.
+    It is the store that the settings name when it is opened, or that of the server that they name. Where nothing has
+    been recorded yet, there is nothing: pages are empty, and no file is made. To be used on one event loop, by any number of tasks.
 
     Every method raises:
         StoreUnavailable: the store cannot be read just now.
@@ -286,10 +286,9 @@ class History:
                 return Reader(None, "memory")
             return Reader(InMemory(journal), "memory")
         if composition.is_remote(wanted):
-            from upwell.journal.remote_client import ApiClient  # here: few programs work through a server
-            from upwell.journal.remote_reader import RemoteReader
+            from upwell.journal.remote_reader import RemoteReader  # here: few programs work through a server
 
-            self._client = self._client or ApiClient(wanted.api_url or "", wanted.api_key)
+            self._client = self._client or composition.api_client(wanted)
             return RemoteReader(self._client)
         async with self._opening:
             if self._database is None:

@@ -226,10 +226,11 @@ def _with_environment(said: Any, file: Path) -> Any:
 
     if isinstance(said, str):
         return _FROM_ENVIRONMENT.sub(value_of, said)
+    holder: Any = said
     if isinstance(said, list):
-        return [_with_environment(it, file) for it in cast("list[Any]", said)]
+        return [_with_environment(it, file) for it in holder]
     if isinstance(said, dict):
-        return {name: _with_environment(it, file) for name, it in cast("dict[Any, Any]", said).items()}
+        return {name: _with_environment(it, file) for name, it in holder.items()}
     return said
 
 
@@ -249,10 +250,11 @@ def _explained(message: str) -> str:
     if unknown is None:
         return message.replace("`$.", "`").replace("`$`", "the file") + "."
     name, where = unknown[1], unknown[2] or ""
-    kind = ScheduleEntry if "schedule" in where else PoolEntry if "work_pool" in where else None
-    kind = kind or (DeploymentEntry if where else ProjectFile)
     if name in _NOT_HERE:
         return f"`{name}`: {_NOT_HERE[name]}."
+    place = re.split(r"\W+", where)
+    kinds: dict[str, type[Struct]] = {"schedule": ScheduleEntry, "schedules": ScheduleEntry, "work_pool": PoolEntry}
+    kind = next((kinds[part] for part in place if part in kinds), DeploymentEntry if where else ProjectFile)
     near = difflib.get_close_matches(name, kind.__struct_fields__, n=1)
     hint = f"Did you mean `{near[0]}`?" if near else f"It has: {', '.join(kind.__struct_fields__)}."
     return f"there is no `{name}`{f' in {where}' if where else ''}. {hint}"

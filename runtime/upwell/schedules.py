@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias, TypedDict, Unpack, cast, get_args
+from itertools import islice
+from typing import Any, TypeAlias, TypedDict, Unpack, get_args
 
 from msgspec import Struct, field
 from msgspec.structs import force_setattr
@@ -13,7 +14,8 @@ from upwell.core.deployments import Catchup, ScheduleKind, ScheduleSpec
 from upwell.core.errors import ConfigurationError
 from upwell.core.options import check_optional, check_seconds
 from upwell.core.parameter_schema import plain_parameters
-from upwell.core.ticks import check_rhythm, zone_of
+from upwell.core.ticks import check_rhythm, ticks_after, zone_of
+from upwell.engine.clock import clock, moment
 
 Seconds: TypeAlias = dt.timedelta | float
 """A length of time: a timedelta, or a number of seconds."""
@@ -92,6 +94,16 @@ class Schedule(Struct, frozen=True, kw_only=True):
             catchup=self.catchup,
             max_late_seconds=self.max_late_seconds,
         )
+
+    def upcoming(self, count: int = 5, after: dt.datetime | None = None) -> list[dt.datetime]:
+        """The next times at which it makes a run, by the clock of its time zone; for people who wrote one.
+
+        Args:
+            after: from when; now unless said.
+        """
+        spec = self.spec
+        since = moment(clock().time()) if after is None else after.astimezone(dt.UTC)
+        return [tick.astimezone(zone_of(spec.timezone)) for tick in islice(ticks_after(spec, since), count)]
 
 
 class Manner(TypedDict, total=False):
@@ -181,10 +193,11 @@ def schedules_from(keywords: ScheduleKeywords) -> tuple[ScheduleSpec, ...] | Non
     return specs
 
 
-def _several(given: object) -> list[Any]:
+def _several(given: Any) -> list[Any]:
     if given is None:
         return []
-    return list(cast("Iterable[Any]", given)) if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    return [*given] if several else [given]
 
 
 def _as_timedelta(given: object) -> dt.timedelta:

@@ -1,7 +1,7 @@
 """Where settings come from: the environment, `.env`, `upwell.toml`, `pyproject.toml`, and profiles, in this order.
 
-Files are looked for in the current folder; one that is not there costs a look. In TOML a setting is called by its name,
-in tables or without: `logging_level = "DEBUG"`, or `level = "DEBUG"` in `[logging]`, or `UPWELL_LOGGING_LEVEL = "DEBUG"`.
+Files are looked for in the current folder; one that is not there costs a look. In TOML a setting goes by its name, in
+tables or without: `logging_level = "DEBUG"`, or `level = "DEBUG"` in `[logging]`, or `UPWELL_LOGGING_LEVEL = "DEBUG"`.
 """
 
 from __future__ import annotations
@@ -149,11 +149,8 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
         name, is_one, value = line.strip().partition("=")
         if is_one and not name.startswith("#"):
             value = value.strip()
-            if value[:1] in ("'", '"'):
-                value = value[1:].partition(value[0])[0]
-            else:
-                value = value.partition(" #")[0]
-            yield name.removeprefix("export ").strip(), value
+            bare = value[1:].partition(value[0])[0] if value[:1] in ("'", '"') else value.partition(" #")[0]
+            yield name.removeprefix("export ").strip(), bare
 
 
 def _tables(content: Mapping[str, Any], source: str, file: str | None = None) -> Iterator[Given]:

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.demo import flows
+
 from upwell import composition
+from upwell.composition import open_control
+from upwell.core.deployments import DeploymentSpec, RunSpec, WorkQueue
+from upwell.journal.limit_store import SqlLimits, checked_limit
+from upwell.schedules import Cron
 from upwell.settings import temporary_settings
 from upwell.testing import virtual_clock
 
@@ -76,11 +81,62 @@ def _lines_at_its_time(time_of_day: Callable[[], float]) -> Generator[None]:
         logging.setLogRecordFactory(make)
 
 
+async def furnish() -> None:
+    """What people configure around flows: deployments with schedules, work pools, limits; and runs ahead, and late."""
+    async with open_control() as control:
+        await control.put_work_pool("warehouse", description="Two machines beside the database", concurrency_limit=8)
+        await control.put_work_queue("warehouse", WorkQueue(name="urgent", priority=1, paused=False, concurrency_limit=2))
+        await control.put_work_pool("containers", kind="docker", description="Builds and models")
+        for wanted in deployments():
+            await control.apply_deployment(wanted)
+        await control.make_ticks()
+        ago = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=4)
+        await control.run_deployment("daily-sales/every-morning", RunSpec(due=ago))
+        await control.mark_late(15)
+
+
+async def set_limits() -> None:
+    """Limits of the store; and the runs of the day are what their deployments have run."""
+    database = composition.make_database(read_only=False)
+    await database.open()
+    try:
+        for name, slots, taken in (("api", 10, 0.0), ("crawler", 24, 0.0), ("warehouse", 4, 0.0)):
+            await SqlLimits(database).create(checked_limit(name, slots, taken, True))
+        await database.fetch_text(
+            "UPDATE flow_runs SET deployment_id = (SELECT id FROM deployments d WHERE d.flow = flow_runs.flow) "
+            "WHERE deployment_id IS NULL AND parent_flow_run_id IS NULL"
+        )
+    finally:
+        await database.close()
+
+
+def deployments() -> list[DeploymentSpec]:
+    """As they are wanted."""
+    made = [
+        flows.daily_sales.to_deployment(
+            "every-morning",
+            schedules=[Cron("0 6 * * MON-FRI", timezone="Europe/Berlin"), Cron("0 9 * * SAT", timezone="Europe/Berlin")],
+            parameters={"currency": "EUR"},
+            tags=["finance"],
+            work_pool_name="warehouse",
+            description="Orders of **all regions**, in the warehouse before anybody is at work. "
+            "If it is late, see the [runbook](https://wiki.example/sales).",
+        ),
+        flows.hourly_weather.to_deployment("hourly", cron="5 * * * *"),
+        flows.sync_customers.to_deployment("three-hourly", interval=10_800, tags=["crm"], work_pool_name="warehouse"),
+        flows.train_forecast.to_deployment("twice-a-day", cron="0 4,16 * * *", concurrency_limit=1, tags=["models"]),
+        flows.crawl_catalogue.to_deployment("catalogue", rrule="FREQ=DAILY;BYHOUR=7,15,23;BYMINUTE=30", paused=True),
+    ]
+    return [one.spec for one in made]
+
+
 def fill(home: Path, *, runs: int = 0) -> None:
     """A home folder with a day in it. runs: task runs of one very large flow run, beside."""
     random.seed(7)
     with temporary_settings(home=str(home), journal="on", database_url=None):
         live_a_day(time.time())
+        asyncio.run(furnish())
+        asyncio.run(set_limits())
         if runs:
             flows.score_everything(runs)
         composition.close_journal()

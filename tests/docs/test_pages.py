@@ -19,8 +19,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-OF_THE_CENSUS = ("census.py", "census_report.py")  # it has tests of its own
-EXAMPLES = [path for path in sorted((ROOT / "docs/examples").glob("*.py")) if path.name not in OF_THE_CENSUS]
+WITH_TESTS_OF_THEIR_OWN = ("census.py", "census_report.py", "served.py")
+EXAMPLES = [path for path in sorted((ROOT / "docs/examples").glob("*.py")) if path.name not in WITH_TESTS_OF_THEIR_OWN]
 FENCE = re.compile(
     r"^(?:<!-- (?P<file>[\w/.]+) -->\n)?```(?P<language>\w+)\n(?P<body>.*?)^```$(?P<after>\n*)", re.M | re.S
 )

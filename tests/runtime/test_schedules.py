@@ -61,6 +61,15 @@ def test_an_anchor_without_a_zone_is_by_the_clock_of_the_schedule() -> None:
     assert with_a_zone.timezone == BERLIN
 
 
+def test_it_tells_when_it_is_due_next_by_its_own_clock() -> None:
+    before_the_clocks_change = dt.datetime(2026, 3, 28, 0, tzinfo=dt.UTC)
+    ticks = Cron("30 9 * * *", timezone=BERLIN).upcoming(2, after=before_the_clocks_change)
+    assert [str(tick) for tick in ticks] == ["2026-03-28 09:30:00+01:00", "2026-03-29 09:30:00+02:00"]
+    now = dt.datetime.now(dt.UTC)
+    assert all(now < tick <= now + dt.timedelta(hours=5) for tick in Cron("0 * * * *").upcoming())
+    assert len(RRule("FREQ=DAILY;COUNT=1").upcoming(after=dt.datetime(2019, 1, 1))) == 1
+
+
 WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: Cron("nonsense"), InvalidRequestError, "five fields"),
     (lambda: Cron("0 0 31 2 *"), InvalidRequestError, "31 2"),
@@ -68,7 +77,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     (lambda: Cron("* * * * *", day_or=False), ConfigurationError, "either day will do"),
     (lambda: Cron("* * * * *", anchor_date=dt.datetime(2026, 1, 1)), ConfigurationError, "anchor_date"),
     (lambda: Cron(5), TypeError, "cron takes str"),  # type: ignore[arg-type]
-    (lambda: Cron("* * * * *", catchup="some"), ConfigurationError, "none, latest, all"),  # type: ignore[typeddict-item]
+    (lambda: Cron("* * * * *", catchup="some"), ConfigurationError, "none, latest, all"),  # type: ignore[arg-type]
     (lambda: Cron("* * * * *", max_late_seconds=0), ConfigurationError, "max_late_seconds"),
     (lambda: Cron("* * * * *", colour="red"), TypeError, "no 'colour'"),  # type: ignore[call-arg]
     (lambda: Cron("* * * * *", parameters={"a": object()}), InvalidRequestError, "JSON"),

@@ -105,7 +105,7 @@ def test_a_profile_that_is_not_there_is_an_error_with_those_that_are(
 ) -> None:
     (folder / "home/profiles.toml").write_text(PROFILES)
     monkeypatch.setenv("UPWELL_PROFILE", "near")
-    with pytest.raises(ConfigurationError, match="UPWELL_PROFILE is 'near'.*far, local.*profile create near"):
+    with pytest.raises(ConfigurationError, match=r"UPWELL_PROFILE is 'near'.*far, local.*profile create near"):
         current()
 
 

@@ -8,7 +8,7 @@ from cyclopts import App
 
 from upwell.cli.asking import control
 from upwell.cli.listing import Limit, first_items
-from upwell.cli.output import Output, UsageError, Yes, confirm, note, say, say_json, show
+from upwell.cli.output import Output, UsageError, Yes, confirm, examples, note, say, say_json, show
 from upwell.cli.times import at, now, span
 from upwell.core.deployments import Scope
 from upwell.core.errors import NotFoundError
@@ -19,14 +19,13 @@ if TYPE_CHECKING:
 
 app = App(
     name="api-key",
-    help_epilogue="""Examples:
-
-    upwell api-key create laptop --scope admin
-    upwell api-key create dashboard --scope read --expires 90d
-    upwell api-key ls
-    upwell api-key revoke laptop
-
-Scopes: read looks; run starts, cancels and writes runs, too; admin changes everything.""",
+    help_epilogue=examples(
+        "upwell api-key create laptop --scope admin",
+        "upwell api-key create dashboard --scope read --expires 90d",
+        "upwell api-key ls",
+        "upwell api-key revoke laptop",
+        more="Scopes: read looks; run starts, cancels and writes runs, too; admin changes everything.",
+    ),
 )
 
 
@@ -120,5 +119,3 @@ def _state(key: ApiKey) -> str:
     if key.revoked is not None:
         return "revoked"
     return "expired" if key.expires is not None and key.expires <= now() else "in use"
-
-

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
-from cyclopts import App, CycloptsError, Group
+from cyclopts import App, CycloptsError, Group, Parameter
 
 from upwell import __version__
 from upwell.cli.main import FAILED, MISUSED
@@ -57,6 +58,7 @@ EPILOGUE: Final = """Examples:
 `upwell COMMAND --help` says more. Exit codes: 0 done, 1 failed or refused, 2 not understood."""
 
 
+@cache
 def make_app() -> App:
     """The command line, with no group of it loaded."""
     app = App(
@@ -65,6 +67,7 @@ def make_app() -> App:
         help_epilogue=EPILOGUE,
         help_format="plaintext",
         version=__version__,
+        default_parameter=Parameter(negative=(), show_default=_default_text),
         result_action="return_value",
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
@@ -75,6 +78,11 @@ def make_app() -> App:
             home = _MODULES.get(name, f"{name.replace('-', '_')}:app")
             app.command(f"upwell.cli.{home}", name=name, help=summary, group=group, sort_key=place)
     return app
+
+
+def _default_text(default: object) -> str | None:
+    """How help shows a default: not at all where it is nothing."""
+    return None if str(default) in ("[]", "False", "None") else str(default)
 
 
 def run_command(tokens: Sequence[str]) -> int:

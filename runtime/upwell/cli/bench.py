@@ -14,16 +14,15 @@ from typing import Annotated, Any, Final
 from cyclopts import App, Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, note, show
+from upwell.cli.output import Output, examples, note, show
 
 app = App(
     name="bench",
-    help_epilogue="""Examples:
-
-    upwell bench
-    upwell bench --seconds 30 -o json
-
-Each row is the best of several rounds; a busy machine makes all of them slower. `make bench` measures much more.""",
+    help_epilogue=examples(
+        "upwell bench",
+        "upwell bench --seconds 30 -o json",
+        more="Each row is the best of several rounds; a busy machine makes all of them slower.",
+    ),
 )
 
 RUNS: Final = 10_000
@@ -46,7 +45,9 @@ class Measured(Struct, frozen=True, kw_only=True):
 
 
 @app.default
-def bench(*, seconds: Annotated[float, Parameter(help="About how long it may take.")] = 10.0, output: Output = "table") -> None:
+def bench(
+    *, seconds: Annotated[float, Parameter(help="About how long it may take.")] = 10.0, output: Output = "table"
+) -> None:
     """Measure what a task run costs on this machine, beside bare asyncio and the standard pools."""
     from upwell.settings import temporary_settings
 
@@ -101,8 +102,10 @@ def _of_coroutines(seconds: float) -> list[Measured]:
 def _of_threads(seconds: float) -> list[Measured]:
     from upwell import task
 
+    on_threads = task(task_runner="threads")(_function)
+
     async def mapped(runs: int) -> None:
-        await task(_function, task_runner="threads").map(range(runs))
+        await on_threads.map(range(runs))
 
     with ThreadPoolExecutor() as pool:
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from upwell.cli.output import UsageError, say
+from upwell.cli.output import UsageError, examples, say
 
 app = App(
     name="completion",
-    help_epilogue="""Examples:
-
-    upwell completion --install
-    upwell completion zsh > ~/.zfunc/_upwell""",
+    help_epilogue=examples("upwell completion --install", "upwell completion zsh > ~/.zfunc/_upwell"),
 )
 
 Shell = Literal["bash", "zsh", "fish"]
@@ -23,9 +20,7 @@ _SHELLS: dict[str, Shell] = {"bash": "bash", "zsh": "zsh", "fish": "fish"}
 
 
 @app.default
-def print_completion(
-    shell: Shell | None = None, /, *, install: Annotated[bool, Parameter(negative=())] = False
-) -> None:
+def print_completion(shell: Shell | None = None, /, *, install: bool = False) -> None:
     """Print the completion script for a shell.
 
     Args:

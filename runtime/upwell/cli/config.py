@@ -7,20 +7,19 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, UsageError, note, say, show
+from upwell.cli.output import Output, UsageError, examples, note, say, show
 from upwell.settings import Settings, check_value, current, said_by_sources, variable_of
 
 app = App(
     name="config",
-    help_epilogue="""Examples:
-
-    upwell config view
-    upwell config view --show-defaults -o json
-    upwell config set logging_level=DEBUG
-    upwell config unset UPWELL_LOGGING_LEVEL
-
-A setting goes by its name, logging_level or UPWELL_LOGGING_LEVEL. Of several places that set it the first counts:
-the environment, .env, upwell.toml, [tool.upwell] in pyproject.toml, the profile.""",
+    help_epilogue=examples(
+        "upwell config view",
+        "upwell config view --show-defaults -o json",
+        "upwell config set logging_level=DEBUG",
+        "upwell config unset UPWELL_LOGGING_LEVEL",
+        more="A setting goes by its name, logging_level or UPWELL_LOGGING_LEVEL. Of the places that set it the first "
+        "counts: the environment, .env, upwell.toml, [tool.upwell] in pyproject.toml, the profile.",
+    ),
 )
 
 
@@ -35,8 +34,8 @@ class Shown(Struct, frozen=True, kw_only=True):
 @app.command
 def view(
     *,
-    show_defaults: Annotated[bool, Parameter(negative=())] = False,
-    show_secrets: Annotated[bool, Parameter(negative=())] = False,
+    show_defaults: bool = False,
+    show_secrets: bool = False,
     output: Output = "table",
 ) -> None:
     """Show what is set, and where each value comes from.
@@ -74,9 +73,15 @@ def validate() -> None:
     say("The settings can be used." if not unknown else "All other settings can be used.")
 
 
-@app.command(name="set")
+@app.command(
+    name="set",
+    help_epilogue=examples(
+        "upwell config set api_url=http://127.0.0.1:4200/api",
+        "upwell config set --profile production UPWELL_LOGGING_LEVEL=WARNING",
+    ),
+)
 def set_(
-    settings: Annotated[list[str], Parameter(help="NAME=VALUE; several may be given.", negative=())],
+    settings: Annotated[list[str], Parameter(help="NAME=VALUE; several may be given.")],
     /,
     *,
     profile: str | None = None,
@@ -85,10 +90,6 @@ def set_(
 
     Args:
         profile: The profile; the one in use unless said.
-
-    Examples:
-        upwell config set api_url=http://127.0.0.1:4200/api
-        upwell config set --profile production UPWELL_LOGGING_LEVEL=WARNING
     """
     from upwell.cli.profiles_file import ProfilesFile
 
@@ -111,7 +112,7 @@ def set_(
 
 @app.command
 def unset(
-    settings: Annotated[list[str], Parameter(help="Names of settings.", negative=())],
+    settings: Annotated[list[str], Parameter(help="Names of settings.")],
     /,
     *,
     profile: str | None = None,

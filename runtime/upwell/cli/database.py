@@ -5,31 +5,30 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from upwell.cli.output import Output, Yes, confirm, note, say, show, show_fields, size_text
+from upwell.cli.output import Output, Yes, confirm, examples, note, say, show, show_fields, size_text
 
 if TYPE_CHECKING:
     from upwell.journal.database import Database
 
 app = App(
     name="database",
-    help_epilogue="""Examples:
-
-    upwell database size
-    upwell database backup ~/upwell-backup.db
-    upwell database upgrade
-
-These work on the database itself (UPWELL_DATABASE_URL, or upwell.db in UPWELL_HOME), never through a server.""",
+    help_epilogue=examples(
+        "upwell database size",
+        "upwell database backup ~/upwell-backup.db",
+        "upwell database upgrade",
+        more="These work on the database itself (UPWELL_DATABASE_URL, or upwell.db in UPWELL_HOME).",
+    ),
 )
 
 
 @app.command
 async def size(
     *,
-    tables: Annotated[bool, Parameter(negative=())] = False,
+    tables: bool = False,
     output: Output = "table",
 ) -> None:
     """Say how much is stored.

@@ -8,23 +8,22 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, say, say_json
+from upwell.cli.output import Output, examples, say, say_json
 
 app = App(
     name="deploy",
-    help_epilogue="""Examples:
-
-    upwell deploy
-    upwell deploy nightly etl/hourly
-    upwell deploy --file flows/upwell.yaml
-
-`upwell init` writes an upwell.yaml. Then a worker carries the runs out: `upwell worker start --pool default`.""",
+    help_epilogue=examples(
+        "upwell deploy",
+        "upwell deploy nightly etl/hourly",
+        "upwell deploy --file flows/upwell.yaml",
+        more="`upwell init` writes an upwell.yaml. `upwell worker start --pool default` carries the runs out.",
+    ),
 )
 
 
 @app.default
 async def deploy_project(
-    names: Annotated[list[str], Parameter(help="Deployments; all unless said.", negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    names: Annotated[list[str], Parameter(help="Deployments; all unless said.")] = [],  # noqa: B006  # cyclopts reads the default
     /,
     *,
     file: Path | None = None,

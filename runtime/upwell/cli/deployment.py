@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from upwell.cli.asking import control, each
 from upwell.cli.listing import Limit, Text, first_items
-from upwell.cli.output import Output, UsageError, Yes, confirm, moment_text, note, say, show, show_fields
+from upwell.cli.output import Output, UsageError, Yes, confirm, examples, moment_text, note, say, show, show_fields
 from upwell.cli.times import at, now, span
 from upwell.cli.values import Param, Params, Tag, parameters_of
 
@@ -18,15 +18,14 @@ if TYPE_CHECKING:
 
 app = App(
     name="deployment",
-    help_epilogue="""Examples:
-
-    upwell deployment ls
-    upwell deployment run etl/nightly --param day=2026-01-31 --watch
-    upwell deployment run etl/nightly --params '{"limit": 5}' --start-in 10m
-    upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin
-    upwell deployment pause etl/nightly
-
-A deployment goes by flow/name, or by its id.""",
+    help_epilogue=examples(
+        "upwell deployment ls",
+        "upwell deployment run etl/nightly --param day=2026-01-31 --watch",
+        "upwell deployment run etl/nightly --params '{\"limit\": 5}' --start-in 10m",
+        'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
+        "upwell deployment pause etl/nightly",
+        more="A deployment goes by flow/name, or by its id.",
+    ),
 )
 app.command("upwell.cli.deployment_schedule:app", name="schedule", help="Schedules: list, create, pause, backfill.")
 
@@ -66,7 +65,7 @@ async def ls(
             ("id", lambda it: it.id),
         ],
         output,
-        none="There is no such deployment. `upwell deploy` makes those of upwell.yaml, `my_flow.serve(...)` one of a flow.",
+        none="There is no such deployment. `upwell deploy` makes those of upwell.yaml, and `my_flow.serve()` one.",
     )
 
 
@@ -105,7 +104,12 @@ async def inspect(deployment: str, /, *, output: Output = "table") -> None:
         show_schedules(found, output)
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell deployment run etl/nightly --param day=2026-01-31 --watch",
+        "upwell deployment run etl/nightly --params @parameters.json --start-at 2026-02-01T08:00",
+    )
+)
 async def run(
     deployment: str,
     /,
@@ -118,9 +122,9 @@ async def run(
     tag: Tag = [],  # noqa: B006  # cyclopts reads the default
     priority: int = 0,
     work_queue: str | None = None,
-    job_variable: Annotated[list[str], Parameter(negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    job_variable: list[str] = [],  # noqa: B006  # cyclopts reads the default
     idempotency_key: str | None = None,
-    watch: Annotated[bool, Parameter(negative=())] = False,
+    watch: bool = False,
     output: Output = "table",
 ) -> int:
     """Start a run of a deployment, now or later; whoever serves it, or a worker of its pool, carries it out.
@@ -135,10 +139,6 @@ async def run(
         job_variable: NAME=VALUE for its worker; may be given often.
         idempotency_key: If there is a run with this key already, that is the one.
         watch: Wait until it has ended. Exits with 1 if it did not complete.
-
-    Examples:
-        upwell deployment run etl/nightly --param day=2026-01-31 --watch
-        upwell deployment run etl/nightly --params @parameters.json --start-at 2026-02-01T08:00
     """
     from upwell.core.deployments import RunSpec
 
@@ -176,7 +176,7 @@ async def run(
         return await watch_flow_run(history, made.id)
 
 
-Deployments = Annotated[list[str], Parameter(help="Deployments, flow/name or id.", negative=())]
+Deployments = Annotated[list[str], Parameter(help="Deployments, flow/name or id.")]
 
 
 @app.command
@@ -288,5 +288,3 @@ def show_schedules(deployment: Deployment, output: Output) -> None:
         output,
         none=f"{deployment.full_name} has no schedules.",
     )
-
-

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from upwell.cli.asking import control
 from upwell.cli.deployment import ref, schedule_text, show_schedules
-from upwell.cli.output import Output, UsageError, Yes, confirm, moment_text, say, say_json
+from upwell.cli.output import Output, UsageError, Yes, confirm, examples, moment_text, say, say_json
 from upwell.cli.times import ago_or_at, at, now, span
 from upwell.cli.values import Param, Params, parameters_of
 from upwell.core.deployments import Catchup
 
 if TYPE_CHECKING:
-    from upwell.core.deployments import Deployment, Schedule
+    from upwell.core.deployments import Deployment, Schedule, ScheduleSpec
 
 app = App(
     name="schedule",
-    help_epilogue="""Examples:
-
-    upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin
-    upwell deployment schedule create etl/nightly --interval 10m --slug often --param limit=5
-    upwell deployment schedule pause etl/nightly often
-    upwell deployment schedule backfill etl/nightly --since 2026-01-01 --until 2026-01-31 --dry-run
-
-A schedule goes by its slug in its deployment; one that is the only one need not be named.""",
+    help_epilogue=examples(
+        'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
+        "upwell deployment schedule create etl/nightly --interval 10m --slug often --param limit=5",
+        "upwell deployment schedule pause etl/nightly often",
+        "upwell deployment schedule backfill etl/nightly --since 2026-01-01 --until 2026-01-31 --dry-run",
+        more="A schedule goes by its slug in its deployment; one that is the only one need not be named.",
+    ),
 )
 
 
@@ -55,8 +54,8 @@ async def create(
     params: Params = None,
     catchup: Catchup = "latest",
     max_late: str | None = None,
-    paused: Annotated[bool, Parameter(negative=())] = False,
-    replace: Annotated[bool, Parameter(negative=())] = False,
+    paused: bool = False,
+    replace: bool = False,
 ) -> None:
     """Add a schedule to a deployment.
 
@@ -93,15 +92,11 @@ async def create(
         )
         before = {it.slug for it in found.schedules}
         after = await asked.put_schedule(found.id, wanted.spec)
-        made = [it for it in after.schedules if it.slug not in before]
-        if replace:
-            kept = {it.slug for it in made} or {slug}
-            for it in after.schedules:
-                if it.slug not in kept:
-                    await asked.delete_schedule(found.id, it.slug)
-    for it in made or [it for it in after.schedules if it.slug == slug]:
-        then = f"; next at {moment_text(it.next_tick)}" if it.next_tick and it.active else ""
-        say(f"{found.full_name}: {it.slug} is scheduled: {schedule_text(it)}{then}.")
+        [made] = [it for it in after.schedules if it.slug == slug or (slug is None and _is_like(it, wanted.spec))][:1]
+        for slug in before - {made.slug} if replace else ():
+            await asked.delete_schedule(found.id, slug)
+    then = f"; next at {moment_text(made.next_tick)}" if made.next_tick and made.active else ""
+    say(f"{found.full_name}: {made.slug} is scheduled: {schedule_text(made)}{then}.")
 
 
 @app.command
@@ -165,7 +160,7 @@ async def backfill(
     *,
     since: str,
     until: str | None = None,
-    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: bool = False,
     output: Output = "table",
 ) -> None:
     """Make the runs that a schedule would have made in a past time, where there is none yet.
@@ -189,6 +184,11 @@ async def backfill(
     for tick in ticks:
         say(moment_text(tick))
     say(f"{len(ticks)} runs {'would be' if dry_run else 'are'} made.")
+
+
+def _is_like(schedule: Schedule, wanted: ScheduleSpec) -> bool:
+    names = ("kind", "expression", "timezone")
+    return all(getattr(schedule, name) == getattr(wanted, name) for name in names)
 
 
 async def _set_active(deployment: str, slug: str | None, active: bool) -> None:

@@ -9,13 +9,13 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from cyclopts import App, Parameter
+from cyclopts import App
 from msgspec import Struct
 
 from upwell.cli.main import FAILED
-from upwell.cli.output import Output, say, show, size_text
+from upwell.cli.output import Output, examples, say, show, size_text
 from upwell.core.errors import UpwellError
 from upwell.settings import Settings, current, said_by_sources
 
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="doctor",
-    help_epilogue="""Examples:
-
-    upwell doctor
-    upwell doctor --thorough
-    upwell doctor -o json""",
+    help_epilogue=examples("upwell doctor", "upwell doctor --thorough", "upwell doctor -o json"),
 )
 
 Verdict: TypeAlias = Literal["well", "mind", "wrong"]
@@ -53,7 +49,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 @app.default
-def examine(*, thorough: Annotated[bool, Parameter(negative=())] = False, output: Output = "table") -> int:
+def examine(*, thorough: bool = False, output: Output = "table") -> int:
     """Say what is wrong with this installation, and what to do about it. Exits with 1 if something is.
 
     Args:
@@ -167,8 +163,8 @@ def _home() -> Iterator[Finding]:
         yield Finding(verdict="well", what="home", found=str(folder) if place == folder else f"{folder}, not made yet")
     free = shutil.disk_usage(place).free
     verdict: Verdict = "well" if free >= LEAST_FREE_BYTES else "mind"
-    advice = None if verdict == "well" else "UPWELL_RETENTION_BYTES bounds what is kept."
-    yield Finding(verdict=verdict, what="disk", found=f"{size_text(free)} are free at {place}", advice=advice)
+    bound = None if verdict == "well" else "UPWELL_RETENTION_BYTES bounds what is kept."
+    yield Finding(verdict=verdict, what="disk", found=f"{size_text(free)} are free at {place}", advice=bound)
 
 
 async def _database(thorough: bool) -> list[Finding]:

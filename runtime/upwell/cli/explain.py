@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from upwell.cli.asking import control
 from upwell.cli.lookup import find_run
-from upwell.cli.output import Output, moment_text, say, say_json, span_text
+from upwell.cli.output import Output, examples, moment_text, say, say_json, span_text
 from upwell.cli.times import now
 from upwell.core.errors import NotFoundError
 from upwell.core.model import FlowRunRecord, TaskRun
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 app = App(
     name="explain",
-    help_epilogue="""Examples:
-
-    upwell explain cheery-hippo
-    upwell explain fetch-3
-    upwell explain 01a200d6-3c1c-7ede-aaf4-748f97175773 -o json""",
+    help_epilogue=examples(
+        "upwell explain cheery-hippo",
+        "upwell explain fetch-3",
+        "upwell explain 01a200d6-3c1c-7ede-aaf4-748f97175773 -o json",
+    ),
 )
 
 MOST_SHOWN: Final = 5
@@ -144,14 +144,19 @@ async def _of_deployment(
             yield f"Its work pool {pool.name} is paused: `upwell work-pool resume {pool.name}`."
         for queue in queues:
             if queue.paused:
-                yield f"Its queue {queue.name} of {pool.name} is paused: `upwell work-pool queue resume {pool.name} {queue.name}`."
+                how = f"`upwell work-pool queue resume {pool.name} {queue.name}`"
+                yield f"Its queue {queue.name} of {pool.name} is paused: {how}."
         if not workers:
             yield f"Nobody works for the pool {pool.name}: `upwell worker start --pool {pool.name}`."
-        for thing, limit in ((f"pool {pool.name}", pool.concurrency_limit), *((f"queue {q.name}", q.concurrency_limit) for q in queues)):
+        for thing, limit in (
+            (f"pool {pool.name}", pool.concurrency_limit),
+            *((f"queue {q.name}", q.concurrency_limit) for q in queues),
+        ):
             if limit is not None:
                 yield f"At most {limit} runs of the {thing} go on at once."
     if workers and (due is None or due <= now()):
-        yield f"{len(workers)} workers are there to take it: {', '.join(sorted(it.name for it in workers)[:MOST_SHOWN])}."
+        names = sorted(it.name for it in workers)
+        yield f"{len(names)} workers are there to take it: {', '.join(names[:MOST_SHOWN])}."
 
 
 async def _how_many_run(history: History, deployment: str) -> int:
@@ -225,4 +230,5 @@ async def _full_limits() -> AsyncIterator[str]:
 
     for limit in await limits():
         if limit.active and limit.taken >= limit.limit:
-            yield f"The limit {limit.name} is full: {limit.taken:g} of {limit.limit} slots are taken, {limit.waiting} wait."
+            stands = f"{limit.taken:g} of {limit.limit} slots are taken, {limit.waiting} wait"
+            yield f"The limit {limit.name} is full: {stands}."

@@ -5,10 +5,10 @@ from __future__ import annotations
 from cyclopts import App
 
 from upwell.cli.listing import Limit, Text, first_items
-from upwell.cli.output import Output, show
+from upwell.cli.output import Output, examples, show
 from upwell.history import History
 
-app = App(name="flow", help_epilogue="Examples:\n\n    upwell flow ls\n    upwell flow ls --text etl -o json")
+app = App(name="flow", help_epilogue=examples("upwell flow ls", "upwell flow ls --text etl -o json"))
 
 
 @app.command

@@ -10,7 +10,7 @@ from upwell.cli import listing
 from upwell.cli.asking import control, each
 from upwell.cli.listing import Level, Limit, Order, Since, State, Text, Until, first_items
 from upwell.cli.lookup import find_flow_run
-from upwell.cli.output import Output, UsageError, Yes, confirm, say, say_json, show, show_fields, span_text
+from upwell.cli.output import Output, UsageError, Yes, confirm, examples, say, say_json, show, show_fields, span_text
 from upwell.cli.times import ago_or_at
 from upwell.cli.values import Tag
 from upwell.history import History
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
 
 app = App(
     name="flow-run",
-    help_epilogue="""Examples:
-
-    upwell flow-run ls --state FAILED --since 1d
-    upwell flow-run logs cheery-hippo --follow
-    upwell flow-run cancel cheery-hippo --reason "wrong day"
-    upwell flow-run retry --state CRASHED --since 2h
-
-RUN is a flow run's id, or its name: then the newest of that name is meant.""",
+    help_epilogue=examples(
+        "upwell flow-run ls --state FAILED --since 1d",
+        "upwell flow-run logs cheery-hippo --follow",
+        'upwell flow-run cancel cheery-hippo --reason "wrong day"',
+        "upwell flow-run retry --state CRASHED --since 2h",
+        more="RUN is a flow run's id, or its name: then the newest of that name is meant.",
+    ),
 )
 
-Runs = Annotated[list[str], Parameter(help="Flow runs, by id or name.", negative=())]
+Runs = Annotated[list[str], Parameter(help="Flow runs, by id or name.")]
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell flow-run ls --state FAILED --since 1d", "upwell flow-run ls --deployment etl/nightly -o json"
+    )
+)
 async def ls(
     *,
     flow: str | None = None,
@@ -52,10 +55,6 @@ async def ls(
     Args:
         flow: The name of their flow.
         deployment: Their deployment, flow/name.
-
-    Examples:
-        upwell flow-run ls --state FAILED --since 1d
-        upwell flow-run ls --deployment etl/nightly -o json
     """
     wanted = Filter(flow, deployment, state, tuple(tag), since, until, text)
     async with History() as history:
@@ -94,7 +93,11 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
     say("")
     show(
         states,
-        [("state", lambda state: state), ("since", lambda state: state.timestamp), ("why", lambda state: state.message)],
+        [
+            ("state", lambda state: state),
+            ("since", lambda state: state.timestamp),
+            ("why", lambda state: state.message),
+        ],
         output,
     )
     if tree.tasks:
@@ -110,12 +113,16 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
         )
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell flow-run logs cheery-hippo --follow", "upwell flow-run logs cheery-hippo --level WARNING --tail 20"
+    )
+)
 async def logs(
     run: str,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative=())] = False,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
     level: Level = "DEBUG",
     tail: int | None = None,
     output: Output = "table",
@@ -126,10 +133,6 @@ async def logs(
         run: Its id or name.
         follow: Go on until the run has ended.
         tail: Only the last so many lines.
-
-    Examples:
-        upwell flow-run logs cheery-hippo --follow
-        upwell flow-run logs cheery-hippo --level WARNING --tail 20
     """
     if tail is not None and tail < 0:
         raise UsageError(f"--tail is {tail}, and must be 0 or more.")
@@ -156,7 +159,12 @@ async def watch(run: str, /) -> int:
 # --- changing -----------------------------------------------------------------------------------------------
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        'upwell flow-run cancel cheery-hippo --reason "wrong day"',
+        "upwell flow-run cancel --deployment etl/nightly --state RUNNING --yes",
+    )
+)
 async def cancel(
     run: Runs = [],  # noqa: B006  # cyclopts reads the default
     /,
@@ -176,10 +184,6 @@ async def cancel(
         grace: Seconds until the process of a run that does not end is killed.
         flow: All runs of this flow that have not ended.
         deployment: All runs of this deployment that have not ended.
-
-    Examples:
-        upwell flow-run cancel cheery-hippo --reason "wrong day"
-        upwell flow-run cancel --deployment etl/nightly --state RUNNING --yes
     """
     wanted = Filter(flow, deployment, state, (), since, None, None)
     runs = [it for it in await _meant(run, wanted, "Cancel", yes) if not it.state.is_final()]
@@ -192,7 +196,11 @@ async def cancel(
         )
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell flow-run retry cheery-hippo", "upwell flow-run retry --deployment etl/nightly --state FAILED --since 1d"
+    )
+)
 async def retry(
     run: Runs = [],  # noqa: B006  # cyclopts reads the default
     /,
@@ -203,16 +211,13 @@ async def retry(
     since: Since = None,
     yes: Yes = False,
 ) -> int:
-    """Run flow runs of deployments again: a new run of the deployment, with the same parameters.
-
-    Examples:
-        upwell flow-run retry cheery-hippo
-        upwell flow-run retry --deployment etl/nightly --state FAILED --since 1d
-    """
+    """Run flow runs of deployments again: a new run of the deployment, with the same parameters."""
     runs = await _meant(run, Filter(flow, deployment, state, (), since, None, None), "Retry", yes)
     async with control() as asked:
         return await each(
-            runs, lambda it: asked.retry_flow_run(it.id), lambda it, new: f"{it.name}: runs again as {new.name} ({new.id})"
+            runs,
+            lambda it: asked.retry_flow_run(it.id),
+            lambda it, new: f"{it.name}: runs again as {new.name} ({new.id})",
         )
 
 
@@ -235,7 +240,11 @@ async def resume(
         )
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell flow-run delete cheery-hippo --yes", "upwell flow-run delete --state FAILED --until 30d --yes"
+    )
+)
 async def delete(
     run: Runs = [],  # noqa: B006  # cyclopts reads the default
     /,
@@ -247,12 +256,7 @@ async def delete(
     until: Until = None,
     yes: Yes = False,
 ) -> int:
-    """Delete flow runs that have ended, or have not begun, with all that belongs to them.
-
-    Examples:
-        upwell flow-run delete cheery-hippo --yes
-        upwell flow-run delete --state FAILED --until 30d --yes
-    """
+    """Delete flow runs that have ended, or have not begun, with all that belongs to them."""
     wanted = Filter(flow, deployment, state, (), since, until, None)
     runs = await _meant(run, wanted, "Delete", yes, always=True)
     async with control() as asked:

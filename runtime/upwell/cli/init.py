@@ -6,14 +6,11 @@ from pathlib import Path
 
 from cyclopts import App
 
-from upwell.cli.output import say
+from upwell.cli.output import examples, say
 
 app = App(
     name="init",
-    help_epilogue="""Examples:
-
-    upwell init
-    upwell init flows --name weather""",
+    help_epilogue=examples("upwell init", "upwell init flows --name weather"),
 )
 
 

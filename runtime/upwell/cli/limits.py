@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 from cyclopts import App, Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, Yes, confirm, say, show, show_fields
+from upwell.cli.output import Output, Yes, confirm, examples, say, show, show_fields
 from upwell.core.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -21,24 +21,22 @@ OF_TAG = "tag:"
 
 by_name = App(
     name="gcl",
-    help_epilogue="""Examples:
-
-    upwell gcl create database --limit 5
-    upwell gcl create api --limit 10 --slot-decay-per-second 2
-    upwell gcl update database --limit 10
-    upwell gcl ls
-
-In code: `with concurrency("database"):`, or `rate_limit("api")`.""",
+    help_epilogue=examples(
+        "upwell gcl create database --limit 5",
+        "upwell gcl create api --limit 10 --slot-decay-per-second 2",
+        "upwell gcl update database --limit 10",
+        "upwell gcl ls",
+        more='In code: `with concurrency("database"):`, or `rate_limit("api")`.',
+    ),
 )
 of_tags = App(
     name="concurrency-limit",
-    help_epilogue="""Examples:
-
-    upwell concurrency-limit create database 5
-    upwell concurrency-limit ls
-    upwell concurrency-limit delete database
-
-It holds for the task runs that have the tag: @task(tags=["database"]).""",
+    help_epilogue=examples(
+        "upwell concurrency-limit create database 5",
+        "upwell concurrency-limit ls",
+        "upwell concurrency-limit delete database",
+        more='It holds for the task runs that have the tag: @task(tags=["database"]).',
+    ),
 )
 
 Slots = Annotated[int, Parameter(name=("--limit", "-l"), help="How many slots there are.")]

@@ -111,10 +111,12 @@ async def show_logs(
     if output == "json" and not follow:
         say_json(lines)
         return
-    say_line = say_log_line if output == "table" else lambda line: say(compact_json(line))
     while True:
         for line in lines:
-            say_line(line)
+            if output == "json":
+                say(compact_json(line))
+            else:
+                say_log_line(line)
         sys.stdout.flush()
         if not follow:
             return

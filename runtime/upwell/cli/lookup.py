@@ -28,7 +28,9 @@ async def find_flow_run(history: History, wanted: str) -> FlowRunRecord:
                 return run
         after = page.next
         if after is None:
-            raise UnknownRunError(f"There is no flow run of the name or id {wanted!r}. `upwell flow-run ls` lists them.")
+            raise UnknownRunError(
+                f"There is no flow run of the name or id {wanted!r}. `upwell flow-run ls` lists them."
+            )
 
 
 async def find_task_run(history: History, wanted: str) -> TaskRun:
@@ -47,7 +49,9 @@ async def find_task_run(history: History, wanted: str) -> TaskRun:
                 return run
         after = page.next
         if after is None:
-            raise UnknownRunError(f"There is no task run of the name or id {wanted!r}. `upwell task-run ls` lists them.")
+            raise UnknownRunError(
+                f"There is no task run of the name or id {wanted!r}. `upwell task-run ls` lists them."
+            )
 
 
 async def find_run(history: History, wanted: str) -> FlowRunRecord | TaskRun:

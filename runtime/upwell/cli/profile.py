@@ -8,20 +8,19 @@ from cyclopts import App
 from msgspec import Struct
 
 from upwell.cli.config import without_secrets
-from upwell.cli.output import Output, Yes, confirm, say, show
+from upwell.cli.output import Output, Yes, confirm, examples, say, show
 from upwell.cli.profiles_file import ProfilesFile
 from upwell.settings import variable_of
 
 app = App(
     name="profile",
-    help_epilogue="""Examples:
-
-    upwell profile create production
-    upwell config set --profile production api_url=https://upwell.example.com/api
-    upwell profile use production
-    upwell --profile production flow-run ls
-
-Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which one to use, else it is the active one.""",
+    help_epilogue=examples(
+        "upwell profile create production",
+        "upwell config set --profile production api_url=https://upwell.example.com/api",
+        "upwell profile use production",
+        "upwell --profile production flow-run ls",
+        more="Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which is in use, else the file.",
+    ),
 )
 
 

@@ -25,7 +25,9 @@ class ProfilesFile:
     def __init__(self) -> None:
         self.path = profiles_path()
         self.before = Profiles.read(self.path)  # says what is wrong with it, if anything is
-        self._document: TOMLDocument = tomlkit.parse(self.path.read_text()) if self.path.exists() else tomlkit.document()
+        self._document: TOMLDocument = (
+            tomlkit.parse(self.path.read_text()) if self.path.exists() else tomlkit.document()
+        )
 
     @property
     def active(self) -> str:
@@ -59,7 +61,8 @@ class ProfilesFile:
         if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
             raise ConfigurationError(f"{name!r} is no name for a profile: letters, digits, `-`, `_` and `.` are.")
         table = tomlkit.table()
-        table.update(settings)
+        for variable, value in settings.items():
+            table.add(variable, value)
         self._tables()[name] = table
 
     def delete(self, name: str) -> None:

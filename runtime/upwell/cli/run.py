@@ -7,17 +7,17 @@ from typing import Any
 from cyclopts import App
 
 from upwell.cli.main import FAILED
-from upwell.cli.output import UsageError, say
+from upwell.cli.output import UsageError, examples, say
 from upwell.cli.values import Param, Params, Tag, parameters_of
 
 app = App(
     name="run",
-    help_epilogue="""Examples:
-
-    upwell run flows.py:etl
-    upwell run flows.py:etl --param day=2026-01-31 --param limit=5
-    upwell run my.package.flows:etl --params '{"limit": 5}' --tag test
-    upwell run flows.py:etl --params @parameters.json""",
+    help_epilogue=examples(
+        "upwell run flows.py:etl",
+        "upwell run flows.py:etl --param day=2026-01-31 --param limit=5",
+        "upwell run my.package.flows:etl --params '{\"limit\": 5}' --tag test",
+        "upwell run flows.py:etl --params @parameters.json",
+    ),
 )
 
 

@@ -7,19 +7,18 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from upwell.cli.main import FAILED
-from upwell.cli.output import Output, say, say_json
+from upwell.cli.output import Output, examples, say, say_json
 
 app = App(
     name="server",
-    help_epilogue="""Examples:
-
-    upwell server start
-    upwell server start --background
-    upwell server start --host 0.0.0.0 --port 8080
-    upwell server status
-    upwell server stop
-
-The pages are at http://127.0.0.1:4200, the API below /api, its schema at /api/openapi.json.""",
+    help_epilogue=examples(
+        "upwell server start",
+        "upwell server start --background",
+        "upwell server start --host 0.0.0.0 --port 8080",
+        "upwell server status",
+        "upwell server stop",
+        more="The pages are at http://127.0.0.1:4200, the API below /api, its schema at /api/openapi.json.",
+    ),
 )
 
 
@@ -28,7 +27,7 @@ def start(
     *,
     host: str | None = None,
     port: int | None = None,
-    background: Annotated[bool, Parameter(name=("--background", "-b"), negative=())] = False,
+    background: Annotated[bool, Parameter(name=("--background", "-b"))] = False,
     services: Annotated[bool, Parameter(negative="--no-services")] = True,
 ) -> None:
     """Start the server, until Ctrl-C.

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 from upwell.cli import listing
 from upwell.cli.listing import Level, Limit, Order, Since, State, Text, Until, first_items
 from upwell.cli.lookup import find_flow_run, find_task_run
-from upwell.cli.output import Output, UsageError, say, say_json, show, show_fields, span_text
+from upwell.cli.output import Output, UsageError, examples, say, say_json, show, show_fields, span_text
 from upwell.cli.times import ago_or_at, now
 from upwell.cli.values import Tag
 from upwell.history import History
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 
 app = App(
     name="task-run",
-    help_epilogue="""Examples:
-
-    upwell task-run ls --flow-run cheery-hippo --state FAILED
-    upwell task-run inspect fetch-3
-    upwell task-run logs fetch-3
-
-TASK-RUN is a task run's id, or its name: then the newest of that name is meant.""",
+    help_epilogue=examples(
+        "upwell task-run ls --flow-run cheery-hippo --state FAILED",
+        "upwell task-run inspect fetch-3",
+        "upwell task-run logs fetch-3",
+        more="TASK-RUN is a task run's id, or its name: then the newest of that name is meant.",
+    ),
 )
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell task-run ls --flow-run cheery-hippo --state FAILED",
+        "upwell task-run ls --task fetch --since 1h -o json",
+    )
+)
 async def ls(
     *,
     flow_run: str | None = None,
@@ -50,10 +54,6 @@ async def ls(
         flow_run: Those of this flow run, by id or name.
         task: The name of their task.
         flow: The name of the flow in whose runs they ran.
-
-    Examples:
-        upwell task-run ls --flow-run cheery-hippo --state FAILED
-        upwell task-run ls --task fetch --since 1h -o json
     """
     created_since, created_until = ago_or_at(since), ago_or_at(until)
     async with History() as history:
@@ -129,7 +129,11 @@ async def inspect(task_run: str, /, *, output: Output = "table") -> None:
     say("")
     show(
         states,
-        [("state", lambda state: state), ("since", lambda state: state.timestamp), ("why", lambda state: state.message)],
+        [
+            ("state", lambda state: state),
+            ("since", lambda state: state.timestamp),
+            ("why", lambda state: state.message),
+        ],
         output,
     )
 
@@ -139,7 +143,7 @@ async def logs(
     task_run: str,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative=())] = False,
+    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
     level: Level = "DEBUG",
     tail: int | None = None,
     output: Output = "table",

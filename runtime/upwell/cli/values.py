@@ -23,7 +23,7 @@ Param: TypeAlias = Annotated[
 Params: TypeAlias = Annotated[
     str | None, Parameter(help="All parameters as a JSON object, or @FILE that holds one; --param goes before it.")
 ]
-Tag: TypeAlias = Annotated[list[str], Parameter(name="--tag", negative=(), help="A tag; may be given often.")]
+Tag: TypeAlias = Annotated[list[str], Parameter(name="--tag", help="A tag; may be given often.")]
 
 
 def parameters_of(param: Iterable[str], params: str | None, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def parameters_of(param: Iterable[str], params: str | None, schema: Mapping[str,
 
 def wants_text(schema: Mapping[str, Any], name: str) -> bool:
     """Whether this parameter is a text, and nothing else."""
-    wanted = schema.get("properties", {}).get(name, {})
-    return isinstance(wanted, dict) and wanted.get("type") == "string"  # pyright: ignore[reportUnknownMemberType]  # of JSON
+    wanted: Any = schema.get("properties", {}).get(name)
+    return isinstance(wanted, dict) and bool(wanted.get("type") == "string")  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # of JSON
 
 
 def json_or_text(text: str) -> Any:

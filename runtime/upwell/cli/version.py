@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from cyclopts import App
 
 from upwell import __version__
-from upwell.cli.output import Output, show_fields
+from upwell.cli.output import Output, examples, show_fields
 
-app = App(name="version", help_epilogue="Examples:\n\n    upwell version\n    upwell version -o json")
+app = App(name="version", help_epilogue=examples("upwell version", "upwell version -o json"))
 
 _WITH = ("msgspec", "litestar", "uvicorn", "asyncpg", "docker")
 

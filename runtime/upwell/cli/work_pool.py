@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import App, Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, Yes, confirm, say, show, show_fields
+from upwell.cli.output import Output, Yes, confirm, examples, say, show, show_fields
 from upwell.cli.values import json_object
 
 if TYPE_CHECKING:
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 app = App(
     name="work-pool",
-    help_epilogue="""Examples:
-
-    upwell work-pool create default
-    upwell work-pool create containers --type docker --limit 4
-    upwell work-pool queue create default urgent --priority 1
-    upwell work-pool pause default""",
+    help_epilogue=examples(
+        "upwell work-pool create default",
+        "upwell work-pool create containers --type docker --limit 4",
+        "upwell work-pool queue create default urgent --priority 1",
+        "upwell work-pool pause default",
+    ),
 )
 queue = App(name="queue", help="Queues of a work pool, served by their priority.")
 app.command(queue)
@@ -77,17 +77,17 @@ async def create(
     name: str,
     /,
     *,
-    type: Kind = "process",
+    kind: Annotated[Kind, Parameter(name="--type")] = "process",
     description: str | None = None,
     limit: int | None = None,
     base_job_template: str | None = None,
-    paused: Annotated[bool, Parameter(negative=())] = False,
-    exist_ok: Annotated[bool, Parameter(name="--exist-ok", negative=())] = False,
+    paused: bool = False,
+    exist_ok: Annotated[bool, Parameter(name="--exist-ok")] = False,
 ) -> None:
     """Make a work pool.
 
     Args:
-        type: process: runs in processes of the worker's machine. docker: in containers.
+        kind: process: runs in processes of the worker's machine. docker: in containers.
         description: For people.
         limit: How many of its runs go on at once.
         base_job_template: JSON, or @FILE that holds it.
@@ -98,7 +98,7 @@ async def create(
     async with control() as asked:
         await asked.put_work_pool(
             name,
-            kind=type,
+            kind=kind,
             description=description,
             concurrency_limit=limit,
             base_job_template=template,
@@ -115,7 +115,7 @@ async def update(
     *,
     description: str | None = None,
     limit: int | None = None,
-    no_limit: Annotated[bool, Parameter(negative=())] = False,
+    no_limit: bool = False,
     base_job_template: str | None = None,
 ) -> None:
     """Change a work pool; what is not said stays.

@@ -8,17 +8,16 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, show
+from upwell.cli.output import Output, examples, show
 
 app = App(
     name="worker",
-    help_epilogue="""Examples:
-
-    upwell worker start --pool default
-    upwell worker start --pool default --work-queue urgent --limit 4
-    upwell worker ls
-
-SIGTERM and Ctrl-C have a worker claim no more, and end when what it carries out has ended.""",
+    help_epilogue=examples(
+        "upwell worker start --pool default",
+        "upwell worker start --pool default --work-queue urgent --limit 4",
+        "upwell worker ls",
+        more="SIGTERM and Ctrl-C have a worker claim no more, and end when what it carries out has ended.",
+    ),
 )
 
 
@@ -27,9 +26,9 @@ def start(
     *,
     pool: Annotated[str, Parameter(name=("--pool", "-p"))],
     name: str | None = None,
-    work_queue: Annotated[list[str], Parameter(name=("--work-queue", "-q"), negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    work_queue: Annotated[list[str], Parameter(name=("--work-queue", "-q"))] = [],  # noqa: B006  # cyclopts reads the default
     limit: int | None = None,
-    root: Annotated[list[Path], Parameter(negative=())] = [],  # noqa: B006  # cyclopts reads the default
+    root: list[Path] = [],  # noqa: B006  # cyclopts reads the default
 ) -> None:
     """Start a worker, until Ctrl-C.
 
@@ -46,9 +45,7 @@ def start(
 
 
 @app.command
-async def ls(
-    *, pool: Annotated[str | None, Parameter(name=("--pool", "-p"))] = None, output: Output = "table"
-) -> None:
+async def ls(*, pool: Annotated[str | None, Parameter(name=("--pool", "-p"))] = None, output: Output = "table") -> None:
     """List the workers of the last day.
 
     Args:

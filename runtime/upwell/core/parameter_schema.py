@@ -87,11 +87,11 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    holder = value
     if isinstance(value, dict):
-        items = typing.cast("dict[Any, Any]", value).items()
-        return {_plain_key(key): _plain(item) for key, item in items}
+        return {_plain_key(key): _plain(item) for key, item in holder.items()}
     if isinstance(value, list | tuple | set | frozenset | range):
-        return [_plain(item) for item in typing.cast("list[Any]", value)]
+        return [_plain(item) for item in holder]
     if isinstance(value, bytes):
         return value.decode()  # as flows take it
     if isinstance(value, float) and not math.isfinite(value):
@@ -224,14 +224,14 @@ def _with_definitions(schema: Schema, found: Schema, definitions: Schema) -> Sch
 
 
 def _with_references(schema: Any, renamed: Mapping[str, str]) -> Any:
+    part = schema
     if isinstance(schema, dict):
-        items = typing.cast("dict[str, Any]", schema).items()
         return {
             key: renamed.get(value, value) if key == "$ref" else _with_references(value, renamed)
-            for key, value in items
+            for key, value in part.items()
         }
     if isinstance(schema, list):
-        return [_with_references(item, renamed) for item in typing.cast("list[Any]", schema)]
+        return [_with_references(item, renamed) for item in part]
     return schema
 
 

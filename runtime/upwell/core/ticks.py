@@ -15,7 +15,7 @@ import datetime as dt
 import re
 from collections.abc import Iterator
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from zoneinfo import ZoneInfo
 
 from upwell.core.errors import InvalidRequestError, MissingExtraError
@@ -232,7 +232,7 @@ def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
 def _sooner(rule: rrule, text: str, since: dt.datetime) -> rrule:
     """The same rule from a start shortly before this, where that makes no difference: it counts from its start."""
     parts = {name.upper(): value.upper() for name, value in _PART.findall(text)}
-    start: dt.datetime = rule._dtstart  # type: ignore[attr-defined]  # pyright: ignore  # there is no other way to it
+    start: dt.datetime = cast(Any, rule)._dtstart  # there is no other way to it
     if "COUNT" in parts or parts["FREQ"] not in _STEPS:
         return rule
     step = _STEPS[parts["FREQ"]] * int(parts.get("INTERVAL", "1"))

@@ -1,4 +1,4 @@
-"""What becomes of ticks that passed while nobody asked for their runs: as `catchup` says, none, the latest or all are run.
+"""What becomes of ticks that passed while nobody asked for their runs: none, the latest or all are run, by `catchup`.
 
 Whoever asks for jobs leaves a note of it in the store. Who asks first after a minute without any sees to what has
 passed meanwhile: makes the runs that are missing, and skips those that are not to be run. A worker that is busy asks

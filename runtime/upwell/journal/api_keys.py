@@ -84,9 +84,7 @@ class SqlKeys(Part):
     async def audit(self, actor: str, action: str, target: str, detail: str | None = None) -> None:
         said = {"actor": actor, "action": action, "target": target}
         cut = None if detail is None else detail[:MOST_DETAIL]
-        await self._transact(
-            lambda session: session.fetch("put_audit_record", at=now_micros(), detail=cut, **said)
-        )
+        await self._transact(lambda session: session.fetch("put_audit_record", at=now_micros(), detail=cut, **said))
 
     async def audit_records(self, *, limit: int = 50, after: str | None = None) -> Page[AuditRecord]:
         limit = checked_limit(limit)

@@ -104,8 +104,11 @@ class Jobs(Protocol):
         """Those that this worker has claimed and nobody has begun: what it was given, whether it has heard so or not."""
         ...
 
-    async def begin_job(self, job: Job, process_id: str) -> bool:
-        """The run begins now, in this process. False: the claim is void, and it must not."""
+    async def begin_job(self, job: Job, process_id: str, *, durable: bool = False) -> bool:
+        """The run begins now, in this process. False: the claim is void, and it must not.
+
+        durable: of a flow whose runs are gone on with, from the beginning if need be, should the process die.
+        """
         ...
 
     async def release_job(self, job: Job, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What the parts of `SqlControl` share: a transaction that is tried again where two got in each other's way, texts, times."""
+"""What the parts of `SqlControl` share: transactions that are tried again where two were in each other's way; texts."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import msgspec
 from upwell.core.errors import InvalidRequestError, UnknownRunError
 from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.core.model import FlowRunRecord
+from upwell.core.names import FORBIDDEN_CHARACTERS
 from upwell.engine.clock import clock
 from upwell.journal.database import Database, Row, Session, StoreUnavailable
 from upwell.journal.reader_records import flow_run, moment
@@ -112,11 +113,11 @@ def checked_name(name: str, what: str) -> str:
     Raises:
         InvalidRequestError: it may not.
     """
-    bad = sorted({character for character in name if character in "/%&><" or not character.isprintable()})
+    bad = sorted({character for character in name if character in FORBIDDEN_CHARACTERS or not character.isprintable()})
     if bad or not name.strip() or len(name) > MOST_NAME:
         reason = f"holds {' '.join(map(repr, bad))}" if bad else "is empty" if not name.strip() else "is too long"
         raise InvalidRequestError(
-            f"The name {name[:MOST_NAME]!r} of a {what} {reason}. It must have 1 to {MOST_NAME} characters, and none of "
-            "/ % & > <."
+            f"The name {name[:MOST_NAME]!r} of a {what} {reason}. It must have 1 to {MOST_NAME} characters, none of "
+            f"them {' '.join(FORBIDDEN_CHARACTERS)}."
         )
     return name

@@ -20,6 +20,10 @@ class StoreUnavailable(StoreError):
     """The database cannot be used just now: it is locked, full, or cannot be reached. Worth another try."""
 
 
+class StoreRefuses(StoreUnavailable):
+    """The server before the store does not take this from us: another key, or another version of it, may change that."""
+
+
 class StoreTooNew(StoreError):
     """The database was written by a newer upwell than this one."""
 

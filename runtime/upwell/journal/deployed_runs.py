@@ -25,6 +25,9 @@ MOST_PARAMETERS: Final = 512 * 1024
 MOST_FAULTS: Final = 20
 """That are told of at once."""
 
+MOST_SAID: Final = 300
+"""Characters of each."""
+
 
 class NewRun(NamedTuple):
     """A run that is to be. due, latest: in microseconds. Its other fields are those of RunSpec."""
@@ -161,15 +164,23 @@ def _said(fault: ValidationError) -> str:
     path = [str(part) for part in fault.path]
     rule = fault.schema
     hidden = any(map(is_secret, path)) or (isinstance(rule, Mapping) and rule.get("format") == "password")
-    return f"{'.'.join(path)}: {'it is not as it must be' if hidden else fault.message[:300]}" if path else fault.message
+    said = "it is not as it must be" if hidden else fault.message[:MOST_SAID]
+    return f"{'.'.join(path)}: {said}" if path else said
 
 
 def _for_people(parameters: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, str]:
     """What is shown of them: bounded, secrets left out."""
-    rules = schema.get("properties")
     shown = shown_parameters(parameters)
     for name in shown:
-        rule = rules.get(name) if isinstance(rules, Mapping) else None
-        if isinstance(rule, Mapping) and (rule.get("format") == "password" or rule.get("writeOnly")):
+        if _is_hidden(schema, name):
             shown[name] = HIDDEN
     return shown
+
+
+def _is_hidden(schema: Any, name: str) -> bool:
+    """Whether the schema says that this is a secret; nobody has checked what is in a schema."""
+    try:
+        rule = schema["properties"][name]
+        return bool(rule.get("format") == "password" or rule.get("writeOnly"))
+    except (KeyError, TypeError, AttributeError):
+        return False

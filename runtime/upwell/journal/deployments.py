@@ -1,4 +1,4 @@
-"""Deployments and schedules in the store: as they are wanted, found, paused, taken away; and runs that are asked for."""
+"""Deployments and schedules in the store: as they are wanted, found, paused, taken away; and runs of them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,37 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-import msgspec
-
 from upwell.core.deployments import DEFAULT_QUEUE, Deployment, DeploymentSpec, RunSpec, Schedule, ScheduleSpec
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from upwell.core.model import FlowRunRecord, Page
 from upwell.journal.control_part import (
     Part,
-    at,
     checked_name,
     firsts,
     ids_json,
-    json_of,
     new_id,
     now_micros,
 )
-from upwell.journal.database import Row, Session
+from upwell.journal.database import Session
 from upwell.journal.deployed_runs import NewRun, check_parameters, check_schema, put_runs, take_back
+from upwell.journal.deployment_records import (
+    COLUMNS,
+    Ref,
+    find_deployment,
+    locked_deployment,
+    values_of,
+    with_schedules,
+)
 from upwell.journal.reader_pages import checked_limit, checked_tags, cursor, key_of, micros_of, pattern_of
-from upwell.journal.reader_records import moment, moment_or_none
-from upwell.journal.schedules import backfill_ticks, checked_schedules, put_schedule, same_schedule, start_anew, tick_key
-
-Ref = UUID | str
+from upwell.journal.reader_records import moment
+from upwell.journal.schedules import (
+    backfill_ticks,
+    checked_schedules,
+    put_schedule,
+    same_schedule,
+    start_anew,
+    tick_key,
+)
 
 WHEN_FULL: Final = ("queue", "cancel_new", "cancel_running")
 SCHEDULE_KEY: Final = "schedule:"
@@ -36,11 +45,6 @@ SCHEDULE_KEY: Final = "schedule:"
 
 BACKFILL_PRIORITY: Final = 100
 """What was missed lets what is due now go first."""
-
-_COLUMNS: Final = (
-    "d.id, d.flow, d.name, d.entrypoint, d.version, d.description, d.tags, d.parameters, d.parameter_schema, "
-    "d.work_pool, d.work_queue, d.job_variables, d.concurrency, d.when_full, d.paused, d.created, d.updated"
-)
 
 _OF_RUNS: Final = (
     "entrypoint", "version", "tags", "parameters", "work_pool", "work_queue", "job_variables",
@@ -59,32 +63,21 @@ class SqlDeployments(Part):
         async def apply(session: Session) -> Deployment:
             now = now_micros()
             wanted_queue = await _queue_of(session, wanted)
-            found = await session.fetch("deployment_by_name", flow=wanted.flow_name, name=wanted.name)
-            if not found:
-                new = await session.fetch(
-                    "new_deployment", id=new_id(), flow=wanted.flow_name, name=wanted.name, now=now
-                )
-                found = found or await session.fetch("deployment_by_name", flow=wanted.flow_name, name=wanted.name)
-                is_new = bool(new)
-            else:
-                is_new = False
-            await session.fetch("lock_deployment", id=found[0][0])
-            before = await _deployment(session, found[0][0])
-            if before is None:
-                raise ConflictError(f"The deployment {wanted.flow_name}/{wanted.name} was deleted this moment.")
-            await session.fetch("change_deployment", id=found[0][0], now=now, **_values(wanted, wanted_queue))
-            after = await _found(session, found[0][0])
+            named = {"flow": wanted.flow_name, "name": wanted.name}
+            is_new = bool(await session.fetch("new_deployment", id=new_id(), now=now, **named))
+            before = await locked_deployment(session, f"{wanted.flow_name}/{wanted.name}")
+            await session.fetch("change_deployment", id=str(before.id), now=now, **values_of(wanted, wanted_queue))
             if not is_new:
-                await _follow(session, before, after, now)
+                await _follow(session, before, await find_deployment(session, before.id), now)
             if wanted.schedules is not None:
                 await _match_schedules(session, before, wanted.schedules, now)
-            return await _found(session, found[0][0])
+            return await find_deployment(session, before.id)
 
         return await self._transact(apply)
 
     async def delete_deployment(self, ref: Ref) -> None:
         async def delete(session: Session) -> None:
-            deployment = await _locked(session, ref)
+            deployment = await locked_deployment(session, ref)
             identity = str(deployment.id)
             await session.fetch("remove_schedules", deployment_id=identity)
             await session.fetch("remove_deployment", id=identity)
@@ -94,12 +87,12 @@ class SqlDeployments(Part):
 
     async def pause_deployment(self, ref: Ref, paused: bool) -> Deployment:
         async def pause(session: Session) -> Deployment:
-            before = await _locked(session, ref)
+            before = await locked_deployment(session, ref)
             now = now_micros()
             await session.fetch("pause_deployment", id=str(before.id), paused=int(paused), now=now)
-            after = await _found(session, before.id)
+            after = await find_deployment(session, before.id)
             await _follow(session, before, after, now)
-            return await _found(session, before.id)
+            return await find_deployment(session, before.id)
 
         return await self._transact(pause)
 
@@ -107,32 +100,32 @@ class SqlDeployments(Part):
 
     async def put_schedule(self, ref: Ref, wanted: ScheduleSpec) -> Deployment:
         async def put(session: Session) -> Deployment:
-            deployment = await _locked(session, ref)
+            deployment = await locked_deployment(session, ref)
             slug, schedule = next(iter(checked_schedules([wanted]).items()))
             before = next((one for one in deployment.schedules if one.slug == slug), None)
             await _check_schedule(deployment, slug, schedule)
             if before is None or not same_schedule(before, schedule):
                 await put_schedule(session, deployment, slug, schedule, now_micros())
-            return await _found(session, deployment.id)
+            return await find_deployment(session, deployment.id)
 
         return await self._transact(put)
 
     async def set_schedule_active(self, ref: Ref, slug: str, active: bool) -> Deployment:
         async def change(session: Session) -> Deployment:
-            deployment = await _locked(session, ref)
+            deployment = await locked_deployment(session, ref)
             schedule = _schedule_of(deployment, slug)
             if schedule.active != active:
                 await put_schedule(session, deployment, slug, _as_wanted(schedule, active=active), now_micros())
-            return await _found(session, deployment.id)
+            return await find_deployment(session, deployment.id)
 
         return await self._transact(change)
 
     async def delete_schedule(self, ref: Ref, slug: str) -> Deployment:
         async def delete(session: Session) -> Deployment:
-            deployment = await _locked(session, ref)
+            deployment = await locked_deployment(session, ref)
             _schedule_of(deployment, slug)
             await _remove_schedule(session, deployment, slug)
-            return await _found(session, deployment.id)
+            return await find_deployment(session, deployment.id)
 
         return await self._transact(delete)
 
@@ -171,9 +164,10 @@ class SqlDeployments(Part):
             parameters[f"tag_{number}"] = tag
             each = f"(SELECT value FROM json_each(d.tags) AS t{number})"
             conditions.append(f"d.tags IS NOT NULL AND :tag_{number} IN {each}")
-        query = f"SELECT {_COLUMNS} FROM deployments d WHERE {' AND '.join(conditions)} ORDER BY d.flow, d.name LIMIT :n"
+        where = " AND ".join(conditions)
+        query = f"SELECT {COLUMNS} FROM deployments d WHERE {where} ORDER BY d.flow, d.name LIMIT :n"
         rows = await self._database.fetch_text(query, **parameters)
-        items = await _with_schedules(self._database, rows[:limit])
+        items = await with_schedules(self._database, rows[:limit])
         last = items[-1] if items else None
         more = len(rows) > limit and last is not None
         return Page(items=tuple(items), next=cursor("deployment", last.flow_name, last.name) if more and last else None)
@@ -182,7 +176,7 @@ class SqlDeployments(Part):
 
     async def run_deployment(self, ref: Ref, wanted: RunSpec) -> FlowRunRecord:
         async def run(session: Session) -> FlowRunRecord:
-            deployment = await _locked(session, ref)
+            deployment = await locked_deployment(session, ref)
             return await self._flow_run(session, await run_now(session, deployment, wanted))
 
         return await self._transact(run)
@@ -196,7 +190,7 @@ class SqlDeployments(Part):
 
         async def fill(session: Session) -> list[dt.datetime]:
             now = now_micros()
-            deployment = await (find_deployment if dry_run else _locked)(session, ref)
+            deployment = await (find_deployment if dry_run else locked_deployment)(session, ref)
             schedule = _schedule_of(deployment, slug)
             ticks = backfill_ticks(schedule, since_micros, min(until_micros, now))
             keys = {tick_key(deployment.id, slug, tick): tick for tick in ticks}
@@ -219,7 +213,7 @@ async def run_now(session: Session, deployment: Deployment, wanted: RunSpec) -> 
     """Make a run of a deployment that is locked; its id, or that of the one of the same idempotency key."""
     key = wanted.idempotency_key
     if key is not None and (not key or key.startswith(SCHEDULE_KEY)):
-        raise InvalidRequestError(f"The idempotency key {key!r} cannot be used: it is empty, or begins as those of ticks.")
+        raise InvalidRequestError(f"The idempotency key {key!r} is empty, or begins as those of ticks do.")
     if key is not None and (found := await _run_of_key(session, deployment, key)) is not None:
         return found
     parameters = {**deployment.parameters, **wanted.parameters}
@@ -264,125 +258,6 @@ async def _run_of_key(session: Session, deployment: Deployment, key: str) -> str
             "deployment: choose another one."
         )
     return str(rows[0][0])
-
-
-# --- from and to rows ---------------------------------------------------------------------------------------
-
-
-async def find_deployment(session: Session, ref: Ref) -> Deployment:
-    """The deployment of this id or name.
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    found = await _deployment(session, ref)
-    if found is None:
-        raise NotFoundError(f"There is no deployment {ref!s}. A deployment's name is like 'flow/deployment'.")
-    return found
-
-
-_found = find_deployment
-
-
-async def _locked(session: Session, ref: Ref) -> Deployment:
-    """The same, locked until the transaction ends."""
-    found = await find_deployment(session, ref)
-    await session.fetch("lock_deployment", id=str(found.id))
-    return await find_deployment(session, found.id)
-
-
-async def _deployment(session: Session, ref: Ref) -> Deployment | None:
-    identity = ref if isinstance(ref, UUID) else _uuid(ref)
-    if identity is not None:
-        rows = await session.fetch("deployment_by_id", id=str(identity))
-    else:
-        flow, slash, name = str(ref).rpartition("/")
-        if not slash:
-            raise NotFoundError(f"There is no deployment {ref!r}. A deployment's name is like 'flow/deployment'.")
-        rows = await session.fetch("deployment_by_name", flow=flow, name=name)
-    found = await _with_schedules(session, rows)
-    return found[0] if found else None
-
-
-def _uuid(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-async def _with_schedules(session: Session, rows: Sequence[Row]) -> list[Deployment]:
-    if not rows:
-        return []
-    schedules: dict[str, list[Schedule]] = {row[0]: [] for row in rows}
-    for row in await session.fetch("schedules_of_deployments", ids=ids_json(schedules)):
-        schedules[row[1]].append(schedule_of(row))
-    return [_record(row, tuple(schedules[row[0]])) for row in rows]
-
-
-def _record(row: Row, schedules: tuple[Schedule, ...]) -> Deployment:
-    (identity, flow, name, entrypoint, version, description, tags, parameters, schema, work_pool, work_queue, variables,
-     concurrency, when_full, paused, created, updated) = row  # fmt: skip  # in their order
-    decode = msgspec.json.decode
-    return Deployment(
-        id=UUID(identity),
-        flow_name=flow,
-        name=name,
-        entrypoint=entrypoint,
-        version=version,
-        description=description,
-        tags=tuple(decode(tags)) if tags else (),
-        parameters=decode(parameters),
-        parameter_schema=decode(schema) if schema else {},
-        work_pool=work_pool,
-        work_queue=work_queue,
-        job_variables=decode(variables),
-        concurrency_limit=concurrency,
-        when_full=when_full,
-        paused=bool(paused),
-        schedules=schedules,
-        created=moment(created),
-        updated=moment(updated),
-    )
-
-
-def schedule_of(row: Row) -> Schedule:
-    """From a row of schedules."""
-    (identity, deployment_id, slug, kind, expression, timezone, anchor, parameters, active, catchup, max_late, last,
-     following) = row[:13]  # fmt: skip  # in their order
-    return Schedule(
-        id=UUID(identity),
-        deployment_id=UUID(deployment_id),
-        slug=slug,
-        kind=kind,
-        expression=expression,
-        timezone=timezone,
-        anchor=moment_or_none(anchor),
-        parameters=msgspec.json.decode(parameters),
-        active=bool(active),
-        catchup=catchup,
-        max_late_seconds=None if max_late is None else max_late / 1e6,
-        last_tick=moment_or_none(last),
-        next_tick=moment_or_none(following),
-    )
-
-
-def _values(wanted: DeploymentSpec, queue: str | None) -> dict[str, Any]:
-    tags = sorted(set(wanted.tags))
-    return {
-        "entrypoint": wanted.entrypoint,
-        "version": wanted.version,
-        "description": wanted.description,
-        "tags": json_of(tags) if tags else None,
-        "parameters": json_of(wanted.parameters),
-        "parameter_schema": json_of(wanted.parameter_schema) if wanted.parameter_schema else None,
-        "work_pool": wanted.work_pool,
-        "work_queue": queue,
-        "job_variables": json_of(wanted.job_variables),
-        "concurrency": wanted.concurrency_limit,
-        "when_full": wanted.when_full,
-        "paused": None if wanted.paused is None else int(wanted.paused),
-    }
 
 
 # --- changes ------------------------------------------------------------------------------------------------
@@ -442,16 +317,14 @@ async def _follow(session: Session, before: Deployment, after: Deployment, now: 
         ahead = await session.fetch("made_ahead", deployment_id=identity, slug=None, after=now)
         await take_back(session, firsts(ahead))
         for schedule in before.schedules:
-            await start_anew(session, schedule, now)
+            await start_anew(session, schedule, now, skip=before.paused)
     if (before.work_pool, before.work_queue) != (after.work_pool, after.work_queue):
         await session.fetch(
             "move_jobs_to_pool", deployment_id=identity, work_pool=after.work_pool, work_queue=after.work_queue
         )
 
 
-async def _match_schedules(
-    session: Session, before: Deployment, wanted: Sequence[ScheduleSpec], now: int
-) -> None:
+async def _match_schedules(session: Session, before: Deployment, wanted: Sequence[ScheduleSpec], now: int) -> None:
     there = {schedule.slug: schedule for schedule in before.schedules}
     for slug, schedule in checked_schedules(wanted).items():
         found = there.pop(slug, None)
@@ -476,8 +349,9 @@ def _schedule_of(deployment: Deployment, slug: str) -> Schedule:
 
 
 def _as_wanted(schedule: Schedule, *, active: bool) -> ScheduleSpec:
-    fields = {name: getattr(schedule, name) for name in ScheduleSpec.__struct_fields__}
-    return ScheduleSpec(**{**fields, "active": active})
+    fields: dict[str, Any] = {name: getattr(schedule, name) for name in ScheduleSpec.__struct_fields__}
+    fields["active"] = active
+    return ScheduleSpec(**fields)
 
 
 def _moment(moment: dt.datetime, name: str) -> int:
@@ -487,4 +361,4 @@ def _moment(moment: dt.datetime, name: str) -> int:
         raise InvalidRequestError(str(error)) from None
 
 
-__all__ = ["SqlDeployments", "at", "find_deployment", "run_now", "schedule_of"]
+__all__ = ["SqlDeployments", "run_now"]

@@ -67,7 +67,7 @@ class DurableMeant(Struct, array_like=True):
 
 
 class DurableClaim(Struct, array_like=True):
-    """Have it be this process's. rows: of the flow run, should it be a new one. known: the run that is meant, if any."""
+    """Have the run that is meant be this process's. rows: of a new one, should it be that. known: an old one's id."""
 
     process_id: Id
     beginning: Beginning
@@ -99,13 +99,13 @@ class SentClaim(Struct):
     def of(cls, claim: Claim) -> SentClaim:
         """This claim, to be sent."""
         said = {name: getattr(claim, name) for name in cls.__struct_fields__ if name not in ("series", "finished")}
-        series = [(key, f"{base:x}", *others) for key, base, *others in claim.series]
+        series = [(s.key, f"{s.base:x}", s.task, s.created, s.submitted, s.source, s.begun) for s in claim.series]
         return cls(**said, series=series, finished=[tuple(row) for row in claim.finished])
 
     def claim(self) -> Claim:
         """The claim that was sent."""
         said = {name: getattr(self, name) for name in self.__struct_fields__ if name != "series"}
-        return Claim(**said, series=[OldSeries(key, int(base, 16), *others) for key, base, *others in self.series])
+        return Claim(**said, series=[OldSeries(key, int(base, 16), *others) for key, base, *others in self.series])  # type: ignore[arg-type]  # one after the other
 
 
 __all__ = [

@@ -60,6 +60,8 @@ class FlowRunFilter(TaskRunFilter, frozen=True, kw_only=True):
     """What flow runs are asked for; see `History.flow_runs`. `parent` is a flow run."""
 
     deployment: UUID | str | None = None
+    ahead: bool = True
+    """Whether runs that are only scheduled count, too."""
 
 
 class Reader:
@@ -96,6 +98,8 @@ class Reader:
         if wanted.flow is not None:
             parameters["flow"] = wanted.flow
             others.append(Condition("f.flow", "= :flow"))
+        if not wanted.ahead:
+            conditions.append("f.state <> 'SCHEDULED'")
         if wanted.deployment is not None:
             others.append(_of_deployment(wanted.deployment, parameters))
         tags = checked_tags(wanted.tags)

@@ -94,8 +94,8 @@ class ReceivingStore(SqlStore):
     def _check(self, process_id: str, owner: str | None) -> None:
         if owner != self._owner and not self._is_trusted:
             raise AccessError(
-                f"The process {process_id} has come in with another key than {self._owner!r}, and only that one, or one "
-                "of scope admin, may write in its name."
+                f"The process {process_id} has come in with another key than {self._owner!r}, and only that one, or "
+                "one of the scope admin, may write in its name."
             )
 
     def report(self, refused: Refused) -> None:

@@ -70,6 +70,10 @@ _BY_STATUS: Final[dict[int, type[UpwellError]]] = {
 }
 
 
+class WrongAddressError(ConfigurationError):
+    """What answers at the address of a server is none of upwell's, or nothing can."""
+
+
 class _Problem(msgspec.Struct):
     """What is read of a problem."""
 
@@ -81,19 +85,26 @@ class _Problem(msgspec.Struct):
 class ApiClient:
     """A server's API, over connections that are kept; for one event loop. Opened by its first request.
 
-    url: of the API, such as `http://127.0.0.1:4200/api`.
+    url: of the API, such as `http://127.0.0.1:4200/api`. transport: what carries requests, if not the network.
     """
 
-    def __init__(self, url: str, key: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
         self.place = _shown(url)
         self._url = url.rstrip("/")
         self._key = key
         self._timeout_seconds = timeout_seconds
+        self._transport = transport
         self._client: httpx.AsyncClient | None = None
 
     def with_key(self, key: str) -> ApiClient:
         """The same server for somebody else."""
-        return ApiClient(self._url, key, self._timeout_seconds)
+        return ApiClient(self._url, key, self._timeout_seconds, self._transport)
 
     async def close(self) -> None:
         """Let go of the connections; may be called twice. It may be used again."""
@@ -124,7 +135,7 @@ class ApiClient:
         try:
             answer = await client.request(method, f"{self._url}{path}", params=given, content=content, headers=headers)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ConfigurationError(f"UPWELL_API_URL is {self.place!r}, and cannot be used: {error}") from error
+            raise WrongAddressError(f"UPWELL_API_URL is {self.place!r}, and cannot be used: {error}") from error
         except (httpx.HTTPError, OSError, RuntimeError) as error:
             raise StoreUnavailable(
                 f"The server {self.place} cannot be reached: {str(error) or type(error).__name__}. Is it running "
@@ -159,6 +170,7 @@ class ApiClient:
             self._client = httpx.AsyncClient(
                 headers=headers,
                 timeout=httpx.Timeout(self._timeout_seconds, connect=min(CONNECT_SECONDS, self._timeout_seconds)),
+                transport=self._transport,
                 follow_redirects=False,
                 trust_env=not _is_here(self._url),
             )
@@ -180,11 +192,9 @@ class ApiClient:
             return StoreUnavailable(detail)
         if 300 <= status < 400:
             where = _shown(answer.headers.get("location", "elsewhere"))
-            return ConfigurationError(
-                f"The server {self.place} sends on to {where}: set UPWELL_API_URL to its address."
-            )
+            return WrongAddressError(f"The server {self.place} sends on to {where}: set UPWELL_API_URL to its address.")
         if status in (404, 405) and not problem.detail:
-            return ConfigurationError(f"There is no API of upwell at {self.place}; should its address end in /api?")
+            return WrongAddressError(f"There is no API of upwell at {self.place}; should its address end in /api?")
         return _BY_STATUS.get(status, InternalError)(detail)
 
 

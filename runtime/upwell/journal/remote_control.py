@@ -161,8 +161,8 @@ class RemoteControl:
             del self._handed_out[next(iter(self._handed_out))]
         return jobs
 
-    async def begin_job(self, job: Job, process_id: str) -> bool:
-        body = {"job": job, "process_id": process_id}
+    async def begin_job(self, job: Job, process_id: str, *, durable: bool = False) -> bool:
+        body = {"job": job, "process_id": process_id, "durable": durable}
         return read(await self._send("POST", "/jobs/begin", body), _Done).done
 
     async def release_job(self, job: Job, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""What else a process asks of its store where a server is between: limits, cache, durable flow runs, results of runs."""
+"""What else a process asks of its store where a server is between: limits, cache, durable flow runs, results."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from upwell.core.errors import (
     AccessError,
-    ConfigurationError,
     InternalError,
     InvalidRequestError,
     NotFoundError,
@@ -18,19 +17,19 @@ from upwell.core.errors import (
 )
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import Batch
-from upwell.journal.database import StoreUnavailable
-from upwell.journal.messages import MEDIA_TYPE, Sender, TakeOver
+from upwell.journal.database import StoreRefuses
+from upwell.journal.messages import MEDIA_TYPE, TakeOver
 from upwell.journal.processes import Process
-from upwell.journal.remote_client import TIMEOUT_SECONDS, ApiClient
+from upwell.journal.remote_client import ApiClient, WrongAddressError
 from upwell.journal.store import Registered
-from upwell.journal.wire import LeftOut, pack, parts, unpacker, whole_number
+from upwell.journal.wire import LeftOut, Sender, pack, parts, unpacker, whole_number
 
 _left_out = unpacker(LeftOut)
 _registered = unpacker(Registered)
 _state = unpacker(str | None)
 
 
-_NOT_TAKEN: Final = frozenset({AccessError, InternalError, InvalidRequestError, NotFoundError, ConfigurationError})
+_NOT_TAKEN: Final = frozenset({AccessError, InternalError, InvalidRequestError, NotFoundError, WrongAddressError})
 """What a server says that does not want to hear this, or is not what it should be: it may be another one later."""
 
 
@@ -44,7 +43,7 @@ class RemoteJournal:
         """What the server answers to a message, still packed.
 
         Raises:
-            StoreUnavailable: it cannot be reached, or does not want to hear this from us; says why.
+            StoreUnavailable: it cannot be reached. StoreRefuses: it does not want to hear this from us; says why.
             and what the operation raises.
         """
         try:
@@ -54,14 +53,14 @@ class RemoteJournal:
         except UpwellError as error:
             if type(error) not in _NOT_TAKEN:
                 raise  # it is an answer to what was asked
-            raise StoreUnavailable(f"The server {self.client.place} does not take this: {error}") from error
+            raise StoreRefuses(f"The server {self.client.place} does not take this: {error}") from error
 
 
 class RemoteStore:
     """The store behind a server. See `Store`."""
 
-    def __init__(self, url: str, key: str | None = None, lease_seconds: float = 30.0) -> None:
-        self.client = ApiClient(url, key, timeout_seconds=min(TIMEOUT_SECONDS, max(2.0, lease_seconds / 3)))
+    def __init__(self, client: ApiClient) -> None:
+        self.client = client
         self.server = RemoteJournal(self.client)
         self.place = self.client.place
 

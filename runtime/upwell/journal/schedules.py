@@ -122,10 +122,11 @@ async def put_schedule(session: Session, deployment: Deployment, slug: str, want
     await take_back(session, firsts(ahead))
 
 
-async def start_anew(session: Session, schedule: Schedule, now: int) -> None:
-    """Have its ticks made from now on."""
-    following = _micros(next_tick(schedule, moment(now)))
-    await session.fetch("move_schedule", id=str(schedule.id), last_tick=now, next_tick=following, look=0)
+async def start_anew(session: Session, schedule: Schedule, now: int, *, skip: bool) -> None:
+    """Have its ticks made again, now that those made ahead were taken back. skip: what was missed is not made up for."""
+    last = now if skip or schedule.last_tick is None else min(now, micros_of(schedule.last_tick, "last_tick"))
+    following = _micros(next_tick(schedule, moment(last)))
+    await session.fetch("move_schedule", id=str(schedule.id), last_tick=last, next_tick=following, look=0)
 
 
 # --- ticks --------------------------------------------------------------------------------------------------

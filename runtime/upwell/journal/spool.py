@@ -22,6 +22,7 @@ import msgspec
 
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import KINDS, Batch
+from upwell.journal.database import StoreRefuses
 from upwell.journal.processes import Process, is_gone
 
 MOST_BYTES: Final = 1 << 30
@@ -112,9 +113,12 @@ class Spool:
         for _, paths in groupby(self._files("*"), _process_id):
             files = list(paths)
             with _all_to_ourselves(files) as ours:
-                if ours and await _is_nobody_else_s(files[0], store):
-                    await _bring_in(store, files)
-                    brought += 1
+                try:
+                    if ours and await _is_nobody_else_s(files[0], store):
+                        await _bring_in(store, files)
+                        brought += 1
+                except StoreRefuses as error:  # it is no reason not to write what is our own
+                    ENGINE.warning("The spool %s is not brought in: %s", files[0], error)
         return brought
 
     def _files(self, pattern: str) -> list[Path]:

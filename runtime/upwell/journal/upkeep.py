@@ -16,7 +16,7 @@ from upwell.core.states import CANCELLED, SCHEDULED
 from upwell.engine.loggers import ENGINE
 from upwell.journal.control_part import Part, add_states, at, end_run, firsts, now_micros
 from upwell.journal.database import Row, Session, StoreError
-from upwell.journal.deployments import find_deployment, schedule_of
+from upwell.journal.deployment_records import find_deployment, schedule_of
 from upwell.journal.full import see_to_full
 from upwell.journal.reader_pages import micros_of
 from upwell.journal.schedules import refill

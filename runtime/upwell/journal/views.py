@@ -6,7 +6,7 @@ import datetime as dt
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct, msgpack
@@ -74,14 +74,19 @@ class Views:
         rows = await self._session.fetch("view_open_runs")
         return Counter({(StateType(state), name or state.capitalize()): runs for state, name, runs in rows})
 
-    async def due_runs(self, limit: int, *, overdue: bool = False) -> list[FlowRunRecord]:
-        """Scheduled flow runs, those that are due first; overdue: those that are late."""
+    async def due_runs(
+        self, limit: int, *, overdue: bool = False, deployment: UUID | None = None
+    ) -> list[FlowRunRecord]:
+        """Scheduled flow runs, those that are due first. overdue: those that are late; deployment: of this one alone."""
         late = "AND f.state_name = 'Late'" if overdue else "AND (f.state_name IS NULL OR f.state_name <> 'Late')"
+        parameters: dict[str, Any] = {"n": limit}
+        if deployment is not None:
+            late, parameters["deployment"] = "AND f.deployment_id = :deployment", id_text(deployment)
         text = (
             f"SELECT {FLOW_RUN_COLUMNS} FROM flow_runs f WHERE f.state = 'SCHEDULED' {late} AND f.due IS NOT NULL "
             "ORDER BY f.due, f.id LIMIT :n"
         )
-        return [flow_run(row) for row in await self._session.fetch_text(text, n=limit)]
+        return [flow_run(row) for row in await self._session.fetch_text(text, **parameters)]
 
     async def progress(self, runs: Iterable[UUID]) -> dict[UUID, Counter[StateType]]:
         """How many task runs of these flow runs are in which state."""

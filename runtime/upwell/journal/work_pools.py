@@ -116,7 +116,7 @@ class SqlPools(Part):
         async def register(session: Session) -> None:
             rows = await session.fetch("process_state", id=worker_id)
             if not rows or rows[0][0] != "alive":
-                raise ConflictError(f"The process {worker_id} of worker {name!r} is not known here, or was declared dead.")
+                raise ConflictError(f"The process {worker_id} of worker {name!r} is unknown, or was declared dead.")
             if pool is not None:
                 await _pool(session, pool)
             await session.fetch("put_worker", id=worker_id, name=name, pool=pool, now=now_micros())
@@ -158,9 +158,7 @@ async def _pool(session: Session, name: str) -> WorkPool:
 async def _with_queues(session: Session, rows: Sequence[Row]) -> list[WorkPool]:
     queues: dict[str, list[WorkQueue]] = {row[0]: [] for row in rows}
     for pool, name, priority, paused, concurrency in await session.fetch("queues_of_pools", names=ids_json(queues)):
-        queues[pool].append(
-            WorkQueue(name=name, priority=priority, paused=bool(paused), concurrency_limit=concurrency)
-        )
+        queues[pool].append(WorkQueue(name=name, priority=priority, paused=bool(paused), concurrency_limit=concurrency))
     return [
         WorkPool(
             name=name,

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -28,12 +29,15 @@ from upwell.server.api.work_pools import work_pool_routes
 from upwell.server.metrics import ServerMetrics, metrics_routes
 from upwell.server.parts import Parts
 from upwell.server.perimeter import Perimeter
-from upwell.server.problems import HANDLERS
+from upwell.server.problems import HANDLERS, problems_of
 
 MOST_BODY_BYTES: Final = 1024 * 1024
 """Of one request, unless its route says otherwise."""
 
 PAGES: Final = "upwell.server.pages"
+
+SCHEMA: Final = "/api/openapi.json"
+"""Where the OpenAPI schema is."""
 
 
 class Server(Litestar):
@@ -65,7 +69,7 @@ def create_app(parts: Parts) -> Server:
 
 def api_routes() -> list[ControllerRouterHandler]:
     """Everything under `/api`, and `/metrics`."""
-    return [
+    routes = [
         *admin_routes(),
         *flow_routes(),
         *flow_run_routes(),
@@ -79,6 +83,10 @@ def api_routes() -> list[ControllerRouterHandler]:
         *stream_routes(),
         *metrics_routes(),
     ]
+    for route in routes:
+        if isinstance(route, HTTPRouteHandler):
+            route.responses = problems_of(route)
+    return routes
 
 
 def _openapi() -> OpenAPIConfig:
@@ -87,7 +95,7 @@ def _openapi() -> OpenAPIConfig:
         version=version_of_upwell(),
         description="Flow runs, task runs, deployments, schedules, work pools and keys of one store.",
         render_plugins=[JsonRenderPlugin()],
-        openapi_router=Router(path="/api", route_handlers=[], opt=dict(auth.READ)),
+        openapi_router=Router(path=SCHEMA, route_handlers=[], include_in_schema=False, opt=dict(auth.READ)),
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer")}),
         security=[{"key": []}],
         use_handler_docstrings=True,

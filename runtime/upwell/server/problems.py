@@ -8,6 +8,8 @@ from typing import Any, Final
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 
 from upwell.core.errors import (
@@ -40,7 +42,7 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 def problem(status: int, detail: str, errors: list[dict[str, str]] | None = None) -> Problem:
-    """A problem with the usual title of its status. The type stays in the bytes, for it is no default there."""
+    """A problem with the usual title of its status."""
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors or [])
 
 
@@ -121,6 +123,21 @@ def _unexpected(error: Exception) -> Response[bytes]:
     ENGINE.error("A request could not be served", exc_info=error)
     detail = "The server has met a fault of its own, which its log tells more about."
     return _response(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+
+
+_ANY: Final = (400, 401, 403, 404, 421, 422, 503)
+_CHANGES: Final = (409, 413)
+
+
+def problems_of(route: HTTPRouteHandler) -> dict[int, ResponseSpec]:
+    """What a route may answer with instead, for the OpenAPI schema."""
+    statuses = _ANY if route.http_methods <= {"GET", "HEAD"} else (*_ANY, *_CHANGES)
+    return {
+        status: ResponseSpec(
+            Problem, generate_examples=False, description=HTTPStatus(status).phrase, media_type=MEDIA_TYPE
+        )
+        for status in statuses
+    } | dict(route.responses or {})
 
 
 HANDLERS: Final[ExceptionHandlersMap] = {

@@ -93,8 +93,8 @@ class ProcessCarrier:
             child = await self._start(recipe, job)
         except (CannotStart, ConfigurationError, OSError) as error:
             return Carried(How.REFUSED, str(error))
-        except TemplateGone:
-            return Carried(How.NOT_BEGUN, "the processes that were to start it died")
+        except TemplateGone as gone:
+            return Carried(How.NOT_BEGUN, str(gone))
         self._children[job.flow_run_id] = child
         try:
             await child.has_ended.wait()
@@ -112,12 +112,14 @@ class ProcessCarrier:
                 return Carried(How.DIED, f"The process {child.pid} that carried this run out {how_it_ended(status)}.")
 
     async def _start(self, recipe: Recipe, job: Job) -> Child:
-        for _ in range(MOST_TEMPLATE_DEATHS):
+        deaths = 0
+        while True:
             try:
                 return await self._templates.start(recipe, job)
-            except TemplateGone:
-                pass
-        raise TemplateGone
+            except TemplateGone as gone:
+                deaths += 1
+                if deaths == MOST_TEMPLATE_DEATHS:
+                    raise gone
 
     def _check_folder(self, folder: str) -> None:
         """Whether code may be run in this folder.

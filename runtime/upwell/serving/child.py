@@ -64,24 +64,25 @@ def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) 
     journal: Journal = recorder.journal
     try:
         flow = load_flow(job.entrypoint, roots)
+        definition = as_called(flow._definition)  # pyright: ignore[reportPrivateUsage]  # one library
     except Exception as error:
         message = f"The flow could not be loaded from {job.entrypoint}: {describe(error)}"
         traceback.print_exc()
         journal.ask(lambda store: control_of(store).fail_job(job, message)).result()
         return Exit.DONE
     try:
-        is_ours = _begin(job, journal)
+        is_ours = _begin(job, journal, bool(definition.options.durable))
     except StoreError as error:
         ENGINE.error("The run '%s' does not begin here: %s", job.name, error)
         return Exit.NOT_BEGUN
     _say_begun(job, begun)
     if not is_ours:
         return Exit.VOID
-    _call(as_called(flow._definition), job)  # pyright: ignore[reportPrivateUsage]  # one library
+    _call(definition, job)
     return Exit.DONE
 
 
-def _begin(job: Job, journal: Journal) -> bool:
+def _begin(job: Job, journal: Journal, durable: bool) -> bool:
     """Whether the run begins here.
 
     Raises:
@@ -90,7 +91,7 @@ def _begin(job: Job, journal: Journal) -> bool:
     until = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
-            asked = journal.ask(lambda store: control_of(store).begin_job(job, journal.process.id))
+            asked = journal.ask(lambda store: control_of(store).begin_job(job, journal.process.id, durable=durable))
             return bool(asked.result())
         except StoreError:
             if time.monotonic() > until:

@@ -31,6 +31,9 @@ GATHER_SECONDS: Final = 0.05
 STARTS_AT_ONCE: Final = 4 * (os.cpu_count() or 1)
 """How many may be on their way to their beginning: more would only take the processors from each other."""
 
+AHEAD: Final = 8 * STARTS_AT_ONCE
+"""How many are claimed that have not begun; and no fewer than `STARTS_AT_ONCE` more in one go."""
+
 CANCELS_SECONDS: Final = 1.0
 """How often is looked for requests to cancel what is under way."""
 
@@ -46,6 +49,26 @@ class Source(NamedTuple):
     deployments: tuple[UUID, ...] = ()
     pool: str | None = None
     queues: tuple[str, ...] = ()
+
+
+class _Start:
+    """One of those that may be on their way at once; it is over when the run has begun, or will not."""
+
+    def __init__(self, may_start: asyncio.Semaphore) -> None:
+        self._may_start: asyncio.Semaphore | None = may_start
+
+    def over(self) -> None:
+        if self._may_start is not None:
+            self._may_start.release()
+            self._may_start = None
+
+
+class _Patience:
+    """With a run that is to end. until: when there is none left. killed: what to say of it, since there is none."""
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.killed: str | None = None
 
 
 class Claims:
@@ -69,8 +92,10 @@ class Claims:
         self._worker_id = worker_id
         self._limit = limit
         self._jobs: dict[UUID, Job] = {}
-        self._starting: set[UUID] = set()
-        self._killed_at: dict[UUID, float] = {}
+        self._unbegun: set[UUID] = set()
+        self._starting: dict[UUID, _Start] = {}
+        self._may_start = asyncio.Semaphore(STARTS_AT_ONCE)
+        self._patience: dict[UUID, _Patience] = {}
         self._look = asyncio.Event()
         self._has_ended = asyncio.Event()
         self._draining = False
@@ -104,8 +129,9 @@ class Claims:
 
     def begun(self, flow_run_id: UUID) -> None:
         """A run has begun, or need not."""
-        if flow_run_id in self._starting:
-            self._starting.discard(flow_run_id)
+        self._unbegun.discard(flow_run_id)
+        if (start := self._starting.pop(flow_run_id, None)) is not None:
+            start.over()
             self._look.set()
 
     async def run(self) -> None:
@@ -139,13 +165,15 @@ class Claims:
                         LOGGER.warning("No jobs can be had now, and that is tried again: %s", error)
             for job in jobs:
                 self._jobs[job.flow_run_id] = job
-                self._starting.add(job.flow_run_id)
+                self._unbegun.add(job.flow_run_id)
                 group.create_task(self._see_through(job))
             if len(jobs) < free or free <= 0:
                 await self._pause(min(POLL_SECONDS * 2 ** min(failures, 8), FAILED_SECONDS))
 
     def _free(self) -> int:
-        free = STARTS_AT_ONCE - len(self._starting)
+        free = AHEAD - len(self._unbegun)
+        if free < STARTS_AT_ONCE:
+            return 0
         return free if self._limit is None else min(free, self._limit - len(self._jobs))
 
     async def _claim(self, free: int) -> list[Job]:
@@ -166,18 +194,27 @@ class Claims:
 
     async def _see_through(self, job: Job) -> None:
         try:
-            carried = await self._carrier.carry(job)
-            await self._ended(job, carried)
+            await self._ended(job, await self._carried(job))
         except Exception:
             LOGGER.exception("The run '%s' could not be carried out", job.name)
         finally:
             if self._jobs.get(job.flow_run_id) is job:  # else it was taken from us meanwhile, and is ours again
                 self._jobs.pop(job.flow_run_id)
-                self._starting.discard(job.flow_run_id)
-                self._killed_at.pop(job.flow_run_id, None)
+                self._patience.pop(job.flow_run_id, None)
             self._has_ended.set()
             if self._draining:
                 self._look.set()
+
+    async def _carried(self, job: Job) -> Carried:
+        await self._may_start.acquire()
+        start = self._starting[job.flow_run_id] = _Start(self._may_start)
+        try:
+            if self._draining:
+                return Carried(How.NOT_BEGUN, "its worker stops")
+            return await self._carrier.carry(job)
+        finally:
+            start.over()
+            self.begun(job.flow_run_id)
 
     async def _ended(self, job: Job, carried: Carried) -> None:
         match carried.how:
@@ -190,8 +227,11 @@ class Claims:
                 LOGGER.error("The run '%s' cannot begin: %s", job.name, carried.message)
                 await self._insist(lambda: self._control.fail_job(job, carried.message))
             case How.DIED:
-                LOGGER.error("The run '%s' has crashed: %s", job.name, carried.message)
-                await self._give_back(job, carried.message)
+                patience = self._patience.get(job.flow_run_id)
+                killed = patience.killed if patience is not None and self._jobs.get(job.flow_run_id) is job else None
+                if killed is None:
+                    LOGGER.error("The run '%s' has crashed: %s", job.name, carried.message)
+                await self._give_back(job, killed or carried.message)
 
     async def _give_back(self, job: Job, message: str) -> None:
         """If it had not begun somebody else may have it, but not for ever; if it had, it has crashed."""
@@ -247,8 +287,9 @@ class Claims:
         job = self._jobs.get(request.flow_run_id)
         if job is None:
             return
-        until = self._killed_at.setdefault(request.flow_run_id, now + request.grace_seconds)
-        if now >= until:
+        patience = self._patience.setdefault(request.flow_run_id, _Patience(now + request.grace_seconds))
+        if now >= patience.until:
+            patience.killed = f"It did not end by itself within {request.grace_seconds:g} second(s), and was killed."
             LOGGER.warning("The run '%s' did not end by itself, and is killed", job.name)
             self._carrier.kill(request.flow_run_id)
 

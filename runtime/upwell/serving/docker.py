@@ -197,9 +197,7 @@ def _client() -> DockerClient:
         from docker import from_env
         from docker.errors import DockerException
     except ImportError as error:
-        raise MissingExtraError(
-            "Workers of type docker need the Docker SDK: pip install 'upwell[docker]'."
-        ) from error
+        raise MissingExtraError("Workers of type docker need the Docker SDK: pip install 'upwell[docker]'.") from error
     try:
         client = from_env()
         client.ping()

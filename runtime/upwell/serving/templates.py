@@ -40,7 +40,7 @@ class CannotStart(Exception):
 
 
 class TemplateGone(Exception):
-    """It has died, or its code has changed: another one must be asked."""
+    """It has died, or its code has changed: another one must be asked. The message says how it died, if it did."""
 
 
 class Recipe(NamedTuple):
@@ -187,11 +187,11 @@ class Template:
 
     async def _has_gone(self, status: int) -> None:
         if not self._ready.done():
-            how = how_it_ended(status)
-            self._ready.set_exception(CannotStart(f"The process that was to import {self.recipe.where} {how}."))
+            died = f"the process that was to import {self.recipe.where} {how_it_ended(status)}"
+            self._ready.set_exception(TemplateGone(died) if status < 0 else CannotStart(died))
         self._ready.exception()  # maybe nobody asks
         for started in self._starting.values():
-            _fail(started, TemplateGone())
+            _fail(started, TemplateGone(f"the process that was to start it {how_it_ended(status)}"))
         self._starting.clear()
         children, self._children = list(self._children.values()), {}
         await asyncio.gather(*(child.watch_alone() for child in children))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import pickle
 import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 import pydantic
 import pytest
 
+from upwell.core import packing_pickle
 from upwell.core.errors import InvalidRequestError
 from upwell.core.parameter_schema import parameter_schema, plain_parameters
 from upwell.core.parameters import Parameters
@@ -75,7 +77,8 @@ def takes(hint: Any) -> Callable[..., Any]:
 
 
 def fits(schema: dict[str, Any], parameters: Mapping[str, Any]) -> bool:
-    return jsonschema.Draft202012Validator(schema).is_valid(parameters)  # type: ignore[arg-type]
+    validator: Any = jsonschema.Draft202012Validator(schema)
+    return bool(validator.is_valid(parameters))
 
 
 VALUES: list[tuple[Any, Any, Any]] = [
@@ -252,13 +255,11 @@ def test_a_flow_that_does_not_validate_takes_anything() -> None:
 
 
 def test_users_classes_can_be_pickled_by_value_afterwards() -> None:
-    import cloudpickle
-
     source = "from dataclasses import dataclass\n@dataclass\nclass Thing:\n    x: int\n"
     names: dict[str, Any] = {"__name__": "__main__"}
     exec(source, names)
     schema_of(takes(names["Thing"]))
-    assert cloudpickle.loads(cloudpickle.dumps(names["Thing"]))(5).x == 5
+    assert pickle.loads(packing_pickle.dumps(names["Thing"]))(5).x == 5
 
 
 @pytest.mark.parametrize("value", [Unknown(), float("nan"), float("inf"), b"\xff", [{"a": Unknown()}]])

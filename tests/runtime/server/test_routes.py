@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from litestar.routes import HTTPRoute
 from tests.runtime.server.serving import Asked, asking
 
@@ -18,8 +17,6 @@ from upwell.server.app import Server
 from upwell.server.perimeter import PUBLIC
 
 ID = "01a2002d-6a01-7143-816b-ca90af17019f"
-SECRET_FILES = ("/etc/passwd", "upwell.db")
-
 TRICKS = (
     "/api/health/../api-keys",
     "/api/api-keys/health",
@@ -121,13 +118,13 @@ def test_nobody_gets_in_without_a_key_that_is_right(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("trick", TRICKS)
-def test_no_trick_with_addresses_opens_anything(tmp_path: Path, trick: str) -> None:
+def test_no_trick_with_addresses_opens_anything(tmp_path: Path) -> None:
     async def main() -> None:
         async with asking(tmp_path) as asked:
             await asked.key("admin")
-            for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"):
-                assert is_closed(await raw(asked, method, trick)), method
+            for trick in TRICKS:
+                for method in ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "get"):
+                    assert is_closed(await raw(asked, method, trick)), (method, trick)
 
     asyncio.run(main())
 

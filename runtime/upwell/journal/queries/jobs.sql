@@ -92,7 +92,7 @@ SELECT process_id FROM flow_runs WHERE id = :id;
 UPDATE flow_runs SET message = :message WHERE id = :id AND state = 'SCHEDULED' AND ended IS NULL;
 
 -- name: flow_run_begins
-UPDATE flow_runs SET process_id = :process_id, due = NULL WHERE id = :id AND ended IS NULL;
+UPDATE flow_runs SET process_id = :process_id, due = NULL, durable = :durable WHERE id = :id AND ended IS NULL;
 
 -- name: end_flow_run
 -- One that nobody is at work on.

@@ -28,13 +28,13 @@ class Version(Struct, frozen=True):
     version: str
 
 
-@get("/api/health", opt=auth.PUBLIC)
+@get("/api/health", opt=auth.PUBLIC, security=[])
 async def health() -> Health:
     """The server answers."""
     return Health("ok")
 
 
-@get("/api/ready", opt=auth.PUBLIC)
+@get("/api/ready", opt=auth.PUBLIC, security=[])
 async def ready(request: Request) -> Response[Health]:
     """The server can use its store."""
     try:

@@ -25,9 +25,9 @@ class ClaimBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which jobs a worker would take."""
 
     worker_id: Name
-    deployments: Annotated[tuple[UUID, ...], Meta(max_length=10_000)] = ()
+    deployments: Annotated[list[UUID], Meta(max_length=10_000)] = []
     pool: Name | None = None
-    queues: Annotated[tuple[Name, ...], Meta(max_length=1000)] = ()
+    queues: Annotated[list[Name], Meta(max_length=1000)] = []
     limit: Annotated[int, Meta(ge=1, le=MOST_CLAIMED)] = 1
 
 
@@ -38,10 +38,11 @@ class WorkerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BeginBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A job, and the process that begins it."""
+    """A job, and the process that begins it. durable: the run is gone on with, should that process die."""
 
     job: Job
     process_id: Name
+    durable: bool = False
 
 
 class JobBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +55,7 @@ class JobBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class RunsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Whose cancel requests are wanted: those of these runs, or of this process's."""
 
-    flow_run_ids: Annotated[tuple[UUID, ...], Meta(max_length=10_000)] = ()
+    flow_run_ids: Annotated[list[UUID], Meta(max_length=10_000)] = []
     process_id: Name | None = None
 
 
@@ -99,7 +100,7 @@ async def claimed_jobs(request: Request, data: JSONBody[WorkerBody]) -> list[Job
 @post("/api/jobs/begin", opt=auth.RUN, status_code=200)
 async def begin_job(request: Request, data: JSONBody[BeginBody]) -> Done:
     """The run begins now, in this process; unless the claim is void."""
-    return Done(await parts_of(request).control.begin_job(data.job, data.process_id))
+    return Done(await parts_of(request).control.begin_job(data.job, data.process_id, durable=data.durable))
 
 
 @post("/api/jobs/release", opt=auth.RUN, status_code=204)

@@ -10,7 +10,7 @@ from upwell.journal.messages import MEDIA_TYPE
 from upwell.journal.receiving import ReceivingStore
 from upwell.journal.wire import MOST_BYTES, pack
 from upwell.server import auth
-from upwell.server.api.asked import Request
+from upwell.server.api.asked import PathName, Request
 from upwell.server.api.journal_operations import OPERATIONS, Asked
 from upwell.server.parts import parts_of
 
@@ -22,7 +22,7 @@ from upwell.server.parts import parts_of
     media_type=MEDIA_TYPE,
     request_max_body_size=MOST_BYTES,
 )
-async def journal(request: Request, operation: str) -> Response[bytes]:
+async def journal(request: Request, operation: PathName) -> Response[bytes]:
     """What a process that works through this server writes and asks: MessagePack, between parts of upwell."""
     if (found := OPERATIONS.get(operation)) is None:
         raise NotFoundError(f"The journal has no operation {operation[:100]!r}.")

@@ -48,7 +48,7 @@ class Asked(Struct, frozen=True, kw_only=True):
         return {name: value for name, value in {**said, **changed}.items() if value}
 
     def flow_runs(self) -> FlowRunFilter:
-        """The flow runs that are asked for."""
+        """The flow runs that are asked for; those ahead of their time only where a state is said."""
         return FlowRunFilter(
             flow=self.flow or None,
             state=self.state or None,
@@ -58,6 +58,7 @@ class Asked(Struct, frozen=True, kw_only=True):
             text=self.q or None,
             parent=None,
             deployment=id_of(self.deployment) if self.deployment else None,
+            ahead=bool(self.state),
         )
 
     def task_runs(self) -> TaskRunFilter:
@@ -83,10 +84,19 @@ def flow_run_filter(
     parent: UUID | None = None,
     text: str | None = None,
     deployment: UUID | None = None,
+    ahead: bool = True,
 ) -> FlowRunFilter:
-    """A filter of flow runs that asks for these alone."""
+    """A filter of flow runs that asks for these alone. ahead: those that are only scheduled, too."""
     return FlowRunFilter(
-        flow=flow, state=state, tags=None, since=since, until=None, text=text, parent=parent, deployment=deployment
+        flow=flow,
+        state=state,
+        tags=None,
+        since=since,
+        until=None,
+        text=text,
+        parent=parent,
+        deployment=deployment,
+        ahead=ahead,
     )
 
 

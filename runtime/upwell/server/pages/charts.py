@@ -150,8 +150,22 @@ def strip(runs: Sequence[FlowRunRecord], now: dt.datetime) -> list[Bar]:
         height = 22 + 78 * math.sqrt(seconds / longest)
         title = f"{run.name}: {run.state.name}, {took(seconds)}, {exact(run.created)}"
         left, high = round(place * step, 2), round(height, 1)
-        bars.append(Bar(str(run.id), kind_of(run.state), title, left, round(100 - high, 1), round(step * 0.72, 2), high))
+        bars.append(
+            Bar(str(run.id), kind_of(run.state), title, left, round(100 - high, 1), round(step * 0.72, 2), high)
+        )
     return bars
+
+
+def happened(spans: Sequence[StateCounts]) -> list[StateCounts]:
+    """Without what is only scheduled: it is made ahead of its time."""
+    return [
+        StateCounts(
+            start=span.start,
+            end=span.end,
+            states={kind: number for kind, number in span.states.items() if kind is not StateType.SCHEDULED},
+        )
+        for span in spans
+    ]
 
 
 def sums(spans: Sequence[StateCounts]) -> Counter[StateType]:
@@ -162,4 +176,4 @@ def sums(spans: Sequence[StateCounts]) -> Counter[StateType]:
     return total
 
 
-__all__ = ["Bar", "Chart", "activity", "nice_ceiling", "strip", "sums"]
+__all__ = ["Bar", "Chart", "activity", "happened", "nice_ceiling", "strip", "sums"]

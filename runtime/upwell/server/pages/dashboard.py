@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from upwell.core.model import FlowRunRecord, StateCounts
 from upwell.core.states import CANCELLED, COMPLETED, CRASHED, FAILED, RUNNING, SCHEDULED, StateType
-from upwell.journal.reader import FlowRunFilter
 from upwell.journal.views import Views
 from upwell.server import auth
 from upwell.server.pages import charts
+from upwell.server.pages.asked import flow_run_filter
 from upwell.server.pages.rendering import PageRequest, now, page, parts, url
 from upwell.server.parts import Parts
 
@@ -54,9 +54,9 @@ async def dashboard(request: PageRequest, hours: int = 24, of: str = "flow_runs"
     here = parts(request)
     views, moment = Views(here.session), now()
     since, until = _bounds(moment, hours)
-    spans = await here.reader.counts("flow_runs", _SPAN_SECONDS[hours], since, until)
+    spans = charts.happened(await here.reader.counts("flow_runs", _SPAN_SECONDS[hours], since, until))
     drawn = spans if of == "flow_runs" else await here.reader.counts(of, _SPAN_SECONDS[hours], since, until)
-    running = (await here.reader.flow_runs(_filter(RUNNING), "newest", LISTED, None)).items
+    running = (await here.reader.flow_runs(flow_run_filter(state=RUNNING), "newest", LISTED, None)).items
     names = await views.flow_names()
     target = "/runs" if of == "flow_runs" else "/task-runs"
     return page(
@@ -75,7 +75,7 @@ async def dashboard(request: PageRequest, hours: int = 24, of: str = "flow_runs"
         running=running,
         progress=await views.progress(run.id for run in running),
         coming=await views.due_runs(LISTED),
-        flows=await flow_strips(here, names[:FLOWS_LISTED * 4], moment, FLOWS_LISTED),
+        flows=await flow_strips(here, names[: FLOWS_LISTED * 4], moment, FLOWS_LISTED),
         nothing=not names,
         place=here.database.place,
     )
@@ -86,12 +86,6 @@ def _bounds(moment: dt.datetime, hours: int) -> tuple[dt.datetime, dt.datetime]:
     span = _SPAN_SECONDS[hours]
     until = dt.datetime.fromtimestamp((int(moment.timestamp()) // span + 1) * span, dt.UTC)
     return until - dt.timedelta(hours=hours), until
-
-
-def _filter(state: StateType | str, since: dt.datetime | None = None) -> FlowRunFilter:
-    return FlowRunFilter(
-        flow=None, state=state, tags=None, since=since, until=None, text=None, parent=None
-    )
 
 
 def _tiles(spans: list[StateCounts], open_runs: dict[tuple[StateType, str], int]) -> Tiles:
@@ -115,7 +109,7 @@ async def _trouble(here: Parts, views: Views, since: dt.datetime) -> list[FlowRu
     ended = [
         run
         for state in (FAILED, CRASHED)
-        for run in (await here.reader.flow_runs(_filter(state, since), "newest", LISTED * 2, None)).items
+        for run in (await here.reader.flow_runs(flow_run_filter(state=state, since=since), "newest", LISTED * 2, None)).items
     ]
     parents = {run.id for run in ended}
     ended = [run for run in ended if run.parent_flow_run_id not in parents]
@@ -127,7 +121,7 @@ async def flow_strips(here: Parts, names: list[str], moment: dt.datetime, limit:
     """Flows and their last runs; the one that ran last first."""
     found: list[FlowStrip] = []
     for name in names:
-        wanted = FlowRunFilter(flow=name, state=None, tags=None, since=None, until=None, text=None, parent=None)
+        wanted = flow_run_filter(flow=name, ahead=False)
         runs = (await here.reader.flow_runs(wanted, "newest", charts.STRIP_RUNS, None)).items
         begun = next((run for run in runs if run.start_time is not None), runs[0] if runs else None)
         found.append(FlowStrip(name=name, last=begun, strip=charts.strip(runs, moment)))

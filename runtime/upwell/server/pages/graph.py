@@ -22,11 +22,11 @@ MOST_NODES: Final = 60
 MOST_TASKS: Final = 300
 MOST_FLOW_RUNS: Final = 24
 
-WIDTH: Final = 196
+WIDTH: Final = 188
 HEIGHT: Final = 46
-ACROSS: Final = 64
+ACROSS: Final = 44
 """Between one layer and the next."""
-DOWN: Final = 16
+DOWN: Final = 14
 MARGIN: Final = 4
 COLUMNS: Final = 4
 """In how many columns nodes stand that nothing leads to or from."""
@@ -118,7 +118,8 @@ async def _by_task(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
         kind = _worst(group.states)
         boxes[f"task:{group.task_name}"] = _Box(
             label=group.task_name,
-            note=f"{group.total:,} {'run' if group.total == 1 else 'runs'}" + (f" · {took(seconds)}" if seconds else ""),
+            note=f"{group.total:,} {'run' if group.total == 1 else 'runs'}"
+            + (f" · {took(seconds)}" if seconds else ""),
             kind=kind,
             href=url(f"/runs/{tree.run.id}", view="tasks", task=group.task_name),
             states=group.states,
@@ -160,12 +161,16 @@ def _flow_boxes(tree: RunTree) -> Boxes:
 def _of_flow_run(run: FlowRunRecord) -> _Box:
     seconds = seconds_between(run.start_time, run.end_time)
     note = f"flow · {run.state.name}" + (f" · {took(seconds)}" if seconds is not None else "")
-    return _Box(label=f"{run.flow_name} / {run.name}", note=note, kind=kind_of(run.state), href=f"/runs/{run.id}", states={})
+    return _Box(
+        label=f"{run.flow_name} / {run.name}", note=note, kind=kind_of(run.state), href=f"/runs/{run.id}", states={}
+    )
 
 
 def _worst(states: Mapping[StateType, int]) -> str:
     order = ("FAILED", "CRASHED", "RUNNING", "CANCELLING", "CANCELLED", "PAUSED", "PENDING", "SCHEDULED", "COMPLETED")
-    return kind_of(State(type=next((StateType(name) for name in order if states.get(StateType(name))), StateType.PENDING)))
+    return kind_of(
+        State(type=next((StateType(name) for name in order if states.get(StateType(name))), StateType.PENDING))
+    )
 
 
 # --- places ---------------------------------------------------------------------------------------------------

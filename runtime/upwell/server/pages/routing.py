@@ -12,15 +12,20 @@ from litestar.types import ExceptionHandlersMap
 
 from upwell.core.errors import UnknownRunError
 from upwell.engine.loggers import ENGINE
+from upwell.server.pages.administration import audit, keys, new_key, revoke_key, settings_page
 from upwell.server.pages.assets import static_file
 from upwell.server.pages.dashboard import dashboard
+from upwell.server.pages.deployments import change_deployment, custom_run, custom_run_form, deployment, deployments
 from upwell.server.pages.flows import flow, flows
+from upwell.server.pages.limits import delete_limit, limits, put_limit
 from upwell.server.pages.login import log_in, log_out, login_page
 from upwell.server.pages.rendering import PageRequest, page
 from upwell.server.pages.run import change_run, run
 from upwell.server.pages.runs import bulk, runs
+from upwell.server.pages.schedules import add_schedule, change_schedule
 from upwell.server.pages.search import search
 from upwell.server.pages.task_runs import task_run, task_runs
+from upwell.server.pages.work_pools import change_pool, new_pool, work_pool, work_pools
 from upwell.server.problems import STATUS_OF
 
 _TITLES: Final = {
@@ -72,6 +77,25 @@ def pages_router() -> Router:
         task_run,
         flows,
         flow,
+        deployments,
+        deployment,
+        custom_run_form,
+        custom_run,
+        change_deployment,
+        add_schedule,
+        change_schedule,
+        work_pools,
+        work_pool,
+        new_pool,
+        change_pool,
+        limits,
+        put_limit,
+        delete_limit,
+        settings_page,
+        keys,
+        new_key,
+        revoke_key,
+        audit,
         search,
         login_page,
         log_in,

@@ -9,10 +9,11 @@ from uuid import UUID
 from litestar import get, post
 from litestar.response import Redirect, Response
 
-from upwell.core.errors import UpwellError
+from upwell.core.errors import InvalidRequestError, UpwellError
 from upwell.core.model import FlowRunRecord
 from upwell.journal.views import Views
 from upwell.server import auth
+from upwell.server.api.asked import note
 from upwell.server.pages.asked import LIST_QUERY, PAGE_ITEMS, Asked, id_of
 from upwell.server.pages.rendering import PageRequest, page, parts, url
 from upwell.server.parts import Parts
@@ -28,7 +29,13 @@ STATES: Final = (
     ("Paused", "PAUSED"),
     ("Completed", "COMPLETED"),
 )
-TIMES: Final = (("Any time", ""), ("Last hour", "1h"), ("Last 24 hours", "24h"), ("Last 7 days", "7d"), ("Last 30 days", "30d"))
+TIMES: Final = (
+    ("Any time", ""),
+    ("Last hour", "1h"),
+    ("Last 24 hours", "24h"),
+    ("Last 7 days", "7d"),
+    ("Last 30 days", "30d"),
+)
 MOST_AT_ONCE: Final = 200
 
 
@@ -71,8 +78,6 @@ async def bulk(request: PageRequest) -> Redirect:
     form = await request.form()
     chosen = [id_of(str(value)) for value in form.getall("run", [])][:MOST_AT_ONCE]
     action, back = str(form.get("action", "")), str(form.get("back", "/runs"))
-    if action == "delete":
-        auth.require(request, "admin")
     done, refused = 0, ""
     for run_id in chosen:
         try:
@@ -99,7 +104,9 @@ async def act(request: PageRequest, action: str, run_id: UUID, reason: str | Non
         result = await here.control.resume_flow_run(run_id)
     elif action == "delete":
         await here.control.delete_flow_run(run_id)
-    await here.control.audit(actor.name, f"flow-run.{action}", str(run_id), reason)
+    else:
+        raise InvalidRequestError(f"Runs cannot be made to {action[:20]!r}.")
+    await note(request, f"{action} flow run", run_id, reason)
     return result
 
 

@@ -47,7 +47,12 @@ async def _find(here: Parts, text: str) -> Hits:
     low = text.lower()
     pages = [
         Hit(name=name, href=href, picture=picture)
-        for picture, name, href in (*SECTIONS, ("key", "API keys", "/keys"), ("runs", "Task runs", "/task-runs"), ("settings", "Audit record", "/audit"))
+        for picture, name, href in (
+            *SECTIONS,
+            ("key", "API keys", "/keys"),
+            ("runs", "Task runs", "/task-runs"),
+            ("settings", "Audit record", "/audit"),
+        )
         if low in name.lower()
     ]
     flows = [
@@ -79,7 +84,9 @@ async def _by_id(here: Parts, text: str) -> Hit | None:
         return None
     try:
         run = await here.reader.flow_run(wanted)
-        return Hit(name=f"{run.flow_name} / {run.name}", href=f"/runs/{run.id}", picture=kind_of(run.state), aside="flow run")
+        return Hit(
+            name=f"{run.flow_name} / {run.name}", href=f"/runs/{run.id}", picture=kind_of(run.state), aside="flow run"
+        )
     except UnknownRunError:
         pass
     try:

@@ -26,7 +26,9 @@ STATE_ORDER: Final = (
 """In which order states stand in bars and legends."""
 
 _PREFIX: Final = re.compile(r"^(?:Flow|Task) run encountered an exception: ")
-_UPSTREAM: Final = re.compile(r"Upstream task run '([^']+)' did not reach a 'COMPLETED' state: it ended \w+\((['\"])(.*)\2\)", re.S)
+_UPSTREAM: Final = re.compile(
+    r"Upstream task run '([^']+)' did not reach a 'COMPLETED' state: it ended \w+\((['\"])(.*)\2\)", re.S
+)
 
 
 def took(seconds: float | None) -> str:

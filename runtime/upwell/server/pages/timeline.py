@@ -86,7 +86,11 @@ class Scale:
         """A few round durations."""
         step = _round_step(self.seconds / 6)
         count = int(self.seconds / step)
-        return [Tick(round(100 * step * i / self.seconds, 3), took(step * i) if i else "0") for i in range(count + 1)]
+        return [Tick(round(100 * step * i / self.seconds, 3), _round(step * i)) for i in range(count + 1)]
+
+
+def _round(seconds: float) -> str:
+    return f"{seconds:g} s" if 1 <= seconds < 10 else took(seconds) if seconds else "0"
 
 
 def _round_step(seconds: float) -> float:
@@ -163,7 +167,13 @@ def _below(
         else:
             state = State(type=span.state_type, name=span.state_name)
             yield _run_row(
-                span.name, f"/task-runs/{span.id}", state, (span.created, span.start_time, span.end_time), scale, moment, depth
+                span.name,
+                f"/task-runs/{span.id}",
+                state,
+                (span.created, span.start_time, span.end_time),
+                scale,
+                moment,
+                depth,
             )
 
 
@@ -211,10 +221,14 @@ def _group_rows(
     tree: RunTree, starts: dict[tuple[UUID, str], list[Starts]], scale: Scale, moment: dt.datetime, depth: int
 ) -> Iterable[Row]:
     yield _flow_row(tree.run, scale, moment, depth)
-    for group in tree.tasks:
+    for group in sorted(tree.tasks, key=_began):
         yield _group_row(tree.run, group, starts.get((tree.run.id, group.task_name), []), scale, moment, depth + 1)
     for child in tree.flow_runs:
         yield from _group_rows(child, starts, scale, moment, depth + 1)
+
+
+def _began(group: TaskGroup) -> tuple[bool, float]:
+    return group.start_time is None, group.start_time.timestamp() if group.start_time else 0.0
 
 
 def _group_row(
@@ -257,7 +271,9 @@ def _density(group: TaskGroup, starts: Sequence[Starts], scale: Scale, moment: d
     """How many runs began when: as high as the root of their number, so that few can be seen beside many."""
     if group.start_time is not None:
         x, end = scale.place(group.start_time), scale.place(_end_of(group, moment) or moment)
-        yield Block("wait", x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {group.total:,} runs")
+        yield Block(
+            "wait", x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {group.total:,} runs"
+        )
     totals: dict[int, int] = defaultdict(int)
     for start in starts:
         totals[start.part] += start.runs
@@ -272,7 +288,14 @@ def _density(group: TaskGroup, starts: Sequence[Starts], scale: Scale, moment: d
                 height = max(whole * by_state[kind] / total, 1.5)
                 y -= height
                 title = f"{by_state[kind]:,} {kind_of(kind)} began here"
-                yield Block(kind_of(kind), round(min(part * width, 100 - width), 3), round(width * 0.86, 3), round(y, 1), round(height, 1), title)
+                yield Block(
+                    kind_of(kind),
+                    round(min(part * width, 100 - width), 3),
+                    round(width * 0.86, 3),
+                    round(y, 1),
+                    round(height, 1),
+                    title,
+                )
 
 
 # --- the runs of one task -------------------------------------------------------------------------------------

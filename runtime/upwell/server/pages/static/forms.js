@@ -30,6 +30,7 @@ export function forms() {
       }, WAIT_MS);
     });
   }
+  for (const field of document.querySelectorAll("[data-own-zone]")) field.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
   goOnTyping();
   whatIsShown();
   for (const button of document.querySelectorAll("[data-copy]")) {

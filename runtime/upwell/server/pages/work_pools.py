@@ -1,0 +1,131 @@
+"""Work pools: their queues, who works there, what waits; made, paused, changed, deleted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from litestar import get, post
+from litestar.response import Redirect, Response
+
+from upwell.core.deployments import WorkQueue
+from upwell.core.errors import ConflictError, InvalidRequestError
+from upwell.server import auth
+from upwell.server.api.asked import note
+from upwell.server.pages.rendering import PageRequest, page, parts, url
+
+KINDS = ("process", "docker")
+
+
+@get("/work-pools", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+async def work_pools(request: PageRequest) -> Response[str]:
+    """All work pools, and all who work, the scripts that serve their own deployments too."""
+    return await _list_page(request)
+
+
+async def _list_page(request: PageRequest, filled: dict[str, str] | None = None, error: str = "") -> Response[str]:
+    control = parts(request).control
+    workers = await control.workers()
+    return page(
+        request,
+        "work_pools.html",
+        section="pools",
+        status=422 if error else 200,
+        pools=await control.work_pools(),
+        workers=sorted(workers, key=lambda worker: (not worker.online, -worker.last_seen.timestamp())),
+        kinds=KINDS,
+        filled=filled or {},
+        error=error,
+    )
+
+
+@get("/work-pools/{name:str}", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+async def work_pool(request: PageRequest, name: str) -> Response[str]:
+    """One work pool."""
+    return await _pool_page(request, name)
+
+
+async def _pool_page(request: PageRequest, name: str, error: str = "") -> Response[str]:
+    control = parts(request).control
+    return page(
+        request,
+        "work_pool.html",
+        section="pools",
+        status=422 if error else 200,
+        pool=await control.work_pool(name),
+        workers=await control.workers(name),
+        deployments=(await control.deployments(work_pool=name, limit=100)).items,
+        error=error,
+    )
+
+
+@post("/work-pools/new", include_in_schema=False, opt=auth.ADMIN)
+async def new_pool(request: PageRequest) -> Response[str] | Redirect:
+    """Make a work pool."""
+    form = {key: str(value).strip() for key, value in (await request.form()).items()}
+    try:
+        limit = _limit(form.get("limit", ""))
+        made = await parts(request).control.put_work_pool(
+            form.get("name", ""),
+            kind=form.get("kind", "process"),
+            description=form.get("description") or None,
+            concurrency_limit=limit,
+            exist_ok=False,
+        )
+    except (InvalidRequestError, ConflictError) as error:
+        return await _list_page(request, form, str(error))
+    await note(request, "put work pool", made.name)
+    return Redirect(url(f"/work-pools/{made.name}", notice="The work pool was made."), status_code=303)
+
+
+@post("/work-pools/{name:str}/{action:str}", include_in_schema=False, opt=auth.ADMIN)
+async def change_pool(request: PageRequest, name: str, action: str) -> Response[str] | Redirect:
+    """Pause, resume, change or delete a work pool; put or remove one of its queues."""
+    control = parts(request).control
+    form = {key: str(value).strip() for key, value in (await request.form()).items()}
+    try:
+        if action in ("pause", "resume"):
+            await control.put_work_pool(name, paused=action == "pause")
+        elif action == "change":
+            template: dict[str, Any] | None = json.loads(form["template"]) if form.get("template") else None
+            description = form.get("description", "")
+            limit = _limit(form.get("limit", "")) or 0  # 0 takes it away
+            await control.put_work_pool(
+                name, description=description, concurrency_limit=limit, base_job_template=template
+            )
+        elif action == "queue":
+            await control.put_work_queue(name, _queue(form))
+        elif action == "remove-queue":
+            await control.delete_work_queue(name, form.get("queue", ""))
+        elif action == "delete":
+            await control.delete_work_pool(name)
+            await note(request, "delete work pool", name)
+            return Redirect(url("/work-pools", notice=f"{name} was deleted."), status_code=303)
+    except (InvalidRequestError, ConflictError, ValueError) as error:
+        return await _pool_page(request, name, str(error))
+    await note(request, f"{action} work pool", name, form.get("queue"))
+    return Redirect(url(f"/work-pools/{name}", notice="Done."), status_code=303)
+
+
+def _queue(form: dict[str, str]) -> WorkQueue:
+    priority = form.get("priority") or "1"
+    if not priority.isdigit():
+        raise InvalidRequestError(f"The priority is {priority[:20]!r}, and must be a whole number, 0 or more.")
+    return WorkQueue(
+        name=form.get("queue", ""),
+        priority=int(priority),
+        paused=form.get("paused") == "true",
+        concurrency_limit=_limit(form.get("limit", "")),
+    )
+
+
+def _limit(text: str) -> int | None:
+    """How many at once; None is any number."""
+    if not text:
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise InvalidRequestError(f"The limit is {text[:20]!r}, and must be a whole number, 1 or more, or empty.")
+    return int(text)
+
+
+__all__ = ["change_pool", "new_pool", "work_pool", "work_pools"]

@@ -1,0 +1,337 @@
+"""Jobs: claimed by one worker at a time, within limits, begun by one process, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections import Counter
+from uuid import uuid4
+
+import pytest
+from msgspec.structs import replace
+from tests.runtime.journal.control.conftest import Tell
+from tests.runtime.journal.control.worlds import NOON, World
+
+from upwell.core.deployments import WorkQueue
+from upwell.core.errors import ConflictError, UnknownRunError
+
+
+def queue(name: str, priority: int = 1, **fields: object) -> WorkQueue:
+    return WorkQueue(**{"name": name, "priority": priority, "paused": False, "concurrency_limit": None, **fields})  # type: ignore[arg-type]
+
+
+def test_a_job_is_claimed_by_one_worker_and_begun_by_one_process(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run = await world.run(deployment)
+        one, other, child = [await world.process() for _ in range(3)]
+        (job,) = await world.claim(one, deployment)
+        assert (job.flow_run_id, job.worker_id, job.claim, job.resume) == (run.id, one, 1, False)
+        assert await world.claim(other, deployment) == []
+        assert await world.control.claimed_jobs(one) == [job]
+        assert await world.control.begin_job(job, child)
+        assert await world.control.begin_job(job, child), "its answer may have been lost"
+        assert not await world.control.begin_job(job, other)
+        assert await world.control.claimed_jobs(one) == []
+        assert (await world.reader.flow_run(run.id)).due == NOON
+
+    tell(story)
+
+
+def test_a_claim_is_void_once_somebody_else_has_the_job(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        await world.run(deployment)
+        one, other, child = [await world.process() for _ in range(3)]
+        (old,) = await world.claim(one, deployment)
+        await world.control.release_job(old, "it is about to stop")
+        (new,) = await world.claim(other, deployment)
+        assert new.claim == 2
+        assert not await world.control.begin_job(old, child)
+        await world.control.release_job(old, "again")
+        await world.control.fail_job(old, "and again")
+        assert await world.control.claimed_jobs(other) == [new], "nothing of that counted"
+        assert await world.control.begin_job(new, child)
+        await world.control.release_job(new, "too late")
+        assert not await world.control.begin_job(replace(new, flow_run_id=uuid4()), child)
+        assert not await world.control.begin_job(new, str(uuid4())), "nobody knows this process"
+
+    tell(story)
+
+
+def test_jobs_come_by_queue_priority_and_time(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        await world.control.put_work_pool("pool")
+        await world.control.put_work_queue("pool", queue("slow", 9))
+        await world.control.put_work_queue("pool", queue("fast", 0))
+        deployment = await world.deploy(work_pool="pool")
+        wanted = (("e", "slow", -5, 0), ("d", None, 5, 0), ("c", None, 0, 2), ("b", None, 0, 1), ("a", "fast", 9, 3))
+        for name, work_queue, priority, minutes in wanted:
+            due = NOON + dt.timedelta(minutes=minutes)
+            await world.run(deployment, name=name, work_queue=work_queue, priority=priority, due=due)
+        await world.run(deployment, due=NOON + dt.timedelta(hours=1))
+        world.passes(600)
+        worker = await world.process()
+        assert [job.name for job in await world.claim(worker, pool="pool", limit=2)] == ["a", "b"]
+        assert [job.name for job in await world.claim(worker, pool="pool", queues=["slow"])] == ["e"]
+        assert [job.name for job in await world.claim(worker, pool="pool")] == ["c", "d"]
+        assert await world.claim(worker, pool="other") == []
+
+    tell(story)
+
+
+def test_limits_of_deployments_pools_and_queues_hold(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        await world.control.put_work_pool("pool", concurrency_limit=4)
+        await world.control.put_work_queue("pool", queue("narrow", concurrency_limit=1))
+        first = await world.deploy("first", work_pool="pool", concurrency_limit=2)
+        second = await world.deploy("second", work_pool="pool", work_queue="narrow")
+        third = await world.deploy("third", work_pool="pool")
+        for deployment in (first, second, third):
+            world.passes(1)
+            for _ in range(5):
+                await world.run(deployment)
+        worker, child = await world.process(), await world.process()
+        jobs = await world.claim(worker, pool="pool")
+        assert Counter(job.deployment_name for job in jobs) == {"first": 2, "second": 1, "third": 1}
+        assert await world.claim(worker, pool="pool") == []
+        ending = next(job for job in jobs if job.deployment_name == "first")
+        await world.begin(ending, child)
+        assert await world.claim(worker, pool="pool") == []
+        await world.end(ending.flow_run_id)
+        (following,) = await world.claim(worker, pool="pool")
+        assert following.deployment_name == "first", "its place is free as soon as it has ended"
+        await world.control.put_work_pool("pool", concurrency_limit=0)
+        assert {job.deployment_name for job in await world.claim(worker, pool="pool")} == {"third"}
+
+    tell(story)
+
+
+def test_nothing_is_taken_of_a_paused_pool_or_queue(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        await world.control.put_work_pool("pool", paused=True)
+        deployment = await world.deploy(work_pool="pool")
+        await world.run(deployment)
+        worker = await world.process()
+        assert await world.claim(worker, pool="pool") == []
+        await world.control.put_work_pool("pool", paused=False)
+        await world.control.put_work_queue("pool", queue("default", paused=True))
+        assert await world.claim(worker, pool="pool") == []
+        await world.control.put_work_queue("pool", queue("default"))
+        assert len(await world.claim(worker, pool="pool")) == 1
+
+    tell(story)
+
+
+def test_a_worker_that_died_leaves_its_claims_to_others(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run = await world.run(deployment)
+        dead, alive, child = await world.process(dead=True), await world.process(), await world.process()
+        (lost,) = await world.claim(dead, deployment)
+        assert await world.control.reap_jobs() == 0
+        await world.look()
+        assert (await world.control.reap_jobs(), await world.control.reap_jobs()) == (1, 0)
+        with pytest.raises(ConflictError, match="dead"):
+            await world.claim(dead, deployment)
+        assert not await world.control.begin_job(lost, child)
+        (job,) = await world.claim(alive, deployment)
+        assert (job.flow_run_id, job.claim) == (run.id, 2)
+        world.passes(901)
+        assert await world.control.reap_jobs() == 1, "it was claimed a quarter of an hour ago, and never begun"
+        (again,) = await world.claim(alive, deployment)
+        assert again.claim == 3
+        await world.control.register_worker(alive, "worker", None)
+        await world.control.worker_ended(alive)
+        assert await world.control.claimed_jobs(alive) == []
+
+    tell(story)
+
+
+def test_a_run_whose_process_died_is_crashed(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        runs = [await world.run(deployment, idempotency_key=key) for key in ("a", "b")]
+        worker, dead, child = await world.process(), await world.process(dead=True), await world.process()
+        first, second = await world.claim(worker, deployment)
+        await world.begin(first, dead)
+        await world.begin(second, child)
+        await world.look()
+        await world.control.fail_job(second, "Its process was killed by signal 9.")
+        for run in runs:
+            assert (await world.state(run.id)).is_crashed()
+        assert (await world.state(second.flow_run_id)).message == "Its process was killed by signal 9."
+        await world.control.fail_job(second, "again")
+        assert [str(state) for state in await world.reader.states(second.flow_run_id)] == [
+            "Scheduled('To begin as soon as somebody takes it.')",
+            "Crashed('Its process was killed by signal 9.')",
+        ]
+        await world.control.reap_jobs()
+        again = await world.control.retry_flow_run(second.flow_run_id)
+        assert again.id != second.flow_run_id
+
+    tell(story)
+
+
+def test_a_durable_run_whose_process_died_waits_to_be_gone_on_with(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run = await world.run(deployment)
+        worker = await world.process()
+        for crash in range(4):
+            (job,) = await world.claim(worker, deployment)
+            assert (job.flow_run_id, job.claim, job.resume) == (run.id, crash + 1, crash > 0)
+            process = await world.process(dead=True)
+            await world.begin(job, process)
+            await world.make_durable(run.id)
+            if crash % 2:
+                await world.look()
+            else:
+                await world.control.fail_job(job, "Killed.")
+            state = await world.state(run.id)
+            assert (state.name, state.type) == ("AwaitingResume", "SCHEDULED")
+        with pytest.raises(ConflictError, match="cancel it first"):
+            await world.control.delete_flow_run(run.id)
+        assert (await world.control.resume_flow_run(run.id)).state_name == "AwaitingResume"
+        (job,) = await world.claim(worker, deployment)
+        await world.begin(job, await world.process(dead=True))
+        await world.look()
+        print(await world.database.fetch_text("SELECT state,state_name,message,crashes,durable,due,process_id,idempotency_key FROM flow_runs"))
+        assert "It has crashed 5 times" in str(await world.state(run.id))
+        with pytest.raises(ConflictError, match="retry it"):
+            await world.control.resume_flow_run(run.id)
+        assert await world.claim(worker, deployment) == []
+
+    tell(story)
+
+
+def test_what_could_not_be_begun_is_crashed(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run = await world.run(deployment)
+        (job,) = await world.claim(await world.process(), deployment)
+        await world.control.fail_job(job, "There is no module 'report'.")
+        assert str(await world.state(run.id)) == "Crashed(\"There is no module 'report'.\")"
+        assert not await world.control.begin_job(job, await world.process())
+
+    tell(story)
+
+
+def test_a_run_that_has_not_begun_is_cancelled_at_once(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        waiting, claimed = await world.run(deployment), await world.run(deployment)
+        worker, child = await world.process(), await world.process()
+        jobs = await world.claim(worker, deployment, limit=1)
+        claimed, waiting = (claimed, waiting) if jobs[0].flow_run_id == claimed.id else (waiting, claimed)
+        for run in (waiting, claimed):
+            ended = await world.control.request_cancel(run.id, by="ada", reason="wrong day")
+            assert str(ended.state) == "Cancelled('Cancelled by ada before it had begun: wrong day')"
+        assert not await world.control.begin_job(jobs[0], child)
+        assert await world.claim(worker, deployment) == []
+        assert await world.control.cancel_requests() == []
+        with pytest.raises(ConflictError, match="has ended Cancelled already"):
+            await world.control.request_cancel(waiting.id, by="ada")
+        with pytest.raises(UnknownRunError):
+            await world.control.request_cancel(uuid4(), by="ada")
+
+    tell(story)
+
+
+def test_a_run_at_work_is_asked_to_end_and_is_cancelled_when_its_process_is_gone(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run, other = await world.run(deployment), await world.run(deployment)
+        worker, child = await world.process(), await world.process()
+        jobs = {job.flow_run_id: job for job in await world.claim(worker, deployment)}
+        await world.begin(jobs[run.id], child)
+        await world.begin(jobs[other.id], await world.process())
+        asked = await world.control.request_cancel(run.id, by="ada", reason="late", grace_seconds=60)
+        assert asked.state.is_running(), "a state that is shown was reached"
+        (request,) = await world.control.cancel_requests([run.id, other.id])
+        assert (request.by, request.reason, request.grace_seconds, request.requested) == ("ada", "late", 60, NOON)
+        assert await world.control.cancel_requests(process_id=child) == [request]
+        world.passes(10)
+        await world.control.request_cancel(run.id, by="bob", grace_seconds=0)
+        (sooner,) = await world.control.cancel_requests()
+        assert (sooner.grace_seconds, sooner.requested, sooner.by) == (10, NOON, "ada")
+        await world.control.request_cancel(run.id, by="bob", grace_seconds=600)
+        assert await world.control.cancel_requests() == [sooner], "never later"
+        await world.control.fail_job(jobs[run.id], "Its process was killed.")
+        assert str(await world.state(run.id)) == "Cancelled('Cancelled by ada: late. Its process was killed.')"
+        assert (await world.state(other.id)).is_running()
+        assert await world.control.cancel_requests() == []
+
+    tell(story)
+
+
+def test_a_durable_run_that_is_to_be_cancelled_is_not_gone_on_with(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        run = await world.run(deployment)
+        worker = await world.process()
+        (job,) = await world.claim(worker, deployment)
+        await world.begin(job, await world.process(dead=True))
+        await world.make_durable(run.id)
+        await world.control.request_cancel(run.id, by="ada")
+        await world.look()
+        assert (await world.state(run.id)).is_cancelled()
+        assert await world.claim(worker, deployment) == []
+
+    tell(story)
+
+
+def test_a_run_is_run_again_as_another_and_deleted_with_all_of_it(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        deployment = await world.deploy(parameters={"a": 1})
+        run = await world.run(deployment, parameters={"b": [2]}, tags=("t",), priority=3, idempotency_key="k")
+        with pytest.raises(ConflictError, match="has not ended"):
+            await world.control.retry_flow_run(run.id)
+        worker, child = await world.process(), await world.process()
+        (job,) = await world.claim(worker, deployment)
+        await world.begin(job, child)
+        for refused in (world.control.delete_flow_run(run.id), world.control.resume_flow_run(run.id)):
+            with pytest.raises(ConflictError):
+                await refused
+        await world.end(run.id, "FAILED")
+        await world.deploy(parameters={"a": 2})
+        again = await world.control.retry_flow_run(run.id)
+        assert (again.tags, again.idempotency_key) == (frozenset({"t"}), None)
+        (new,) = await world.claim(worker, deployment)
+        assert (new.flow_run_id, new.parameters) == (again.id, {"a": 1, "b": [2]}), "with what that one had"
+        await world.control.delete_flow_run(run.id)
+        with pytest.raises(UnknownRunError):
+            await world.reader.flow_run(run.id)
+        waiting = await world.run(deployment)
+        await world.control.delete_flow_run(waiting.id)
+        assert [found.id for found in await world.runs(deployment)] == [again.id]
+        assert await world.database.fetch_text("SELECT count(*) FROM jobs") == [(1,)]
+        for missing in (run.id, waiting.id):
+            with pytest.raises(UnknownRunError):
+                await world.control.delete_flow_run(missing)
+
+    tell(story)
+
+
+def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell) -> None:
+    """As many as there are connections: each has one of its own."""
+
+    async def story(world: World) -> None:
+        await world.control.put_work_pool("pool", concurrency_limit=30)
+        free = await world.deploy("free", work_pool="pool")
+        limited = await world.deploy("limited", work_pool="pool", concurrency_limit=3)
+        for deployment, runs in ((free, 40), (limited, 20)):
+            for _ in range(runs):
+                await world.run(deployment)
+        workers = [await world.process() for _ in range(8)]
+        claimed: list[str] = []
+
+        async def work(worker: str) -> None:
+            for _ in range(6):
+                claimed.extend(f"{job.deployment_name} {job.flow_run_id}" for job in await world.claim(worker, pool="pool", limit=2))
+
+        await asyncio.gather(*map(work, workers))
+        assert len(set(claimed)) == len(claimed) == 30
+        assert Counter(one.partition(" ")[0] for one in claimed)["limited"] == 3
+
+    tell(story)
