@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+ALONE  := tests/runtime/engine/test_task_fairness.py# it counts turns of the loop: nothing else may want the machine
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo browser test check format bench bench-rivals docs clean
@@ -26,8 +27,8 @@ browser:  ## The browser that the tests of the pages drive; without it they are 
 	} || echo "Chromium is not installed, and cannot be here: the tests of the pages are skipped."
 
 test: $(VENV)/.check browser  ## The whole test-suite.
-	@$(BIN)/python -m pytest tests/runtime/engine
-	@$(BIN)/python -m pytest -n 4 --ignore tests/runtime/engine  # many wait: for processes, locks and the disk
+	@$(BIN)/python -m pytest $(ALONE)
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --ignore $(ALONE)  # many wait: for processes, locks and the disk
 
 check: $(VENV)/.check  ## Format, lint, types and layers.
 	@$(BIN)/ruff format --check .

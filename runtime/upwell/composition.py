@@ -14,6 +14,7 @@ from upwell.core.errors import ConfigurationError
 from upwell.engine.limits import share_limits_of
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import Recorder, record_with
+from upwell.engine.stopping import stop_durable_flow_runs
 from upwell.settings import Settings
 from upwell.settings import current as settings
 
@@ -120,6 +121,7 @@ def _new_journal(wanted: Settings) -> Journal | None:
         )
         return None
     journal.recorder.cache = JournalCache(journal)
+    journal.on_lost = lambda: stop_durable_flow_runs("Its process was declared dead: another may have gone on with it.")
     _prepare_process()
     atexit.register(journal.close)
     global _watch
@@ -190,10 +192,16 @@ def close_journal() -> None:
         _end(closing[1])
 
 
+def journal_kept() -> tuple[Settings, Journal] | None:
+    """The journal that this process keeps, if it has begun to, with the settings that it was opened for; opens none."""
+    found = _open_now
+    return None if found is None or found[1] is None or found[1].closed else (found[0], found[1])
+
+
 def flush_journal() -> None:
     """Block until what was recorded until now is safe; at once where nothing is recorded."""
-    found = _open_now
-    if found is not None and found[1] is not None and found[1].recorder.awake:
+    found = journal_kept()
+    if found is not None and found[1].recorder.awake:
         found[1].flush()
 
 

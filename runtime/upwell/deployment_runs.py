@@ -11,13 +11,14 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from upwell import runtime
-from upwell.composition import flush_journal, open_control
+from upwell.composition import open_control
 from upwell.core.deployments import RunSpec
 from upwell.core.model import FlowRunRecord
 from upwell.core.options import check_idempotency_key, check_optional, check_tags
 from upwell.core.parameter_schema import plain_parameters
 from upwell.engine.clock import ERRANDS, clock
-from upwell.engine.steps import Life, Sleep, live_async, live_blocking, refuse_to_block, run_apart
+from upwell.engine.recorder import recorder
+from upwell.engine.steps import Life, Sleep, Written, live_async, live_blocking, refuse_to_block, run_apart
 from upwell.tasks import task
 
 if TYPE_CHECKING:
@@ -129,7 +130,6 @@ class _Asked(NamedTuple):
     poll_interval: float
 
     def of_this_task_run(self) -> _Asked:
-        flush_journal()  # so that the store knows the parent
         parents = {"parent_flow_run_id": runtime.flow_run.id, "parent_task_run_id": runtime.task_run.id}
         return self._replace(wanted=replace(self.wanted, **parents))
 
@@ -171,7 +171,9 @@ class _Ask(Generic[T]):
 
 def _life(asked: _Asked) -> Life[FlowRunRecord]:
     """A run of a deployment is asked for, and looked at until it has ended or the time is over."""
-    begun = clock().time()
+    begun, journal = clock().time(), recorder()
+    if journal is not None and asked.wanted.parent_flow_run_id is not None:
+        yield Written(journal)  # the store knows the parent then
     run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
     try:
         while not run.state.is_final():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import reduce
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from upwell.core.definition import Definition
 from upwell.core.errors import ConfigurationError
+from upwell.engine.places import LOADED_FROM_FILE, place_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -109,24 +109,20 @@ def entrypoint_of(flow: Flow[..., Any], root: Path | None = None) -> str:
         ConfigurationError: it could not be found again, or its file stands outside of the root.
     """
     module = sys.modules.get(flow.fn.__module__)
-    spec = getattr(module, "__spec__", None)
-    module_name = flow.fn.__module__ if spec is None else spec.name  # `python -m package.module` has one
-    file = getattr(module, "__file__", None)
-    if module is None or (module_name == "__main__" and file is None):
+    place = place_of(flow.fn)
+    if module is None or place == "__main__":
         raise ConfigurationError(
             f"The flow {flow.name!r} stands in no file, so no other process can find it: put it into a .py file."
         )
     name = _name_in(module, flow)
     if "." in name and not isinstance(flow._descriptor, staticmethod):  # pyright: ignore[reportPrivateUsage]  # one library
         raise ConfigurationError(
-            f"The flow {flow.name!r} is a method, and whoever calls it elsewhere has no object for it: make it a function, "
-            "or a static method."
+            f"The flow {flow.name!r} is a method, and whoever calls it elsewhere has no object for it: make it a "
+            "function, or a static method."
         )
-    if root is None and module_name != "__main__":
-        return f"{module_name}:{name}"
-    path = Path(os.path.abspath(file or ""))
     if root is None:
-        return f"{path}:{name}"
+        return f"{place}:{name}"
+    path = Path(getattr(module, "__file__", None) or "")
     if not path.resolve().is_relative_to(root.resolve()):
         raise ConfigurationError(
             f"The flow {flow.name!r} stands in {path}, outside of {root}, where workers look for it. Give "
@@ -170,7 +166,7 @@ def _load_file(wanted: Entrypoint, roots: Sequence[Path] | None) -> ModuleType:
         return loaded
     if _leads_to(name, path):
         return importlib.import_module(name)
-    return _load_as(f"upwell_file_{blake2b(str(path).encode(), digest_size=6).hexdigest()}_{path.stem}", path)
+    return _load_as(f"{LOADED_FROM_FILE}{blake2b(str(path).encode(), digest_size=6).hexdigest()}_{path.stem}", path)
 
 
 def _file(wanted: Entrypoint, roots: Sequence[Path] | None) -> Path:

@@ -278,13 +278,13 @@ class History:
         wanted = self._settings
         if wanted is None:
             raise RuntimeClosedError("This History is not open: use it inside of `async with History() as history`.")
-        kept_for, journal = _own_journal()
-        if journal is not None:
-            await _written(journal)
+        kept = composition.journal_kept()
+        if kept is not None:
+            await _written(kept[1])
         if wanted.journal == "memory":
-            if journal is None or kept_for is None or kept_for.journal != "memory":
+            if kept is None or kept[0].journal != "memory":
                 return Reader(None, "memory")
-            return Reader(InMemory(journal), "memory")
+            return Reader(InMemory(kept[1]), "memory")
         if composition.is_remote(wanted):
             from upwell.journal.remote_reader import RemoteReader  # here: few programs work through a server
 
@@ -294,12 +294,6 @@ class History:
             if self._database is None:
                 self._database = await open_to_read(functools.partial(composition.make_database, wanted))
         return Reader(self._database, "the journal" if self._database is None else self._database.place)
-
-
-def _own_journal() -> tuple[Settings | None, Journal | None]:
-    """The journal that this process keeps, if it has begun to; and the settings that it was opened for."""
-    kept_for, journal = composition._open_now or (None, None)  # pyright: ignore[reportPrivateUsage]  # opens none
-    return (kept_for, journal) if journal is not None and not journal.closed else (None, None)
 
 
 async def _written(journal: Journal) -> None:

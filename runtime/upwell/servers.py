@@ -18,7 +18,7 @@ from upwell import composition
 from upwell.core.errors import ConfigurationError, MissingExtraError, UpwellError
 from upwell.engine.clock import SystemClock, clock
 from upwell.journal.processes import started_at
-from upwell.settings import Settings
+from upwell.settings import Settings, variable_of
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def start_in_background(*, host: str | None = None, port: int | None = None, ser
             stdout=output,
             stderr=output,
             start_new_session=True,
+            env={**os.environ, **_as_variables(settings())},
         )
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until:
@@ -142,6 +143,10 @@ def stop_server(seconds: float = STOP_SECONDS) -> ServerInfo | None:
             _signal(info, signal.SIGKILL)
             until += seconds
         time.sleep(0.02)
+    try:
+        os.waitpid(info.pid, os.WNOHANG)  # where it was this process that started it
+    except ChildProcessError:
+        pass
     _forget(info.pid)
     return info
 
@@ -179,6 +184,17 @@ def _maker(wanted: Settings) -> Callable[..., Database]:
         return composition.make_database(wanted, read_only=read_only, on_a_thread=True)
 
     return make
+
+
+def _as_variables(wanted: Settings) -> dict[str, str]:
+    """Where the store is and who may ask, as another process reads it: it may be set here in other ways."""
+    given = {
+        "home": str(composition.home(wanted)),
+        "database_url": wanted.database_url or "",
+        "server_hosts": ",".join(wanted.server_hosts),
+        "server_require_key": "" if wanted.server_require_key is None else str(wanted.server_require_key).lower(),
+    }
+    return {variable_of(field): text for field, text in given.items()}
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -196,13 +196,7 @@ async def crawl_catalogue(products: int = 240, at_once: int = 24) -> int:
     """Every product page of the shop."""
     pages = fetch_product.map(list(range(products)), max_at_once=at_once)
     parsed = parse_product.map(pages)
-    done = [future async for future in _each(parsed)]
-    return len(done)
-
-
-async def _each(futures: list[Any]) -> Any:
-    for future in futures:
-        yield await future
+    return len([await page for page in parsed])
 
 
 # --- a run that goes on while somebody looks ------------------------------------------------------------------

@@ -85,7 +85,9 @@ async def furnish() -> None:
     """What people configure around flows: deployments with schedules, work pools, limits; and runs ahead, and late."""
     async with open_control() as control:
         await control.put_work_pool("warehouse", description="Two machines beside the database", concurrency_limit=8)
-        await control.put_work_queue("warehouse", WorkQueue(name="urgent", priority=1, paused=False, concurrency_limit=2))
+        await control.put_work_queue(
+            "warehouse", WorkQueue(name="urgent", priority=1, paused=False, concurrency_limit=2)
+        )
         await control.put_work_pool("containers", kind="docker", description="Builds and models")
         for wanted in deployments():
             await control.apply_deployment(wanted)
@@ -115,7 +117,10 @@ def deployments() -> list[DeploymentSpec]:
     made = [
         flows.daily_sales.to_deployment(
             "every-morning",
-            schedules=[Cron("0 6 * * MON-FRI", timezone="Europe/Berlin"), Cron("0 9 * * SAT", timezone="Europe/Berlin")],
+            schedules=[
+                Cron("0 6 * * MON-FRI", timezone="Europe/Berlin"),
+                Cron("0 9 * * SAT", timezone="Europe/Berlin"),
+            ],
             parameters={"currency": "EUR"},
             tags=["finance"],
             work_pool_name="warehouse",

@@ -1,15 +1,17 @@
-"""What tests share: the loops that asynchronous promises are tested on, and a call that is known to end."""
+"""What tests share: the loops that asynchronous promises are tested on, a call that is known to end, PostgreSQL."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
 from typing import Any, Final
 
 import pytest
+from tests.postgres import NoPostgres, PostgresServer, postgres_server
 
 try:
     import uvloop
@@ -68,3 +70,22 @@ def quiet() -> Iterator[None]:
     logging.disable()
     yield
     logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for the whole session, started for the first test that needs it."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except NoPostgres as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A new, empty database on it."""
+    with postgres.database() as url:
+        yield url

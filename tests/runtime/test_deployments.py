@@ -11,7 +11,7 @@ from uuid import UUID
 
 import pytest
 
-from upwell import aserve, deploy, flow, serve
+from upwell import aserve, deploy, flow, runtime, serve
 from upwell.composition import close_journal, open_control
 from upwell.core.deployments import Deployment
 from upwell.core.errors import (
@@ -332,6 +332,22 @@ def test_inside_of_a_flow_it_is_a_child_and_a_task_run(store: Path, is_async: bo
     (its_task_run,) = history.task_runs(flow_run_id=parent.id)
     assert (its_task_run.task_name, its_task_run.id) == ("run-deployment", child.parent_task_run_id)
     assert its_task_run.name == "plain/a"
+
+
+def test_the_root_of_a_child_is_the_root_of_all(store: Path) -> None:
+    plain.to_deployment("a").apply()
+
+    @flow
+    def inner() -> Any:
+        return run_deployment("plain/a", timeout=0)
+
+    @flow
+    def outer() -> Any:
+        return runtime.flow_run.id, inner()
+
+    with temporary_settings(journal_flush_seconds=60):
+        root, child = outer()
+    assert child.root_flow_run_id == root != child.parent_flow_run_id
 
 
 def test_it_need_not_be_a_child(store: Path) -> None:

@@ -44,6 +44,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "json.py": FLOW.format(name="shadow", value="not the standard library"),
         "with-dash.py": FLOW.format(name="dashed", value="dashed"),
         "broken.py": "raise ZeroDivisionError('at import')\n",
+        "broken-too.py": "raise ZeroDivisionError('at import')\n",
         "plain.py": "def no_flow(): ...\n",
         "methods.py": "from upwell import flow\nclass Shop:\n    @flow\n    @staticmethod\n    def sell(): return 5\n",
         "../outside.py": FLOW.format(name="outside", value="outside"),
@@ -128,10 +129,11 @@ def test_what_is_not_there_is_said(root: Path, entrypoint: str, words: str) -> N
         load_flow(entrypoint)
 
 
-def test_what_importing_raises_is_the_users_own(root: Path) -> None:
+@pytest.mark.parametrize("file", ["broken.py", "broken-too.py"])
+def test_what_importing_raises_is_the_users_own(root: Path, file: str) -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError, match="at import"):
-            load_flow("broken.py:main")
+            load_flow(f"{file}:main")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,12 @@ def test_a_flow_of_another_name_than_its_functions_is_found_by_that(root: Path) 
     second = load_flow("b1_renamed.py:second", [root])
     assert entrypoint_of(second) == "b1_renamed:second"
     assert load_flow(entrypoint_of(second)) is second
+
+
+def test_a_file_to_which_no_import_leads_is_named_by_its_path(root: Path) -> None:
+    found = load_flow("with-dash.py:dashed", [root])
+    assert entrypoint_of(found) == f"{root}/with-dash.py:dashed"
+    assert entrypoint_of(found, root) == "with-dash.py:dashed"
 
 
 def test_a_flow_that_no_name_leads_to_is_refused() -> None:

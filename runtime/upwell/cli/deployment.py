@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -62,7 +63,6 @@ async def ls(
             ("next", _next_text),
             ("paused", lambda it: "paused" if it.paused else ""),
             ("tags", lambda it: it.tags),
-            ("id", lambda it: it.id),
         ],
         output,
         none="There is no such deployment. `upwell deploy` makes those of upwell.yaml, and `my_flow.serve()` one.",
@@ -269,8 +269,15 @@ def schedule_text(schedule: Schedule) -> str:
 
 
 def _next_text(deployment: Deployment) -> str:
-    ticks = [it.next_tick for it in deployment.schedules if it.active and it.next_tick is not None]
-    return moment_text(min(ticks)) if ticks and not deployment.paused else ""
+    runs = [run for it in deployment.schedules if (run := next_run(it)) is not None]
+    return moment_text(min(runs)) if runs and not deployment.paused else ""
+
+
+def next_run(schedule: Schedule) -> dt.datetime | None:
+    """When it makes the next run begin, as far as it is active."""
+    from upwell.core.ticks import next_tick  # here: few commands show schedules
+
+    return next_tick(schedule, now()) if schedule.active else None
 
 
 def show_schedules(deployment: Deployment, output: Output) -> None:
@@ -282,7 +289,7 @@ def show_schedules(deployment: Deployment, output: Output) -> None:
             ("schedule", schedule_text),
             ("active", lambda it: it.active),
             ("catch-up", lambda it: it.catchup),
-            ("next", lambda it: it.next_tick),
+            ("next", next_run),
             ("parameters", lambda it: it.parameters or None),
         ],
         output,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cyclopts import App
 
 from upwell.cli.asking import control
-from upwell.cli.deployment import ref, schedule_text, show_schedules
+from upwell.cli.deployment import next_run, ref, schedule_text, show_schedules
 from upwell.cli.output import Output, UsageError, Yes, confirm, examples, moment_text, say, say_json
 from upwell.cli.times import ago_or_at, at, now, span
 from upwell.cli.values import Param, Params, parameters_of
@@ -95,7 +95,8 @@ async def create(
         [made] = [it for it in after.schedules if it.slug == slug or (slug is None and _is_like(it, wanted.spec))][:1]
         for slug in before - {made.slug} if replace else ():
             await asked.delete_schedule(found.id, slug)
-    then = f"; next at {moment_text(made.next_tick)}" if made.next_tick and made.active else ""
+    first = next_run(made)
+    then = f"; next at {moment_text(first)}" if first else ""
     say(f"{found.full_name}: {made.slug} is scheduled: {schedule_text(made)}{then}.")
 
 
@@ -169,7 +170,7 @@ async def backfill(
         deployment: flow/name, or its id.
         slug: Which schedule, if there are several.
         since: From this time on: 2026-01-01, or so long ago: 7d.
-        until: Before this time; now unless said.
+        until: Until this time; now unless said.
         dry_run: Only say which.
     """
     async with control() as asked:

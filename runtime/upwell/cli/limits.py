@@ -39,6 +39,8 @@ of_tags = App(
     ),
 )
 
+Name = Annotated[str, Parameter(help="The limit's name.")]
+Tag = Annotated[str, Parameter(help="The tag.")]
 Slots = Annotated[int, Parameter(name=("--limit", "-l"), help="How many slots there are.")]
 Decay = Annotated[
     float | None, Parameter(help="Slots become free with time, this many a second, and not by being given back.")
@@ -66,7 +68,7 @@ async def list_by_name(*, output: Output = "table") -> None:
 
 
 @by_name.command(name="inspect")
-async def inspect_by_name(name: str, /, *, output: Output = "table") -> None:
+async def inspect_by_name(name: Name, /, *, output: Output = "table") -> None:
     """Show one limit."""
     _show_one(await _limit(name), output)
 
@@ -88,7 +90,7 @@ async def create_by_name(
 
 @by_name.command(name="update")
 async def update_by_name(
-    name: str,
+    name: Name,
     /,
     *,
     limit: Annotated[int | None, Parameter(name=("--limit", "-l"), help="How many slots there are.")] = None,
@@ -103,19 +105,19 @@ async def update_by_name(
 
 
 @by_name.command(name="enable")
-async def enable_by_name(name: str, /) -> None:
+async def enable_by_name(name: Name, /) -> None:
     """Have a limit hold."""
     await update_by_name(name, enable=True)
 
 
 @by_name.command(name="disable")
-async def disable_by_name(name: str, /) -> None:
+async def disable_by_name(name: Name, /) -> None:
     """Have a limit let everybody through."""
     await update_by_name(name, enable=False)
 
 
 @by_name.command(name="delete")
-async def delete_by_name(name: str, /, *, yes: Yes = False) -> None:
+async def delete_by_name(name: Name, /, *, yes: Yes = False) -> None:
     """Delete a limit: who waits is let through."""
     confirm(f"Delete the limit {name}?", yes)
     await _delete(name, name)
@@ -131,13 +133,13 @@ async def list_of_tags(*, output: Output = "table") -> None:
 
 
 @of_tags.command(name="inspect")
-async def inspect_of_tag(tag: str, /, *, output: Output = "table") -> None:
+async def inspect_of_tag(tag: Tag, /, *, output: Output = "table") -> None:
     """Show the limit of a tag."""
     _show_one(_of_tag(await _limit(OF_TAG + tag)), output)
 
 
 @of_tags.command(name="create")
-async def create_of_tag(tag: str, limit: int, /) -> None:
+async def create_of_tag(tag: Tag, limit: Annotated[int, Parameter(help="How many at once.")], /) -> None:
     """Have at most so many task runs with a tag run at once; in place of the limit that the tag has."""
     from upwell.concurrency.asyncio import create_limit, update_limit
 
@@ -148,7 +150,7 @@ async def create_of_tag(tag: str, limit: int, /) -> None:
 
 
 @of_tags.command(name="delete")
-async def delete_of_tag(tag: str, /) -> None:
+async def delete_of_tag(tag: Tag, /) -> None:
     """Have any number of task runs with a tag run."""
     await _delete(OF_TAG + tag, tag)
 

@@ -18,7 +18,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if it failed or was refused, 2 if it was not understood."""
     try:
         import cyclopts  # noqa: F401  # pyright: ignore[reportUnusedImport]  # here: to say which extra has it
-        import rich  # noqa: F401  # pyright: ignore[reportUnusedImport]
     except ImportError as error:
         print(f"The command line needs {error.name}: pip install 'upwell[server]'", file=sys.stderr)  # noqa: T201
         return FAILED

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from cyclopts import App
+from cyclopts import App, Parameter
 from msgspec import Struct
 
 from upwell.cli.config import without_secrets
@@ -22,6 +22,8 @@ app = App(
         more="Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which is in use, else the file.",
     ),
 )
+
+Name = Annotated[str, Parameter(help="The profile.")]
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -74,7 +76,7 @@ def inspect(name: str | None = None, /, *, output: Output = "table") -> None:
 
 
 @app.command
-def create(name: str, /, *, from_: str | None = None) -> None:
+def create(name: Name, /, *, from_: str | None = None) -> None:
     """Make a profile.
 
     Args:
@@ -89,7 +91,7 @@ def create(name: str, /, *, from_: str | None = None) -> None:
 
 
 @app.command
-def use(name: str, /) -> None:
+def use(name: Name, /) -> None:
     """Make a profile the active one."""
     file = ProfilesFile()
     file.check_there(name)
@@ -101,7 +103,7 @@ def use(name: str, /) -> None:
 
 
 @app.command
-def rename(name: str, new_name: str, /) -> None:
+def rename(name: Name, new_name: Annotated[str, Parameter(help="Its new name.")], /) -> None:
     """Give a profile another name."""
     file = ProfilesFile()
     file.rename(name, new_name)
@@ -110,7 +112,7 @@ def rename(name: str, new_name: str, /) -> None:
 
 
 @app.command
-def delete(name: str, /, *, yes: Yes = False) -> None:
+def delete(name: Name, /, *, yes: Yes = False) -> None:
     """Delete a profile."""
     file = ProfilesFile()
     file.check_there(name)

@@ -12,8 +12,8 @@ from rich.text import Text
 Cell = tuple[str, str]
 """Its text, which is never markup, and its style."""
 
-_LONG = {"why", "found", "value", "parameters", "schedules", "schedule", "states", "detail"}
-"""Columns whose text goes on in the next line where there is no room."""
+_WHOLE = {"id", "state", "created", "took", "next", "since"}
+"""Columns that are never broken; others go on in the next line where there is no room."""
 
 
 def draw(titles: Sequence[str] | None, rows: Sequence[Sequence[Cell]]) -> None:
@@ -25,8 +25,7 @@ def draw(titles: Sequence[str] | None, rows: Sequence[Sequence[Cell]]) -> None:
     else:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
         for title in titles:
-            folds = title in _LONG
-            table.add_column(title, overflow="fold" if folds else "ellipsis", no_wrap=not folds)
+            table.add_column(title, overflow="fold", no_wrap=title in _WHOLE)
     for row in rows:
         table.add_row(*(Text(text, style=style) for text, style in row))
     Console(highlight=False).print(table)

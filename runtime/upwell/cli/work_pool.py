@@ -25,6 +25,8 @@ app = App(
 queue = App(name="queue", help="Queues of a work pool, served by their priority.")
 app.command(queue)
 
+Name = Annotated[str, Parameter(help="The work pool.")]
+Queue = Annotated[str, Parameter(help="The queue.")]
 Kind = Literal["process", "docker"]
 
 
@@ -50,7 +52,7 @@ async def ls(*, output: Output = "table") -> None:
 
 
 @app.command
-async def inspect(name: str, /, *, output: Output = "table") -> None:
+async def inspect(name: Name, /, *, output: Output = "table") -> None:
     """Show one work pool."""
     async with control() as asked:
         found = await asked.work_pool(name)
@@ -74,7 +76,7 @@ async def inspect(name: str, /, *, output: Output = "table") -> None:
 
 @app.command
 async def create(
-    name: str,
+    name: Name,
     /,
     *,
     kind: Annotated[Kind, Parameter(name="--type")] = "process",
@@ -110,7 +112,7 @@ async def create(
 
 @app.command
 async def update(
-    name: str,
+    name: Name,
     /,
     *,
     description: str | None = None,
@@ -136,19 +138,19 @@ async def update(
 
 
 @app.command
-async def pause(name: str, /) -> None:
+async def pause(name: Name, /) -> None:
     """Pause a work pool: nothing of it begins."""
     await _set_paused(name, True)
 
 
 @app.command
-async def resume(name: str, /) -> None:
+async def resume(name: Name, /) -> None:
     """Have a paused work pool go on."""
     await _set_paused(name, False)
 
 
 @app.command
-async def delete(name: str, /, *, yes: Yes = False) -> None:
+async def delete(name: Name, /, *, yes: Yes = False) -> None:
     """Delete a work pool, with its queues."""
     confirm(f"Delete the work pool {name}?", yes)
     async with control() as asked:
@@ -157,14 +159,14 @@ async def delete(name: str, /, *, yes: Yes = False) -> None:
 
 
 @queue.command(name="ls")
-async def list_queues(pool: str, /, *, output: Output = "table") -> None:
+async def list_queues(pool: Name, /, *, output: Output = "table") -> None:
     """List the queues of a work pool."""
     async with control() as asked:
         _show_queues(await asked.work_pool(pool), output)
 
 
 @queue.command(name="create")
-async def create_queue(pool: str, name: str, /, *, priority: int | None = None, limit: int | None = None) -> None:
+async def create_queue(pool: Name, name: Queue, /, *, priority: int | None = None, limit: int | None = None) -> None:
     """Add a queue to a work pool, or change the one of that name.
 
     Args:
@@ -186,19 +188,19 @@ async def create_queue(pool: str, name: str, /, *, priority: int | None = None, 
 
 
 @queue.command(name="pause")
-async def pause_queue(pool: str, name: str, /) -> None:
+async def pause_queue(pool: Name, name: Queue, /) -> None:
     """Pause a queue: nothing of it begins."""
     await _set_queue_paused(pool, name, True)
 
 
 @queue.command(name="resume")
-async def resume_queue(pool: str, name: str, /) -> None:
+async def resume_queue(pool: Name, name: Queue, /) -> None:
     """Have a paused queue go on."""
     await _set_queue_paused(pool, name, False)
 
 
 @queue.command(name="delete")
-async def delete_queue(pool: str, name: str, /, *, yes: Yes = False) -> None:
+async def delete_queue(pool: Name, name: Queue, /, *, yes: Yes = False) -> None:
     """Delete a queue of a work pool."""
     confirm(f"Delete the queue {name} of {pool}?", yes)
     async with control() as asked:

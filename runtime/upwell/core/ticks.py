@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from zoneinfo import ZoneInfo
@@ -122,7 +123,7 @@ def anchor_of(rhythm: Rhythm, zone: dt.tzinfo) -> dt.datetime:
     anchor = rhythm.anchor
     if anchor is None:
         return ANCHOR
-    return anchor if anchor.tzinfo is None else anchor.astimezone(zone).replace(tzinfo=None)
+    return anchor if anchor.tzinfo is None else _wall(anchor, zone)
 
 
 # --- cron ---------------------------------------------------------------------------------------------------
@@ -134,14 +135,64 @@ def _cron_ticks(rhythm: Rhythm, zone: dt.tzinfo, after: dt.datetime) -> Iterator
     except ImportError as error:
         raise _missing("cron", "cronsim") from error
     expression = _NAMED.get(rhythm.expression.strip().lower(), rhythm.expression)
+    fields = expression.split()
+    is_fixed = len(fields) == 5 and not fields[0].startswith("*") and not fields[1].startswith("*")
     try:
-        ticks = CronSim(expression, after.astimezone(zone))
+        if is_fixed:  # it knows what Debian's cron does about clocks that change
+            return _until_the_calendar_ends(CronSim(expression, after.astimezone(zone)))
+        CronSim(expression, _LONG_AGO)
     except CronSimError as error:
         raise InvalidRequestError(
             f"The cron schedule {rhythm.expression!r} cannot be read: {error}. It has five fields (minute, hour, day, "
             "month, day of the week), or six with seconds before them, such as '0 9 * * MON-FRI'."
         ) from error
-    return _until_the_calendar_ends(ticks)
+    return _until_the_calendar_ends(_real_hours(lambda start: CronSim(expression, start), zone, after))
+
+
+def _real_hours(
+    shown_after: Callable[[dt.datetime], Iterator[dt.datetime]], zone: dt.tzinfo, since: dt.datetime
+) -> Iterator[dt.datetime]:
+    """The moments at which the clock of a zone shows such times: as often as it does."""
+    start = _wall(since, zone)
+    change: dt.datetime | None = since
+    while change is not None:
+        offset, change = _offset(change, zone), None
+        for shown in shown_after(start):
+            tick = (shown - offset).replace(tzinfo=dt.UTC)
+            change = _change(since, tick, zone)
+            if change is not None:  # the clock is changed before
+                since, start = change, _wall(change, zone) - _SECOND
+                break
+            since = tick
+            yield tick
+
+
+def _change(since: dt.datetime, until: dt.datetime, zone: dt.tzinfo) -> dt.datetime | None:
+    """When the clock is changed next between these moments, to the second; None: it is not."""
+    before = _offset(since, zone)
+    while since < until:  # a day at a time: it may be changed and changed back
+        following = min(since + _DAY, until)
+        if _offset(following, zone) != before:
+            return _change_within(since, following, zone)
+        since = following
+    return None
+
+
+def _change_within(since: dt.datetime, until: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    before = _offset(since, zone)
+    while until - since > _SECOND:
+        middle = since + (until - since) // 2
+        since, until = (middle, until) if _offset(middle, zone) == before else (since, middle)
+    return until.replace(microsecond=0)
+
+
+def _offset(moment: dt.datetime, zone: dt.tzinfo) -> dt.timedelta:
+    return moment.astimezone(zone).utcoffset() or _NOTHING
+
+
+def _wall(moment: dt.datetime, zone: dt.tzinfo) -> dt.datetime:
+    """What the clock of the zone shows."""
+    return moment.astimezone(zone).replace(tzinfo=None)
 
 
 _NAMED: Final = {
@@ -169,7 +220,7 @@ def _interval_ticks(rhythm: Rhythm, zone: dt.tzinfo, after: dt.datetime) -> Iter
         ) from None
     step, anchor = dt.timedelta(seconds=seconds), anchor_of(rhythm, zone)
     if not seconds % DAY_SECONDS:
-        passed = (after.astimezone(zone).replace(tzinfo=None) - anchor) // step
+        passed = (_wall(after, zone) - anchor) // step
         by_the_clock = (anchor + (passed + number) * step for number in range(-1, _ENDLESS))
         return _until_the_calendar_ends(tick.replace(tzinfo=zone) for tick in by_the_clock)
     first = anchor.replace(tzinfo=zone).astimezone(dt.UTC)
@@ -199,7 +250,8 @@ def _rrule_ticks(rhythm: Rhythm, zone: dt.tzinfo, after: dt.datetime) -> Iterato
         from dateutil.rrule import rrule
     except ImportError as error:
         raise _missing("rrule", "python-dateutil") from error
-    since = after.astimezone(zone).replace(tzinfo=None) - _DAY  # the clock may have been set back meanwhile
+    jumped = _offset(after, zone) - _offset(after - _MORE_THAN_A_DAY, zone)
+    since = _wall(after, zone) - max(jumped, _NOTHING)  # what was left out comes after that
     text = _IN_UTC.sub(lambda match: match[1] + _by_the_clock(match[2], zone), rhythm.expression)
     try:
         rule = _rule(text, anchor_of(rhythm, zone))
@@ -211,7 +263,21 @@ def _rrule_ticks(rhythm: Rhythm, zone: dt.tzinfo, after: dt.datetime) -> Iterato
         raise InvalidRequestError(
             f"The rrule {rhythm.expression!r} cannot be read: {error}. It is like 'FREQ=WEEKLY;BYDAY=MO,WE;BYHOUR=9'."
         ) from error
-    return _until_the_calendar_ends(tick.replace(tzinfo=zone) for tick in rule.xafter(since))
+    return _until_the_calendar_ends(_moments(rule.xafter(since), zone))
+
+
+def _moments(shown: Iterator[dt.datetime], zone: dt.tzinfo) -> Iterator[dt.datetime]:
+    """When the clock shows these times. Those that it leaves out are put in order among those that come later."""
+    left_out: list[dt.datetime] = []
+    for time in shown:
+        tick = time.replace(tzinfo=zone).astimezone(dt.UTC)
+        if _wall(tick, zone) != time:
+            heappush(left_out, tick)
+            continue
+        while left_out and left_out[0] <= tick:
+            yield heappop(left_out)
+        yield tick
+    yield from sorted(left_out)
 
 
 def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
@@ -267,7 +333,10 @@ def _missing(kind: str, package: str) -> MissingExtraError:
 
 _KINDS: Final[dict[str, Any]] = {"cron": _cron_ticks, "interval": _interval_ticks, "rrule": _rrule_ticks}
 _LONG_AGO: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+_NOTHING: Final = dt.timedelta()
+_SECOND: Final = dt.timedelta(seconds=1)
 _DAY: Final = dt.timedelta(days=1)
+_MORE_THAN_A_DAY: Final = dt.timedelta(hours=25)
 _FIRST_SPAN: Final = dt.timedelta(minutes=5)
 _ENDLESS: Final = 2**62
 

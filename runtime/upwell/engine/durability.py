@@ -6,9 +6,7 @@ It asks the store who it is: a new run, one that an earlier process began and di
 from __future__ import annotations
 
 import asyncio
-import os
 import random
-import sys
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from hashlib import blake2b
@@ -27,6 +25,7 @@ from upwell.engine.durable import Durable
 from upwell.engine.durable_records import Claim
 from upwell.engine.finish import until_done
 from upwell.engine.flow_run import FlowRun
+from upwell.engine.places import place_of
 from upwell.engine.steps import Sleep
 
 
@@ -97,7 +96,8 @@ def begin_durably(run: FlowRun) -> Generator[Any, Any, Claim]:
     around = run.scope.parent.durable if run.scope.parent is not None else None
     if around is not None and run.durable and run.wish.means_a_new_one:
         run.wish = around.children.wish_of(run)._replace(keep_changed=around.keep_changed)
-    run.states = [State(type=PENDING, name="Pending", message="About to start.", timestamp=moment(run.created))]
+    began = moment(run.created if run.wish.assigned is None else clock().time())
+    run.states = [State(type=PENDING, name="Pending", message="About to start.", timestamp=began)]
     asked = Ask(run, recorder.journal.begin(run))
     try:
         claim: Claim = yield asked
@@ -188,8 +188,4 @@ def _packed_arguments(run: FlowRun) -> bytes | None:
 
 def entrypoint_of(fn: Callable[..., Any]) -> str:
     """Where a flow is found again: `package.module:name`, or `/path/to/script.py:name` for a script's own."""
-    module, name = getattr(fn, "__module__", ""), getattr(fn, "__qualname__", "")
-    if module == "__main__":
-        file = getattr(sys.modules["__main__"], "__file__", None)
-        return f"{os.path.abspath(file)}:{name}" if file else f"__main__:{name}"
-    return f"{module}:{name}"
+    return f"{place_of(fn)}:{getattr(fn, '__qualname__', '')}"

@@ -96,3 +96,11 @@ def stop_flow_run(flow_run_id: str, reason: str) -> bool:
     for one in found:
         one.stop(reason)
     return bool(found)
+
+
+def stop_durable_flow_runs(reason: str) -> None:
+    """Ask for the end of all durable flow runs of this process, gently; their subflow runs end with them."""
+    for one in UNDER_WAY.copy():
+        around = one.run.scope.parent
+        if one.run.durable and (around is None or around.durable is None):
+            one.stop(reason)

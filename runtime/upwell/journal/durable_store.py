@@ -123,7 +123,7 @@ class SqlDurable:
         self, session: Session, beginning: Beginning, rows: Batch, known: str | None, ours: Container[str]
     ) -> Claim | None:
         identity, resume = beginning.id, beginning.resume
-        if known is None or known == identity:
+        if known is None or (known == identity and resume is None):
             if beginning.fork_of is not None and not await session.fetch("flow_run_as_it_is", id=beginning.fork_of):
                 raise UnknownRunError(f"There is no flow run {beginning.fork_of} in this store.")
             found = await session.fetch("flow_run_as_it_is", id=identity)

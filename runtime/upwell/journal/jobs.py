@@ -76,6 +76,8 @@ class SqlJobs(Part):
                 return False
             if state == "begun":
                 return bool(run[0][4] == process_id)  # its answer was lost on the way
+            if run[0][4] is not None:
+                return False  # somebody has resumed it by hand meanwhile
             await session.fetch("set_job", id=str(job.flow_run_id), state="begun")
             await session.fetch(
                 "flow_run_begins", id=str(job.flow_run_id), process_id=process_id, durable=int(durable)

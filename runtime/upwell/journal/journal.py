@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from upwell.core.errors import UpwellError
 from upwell.engine.finish import within
@@ -72,6 +72,10 @@ class Journal:
     tidy: what is done for the store's upkeep now and then, if anything.
     kept: how results that are stored become records, and records results.
     """
+
+    observe: ClassVar[Callable[[Batch, float], object]] = staticmethod(
+        lambda *_: None
+    )  # of each batch, and its seconds
 
     def __init__(
         self,
@@ -358,7 +362,9 @@ class Journal:
                 if not self._unwritten:
                     break
                 batch = self._unwritten[0]
+                began = self._loop.time()
                 await self._store.write(batch.numbered_from(self._process_key))
+                self.observe(batch, self._loop.time() - began)
                 self._last_written = batch.number
                 if batch.cache_records and self.recorder.cache is not None:
                     self.recorder.cache.were_written(batch.cache_records)

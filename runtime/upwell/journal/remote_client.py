@@ -96,7 +96,7 @@ class ApiClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.place = _shown(url)
-        self._url = url.rstrip("/")
+        self._url = (_without_user(url) if key else url).rstrip("/")  # else the user would be sent instead of the key
         self._key = key
         self._timeout_seconds = timeout_seconds
         self._transport = transport
@@ -238,5 +238,9 @@ def _is_here(url: str) -> bool:
 
 def _shown(url: str) -> str:
     """The address without what somebody may have put into it that is nobody's business."""
+    return urlsplit(_without_user(url))._replace(query="", fragment="").geturl()
+
+
+def _without_user(url: str) -> str:
     parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

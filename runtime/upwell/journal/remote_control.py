@@ -29,7 +29,7 @@ from upwell.core.deployments import (
     WorkPool,
     WorkQueue,
 )
-from upwell.core.errors import AccessError, InvalidRequestError
+from upwell.core.errors import AccessError, InvalidRequestError, NotFoundError
 from upwell.core.model import FlowRunRecord, Page
 from upwell.journal.control import Ref
 from upwell.journal.remote_client import ApiClient, read
@@ -66,7 +66,11 @@ class RemoteControl:
     async def _send(self, method: str, path: str, body: Any = None, *, twice: bool = True) -> bytes:
         """twice: it is all the same whether it is done once or twice."""
         send = self._client.ask if twice else self._client.request
-        return await send(method, path, content=None if body is None else _encode(body))
+        try:
+            content = None if body is None else _encode(body)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(f"What is wanted cannot be said in JSON: {error}.") from error
+        return await send(method, path, content=content)
 
     # --- deployments ----------------------------------------------------------------------------------------
 
@@ -286,7 +290,7 @@ def _address(ref: Ref) -> str:
         return f"/deployments/{identity}"
     flow, slash, name = str(ref).partition("/")
     if not slash or not flow or not name:
-        raise InvalidRequestError(f"{ref!r} is no deployment: it must be an id, or `flow/deployment`.")
+        raise NotFoundError(f"{ref!r} is no deployment: it must be an id, or `flow/deployment`.")
     return f"/deployments/by-name/{_part(flow)}/{_part(name)}"
 
 

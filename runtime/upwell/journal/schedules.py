@@ -173,15 +173,14 @@ def ticks_to_make(schedule: Schedule, now: int) -> Due:
         return Due(missed, missed[-1], _following(schedule, missed[-1]), 0)
     ahead: list[int] = []
     following: int | None = None
-    for tick in _after(schedule, max(last, now)):
-        following = tick
-        near = tick <= now + AHEAD_MICROS
-        if len(ahead) == MOST_AHEAD or not (near or len(ahead) < LEAST_AHEAD):
+    for tick in _after(schedule, now):
+        if len(ahead) == MOST_AHEAD or (tick > now + AHEAD_MICROS and len(ahead) >= LEAST_AHEAD):
+            following = tick
             break
         ahead.append(tick)
-        following = None
-    made = [tick for tick in (*missed, *ahead) if not _is_too_late(schedule, tick, now)]
-    return Due(made, max(last, *missed, *ahead), following, _look(ahead, following))
+    new = [*missed, *(tick for tick in ahead if tick > last)]
+    made = [tick for tick in new if not _is_too_late(schedule, tick, now)]
+    return Due(made, max([last, *new]), following, _look(ahead, following))
 
 
 def _missed(schedule: Schedule, last: int, now: int) -> list[int]:
@@ -191,8 +190,8 @@ def _missed(schedule: Schedule, last: int, now: int) -> list[int]:
     if schedule.catchup == "latest":
         latest = latest_tick(schedule, moment(last), moment(now))
         return [] if latest is None else [micros_of(latest, "tick")]
-    ticks = (tick for tick in _after(schedule, last))
-    return [tick for tick in islice(ticks, MOST_AHEAD) if tick <= now]
+    since = last if schedule.max_late_seconds is None else max(last, now - int(schedule.max_late_seconds * 1e6))
+    return [tick for tick in islice(_after(schedule, since), MOST_AHEAD) if tick <= now]
 
 
 def _is_too_late(schedule: Schedule, tick: int, now: int) -> bool:

@@ -1,4 +1,4 @@
-"""What pages ask of a store beyond single runs: what is going on now, and what pictures of large runs are drawn from."""
+"""What pages ask of a store beyond single runs: what is going on now, and what pictures of large runs are made of."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Struct, msgpack
 
 from upwell.core.model import FlowRunRecord, LogLine
 from upwell.core.results import ResultRecord
-from upwell.core.states import PENDING, StateType
+from upwell.core.states import COMPLETED, PENDING, StateType
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import LAST, id_text, json_text, micros_of, pattern_of
 from upwell.journal.reader_records import FLOW_RUN_COLUMNS, flow_run, log_line, random_part, task_run_id
@@ -77,7 +77,7 @@ class Views:
     async def due_runs(
         self, limit: int, *, overdue: bool = False, deployment: UUID | None = None
     ) -> list[FlowRunRecord]:
-        """Scheduled flow runs, those that are due first. overdue: those that are late; deployment: of this one alone."""
+        """Scheduled flow runs, those that are due first. overdue: those that are late. deployment: of this one."""
         late = "AND f.state_name = 'Late'" if overdue else "AND (f.state_name IS NULL OR f.state_name <> 'Late')"
         parameters: dict[str, Any] = {"n": limit}
         if deployment is not None:
@@ -94,9 +94,10 @@ class Views:
         counts: dict[UUID, Counter[StateType]] = defaultdict(Counter)
         for run_id, state, number in await self._session.fetch("view_progress_states", ids=ids):
             counts[UUID(run_id)][StateType(state)] = number
-        for run_id, submitted in await self._session.fetch("view_progress", ids=ids):
+        for run_id, submitted, begun in await self._session.fetch("view_progress", ids=ids):
             found = counts[UUID(run_id)]
-            found[PENDING] += max(submitted - found.total(), 0)
+            found[COMPLETED] = max(begun - found.total(), 0)
+            found[PENDING] += max(submitted - begun, 0)
         return counts
 
     async def starts(self, runs: Sequence[UUID], since: dt.datetime, part: dt.timedelta) -> list[Starts]:

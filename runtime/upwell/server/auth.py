@@ -33,9 +33,15 @@ Connection = ASGIConnection[Any, Any, Any, Any]
 
 def actor_of(connection: Connection) -> Actor:
     """Who makes this request."""
-    actor: Actor | None = connection.scope.get("user")
+    actor = _who(connection)
     if actor is None:  # a public route
         raise PermissionDeniedException("This needs an API key.")
+    return actor
+
+
+def _who(connection: Connection) -> Actor | None:
+    scope: Any = connection.scope  # which is one of many kinds of dict
+    actor: Actor | None = scope.get("user")
     return actor
 
 
@@ -59,7 +65,7 @@ def require(connection: Connection, scope: Scope) -> None:
 
 async def check_form(connection: Connection, handler: BaseRouteHandler) -> None:
     """Whether what comes from a browser comes from our own pages: a form or a script of theirs knows the word."""
-    actor: Actor | None = connection.scope.get("user")
+    actor = _who(connection)
     if actor is None or actor.via == "key" or not isinstance(connection, Request) or connection.method not in CHANGING:
         return
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Final
 
 from litestar.types import HTTPResponseStartEvent, Message, Send
 
@@ -20,9 +20,8 @@ def with_tags(send: Send, method: str, if_none_match: str | None) -> Send:
     async def send_tagged(message: Message) -> None:
         nonlocal start
         if message["type"] == "http.response.start":
-            begins = cast(HTTPResponseStartEvent, message)
-            if _has_tag(begins):
-                start = begins
+            if _has_tag(message):
+                start = message
                 return
         if start is None or message["type"] != "http.response.body":
             await send(message)

@@ -301,7 +301,7 @@ def _line_data(row: Row) -> bytes:
             "task_run_id": task_run_id,
             "at": _moment(at),
             "level": level,
-            "level_name": logging.getLevelName(level),
+            "level_name": logging.getLevelName(level),  # pyright: ignore[reportDeprecated]  # it is given a number
             "logger": logger,
             "message": message,
         }

@@ -85,7 +85,7 @@ class Perimeter:
             scope["user"] = actor
             await self._app(scope, receive, with_tags(send, scope["method"], _headers_of(scope).get("if-none-match")))
 
-    async def _check(self, scope: Scope) -> Actor | None:
+    async def _check(self, scope: Any) -> Actor | None:
         headers = _headers_of(scope)
         host = host_of(headers.get("host", ""))
         if host is None or not self._access.is_our_name(host):
@@ -102,7 +102,7 @@ class Perimeter:
         except AccessError as error:
             raise Refused(HTTPStatus.UNAUTHORIZED, str(error)) from None
 
-    async def _ask_who(self, scope: Scope, send: Send) -> None:
+    async def _ask_who(self, scope: Any, send: Send) -> None:
         path = scope["path"]
         accepts = _headers_of(scope).get("accept", "")
         if str(scope.get("method")) in ("GET", "HEAD") and "text/html" in accepts and not path.startswith("/api/"):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from litestar.types import ExceptionHandlersMap
 
 from upwell.core.errors import (
     AccessError,
@@ -107,7 +106,8 @@ def _fault(item: Any) -> dict[str, str]:
     """What is wrong with one value, as Litestar says it."""
     if not isinstance(item, dict):
         return {"message": str(item)}
-    return {name: str(item[name]) for name in ("key", "source", "message") if item.get(name)}
+    said = cast(dict[str, Any], item)
+    return {name: str(said[name]) for name in ("key", "source", "message") if said.get(name)}
 
 
 def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
@@ -140,7 +140,7 @@ def problems_of(route: HTTPRouteHandler) -> dict[int, ResponseSpec]:
     } | dict(route.responses or {})
 
 
-HANDLERS: Final[ExceptionHandlersMap] = {
+HANDLERS: Final[dict[Any, Any]] = {
     **dict.fromkeys(STATUS_OF, _of_ours),
     HTTPException: _of_http,
     RecursionError: _too_deep,

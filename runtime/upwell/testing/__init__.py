@@ -7,6 +7,7 @@ from upwell.testing.crash_points import CRASH_POINTS, crash_point, install_crash
 from upwell.testing.crashing_store import Fault, FaultyDatabase
 from upwell.testing.databases import DatabaseConformance
 from upwell.testing.leaks import LeakError, no_leaks
+from upwell.testing.simulation import SimulatedProcess, Simulation, simulate
 
 __all__ = [
     "CRASH_POINTS",
@@ -15,6 +16,8 @@ __all__ = [
     "Fault",
     "FaultyDatabase",
     "LeakError",
+    "SimulatedProcess",
+    "Simulation",
     "TaskRunnerConformance",
     "VirtualClock",
     "cancel_everywhere",
@@ -22,5 +25,6 @@ __all__ = [
     "install_crash_points",
     "no_leaks",
     "run_virtual",
+    "simulate",
     "virtual_clock",
 ]

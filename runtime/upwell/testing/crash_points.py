@@ -83,9 +83,10 @@ def _reach_into_upwell() -> None:
     from upwell import filesystems
     from upwell.journal import store
     from upwell.journal.durable import Beginnings
+    from upwell.journal.durable_store import SqlDurable
 
     write, write_rows, renew = store.SqlStore.write, store.write_rows, store.SqlStore.renew
-    claim, begin = Beginnings._claim, Beginnings.begin  # pyright: ignore[reportPrivateUsage]  # from the inside
+    claim, begin = SqlDurable._claim, Beginnings.begin  # pyright: ignore[reportPrivateUsage]  # from the inside
     replace = os.replace
 
     async def flush(self: Any, batch: Any) -> None:
@@ -130,7 +131,7 @@ def _reach_into_upwell() -> None:
         (store.SqlStore, "write", flush),
         (store, "write_rows", flush_rows),
         (store.SqlStore, "renew", renew_and_die),
-        (Beginnings, "_claim", claim_and_die),
+        (SqlDurable, "_claim", claim_and_die),
         (Beginnings, "begin", begin_and_die),
         (filesystems, "os", Os()),
     )

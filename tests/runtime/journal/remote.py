@@ -6,19 +6,28 @@ import enum
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
+from unittest.mock import patch
 
 import httpx
 from msgspec.structs import replace
-from tests.runtime.server.serving import opened, settings_of
+from tests.runtime.server.serving import maker, settings_of
 
 from upwell.core.deployments import Scope
 from upwell.journal.batch import SERIES_BITS, Batch
+from upwell.journal.database import Database
+from upwell.journal.limit_store import SqlLimits
 from upwell.journal.processes import Process, this_process
+from upwell.journal.reader import Reader
 from upwell.journal.remote_client import ApiClient
+from upwell.journal.remote_control import RemoteControl
 from upwell.journal.remote_store import RemoteStore
-from upwell.server.app import Server
-from upwell.server.parts import Parts
+from upwell.journal.sql_control import SqlControl
+from upwell.server.access import Access
+from upwell.server.app import Server, create_app
+from upwell.server.hub import Hub
+from upwell.server.parts import Parts, open_parts
+from upwell.settings import Settings
 
 URL: Final = "http://127.0.0.1:4200/api"
 
@@ -98,12 +107,47 @@ class Remote:
 @asynccontextmanager
 async def remote(folder: Path, **settings: Any) -> AsyncGenerator[Remote]:
     """A server over a new store."""
-    async with opened(settings_of(folder, **settings)) as (parts, app):
-        made = Remote(parts, app)
+    wanted = settings_of(folder, **settings)
+    async with open_parts(maker(wanted), wanted) as parts:
+        made = Remote(parts, _app_over(parts))
         try:
             yield made
         finally:
             await made.close()
+
+
+@asynccontextmanager
+async def through_a_server(database: Database) -> AsyncGenerator[RemoteControl]:
+    """The control over a database that is open, had through a server."""
+    control, settings, session = SqlControl(database), Settings(), cast(Any, database)
+    parts = Parts(
+        control=control,
+        database=database,
+        session=session,
+        reader=Reader(database, database.place),
+        limits=SqlLimits(database),
+        hub=Hub(lambda: database, session),
+        access=Access(control, database, settings),
+        settings=settings,
+    )
+    made = Remote(parts, _app_over(parts))
+    try:
+        yield RemoteControl(made.client())
+    finally:
+        await made.close()
+
+
+_apps: list[Server] = []
+
+
+def _app_over(parts: Parts) -> Server:
+    """The application over these parts, without pages; one for all tests, for to make one takes a while."""
+    if not _apps:
+        with patch("upwell.server.app._pages", lambda: ((), frozenset[str]())):
+            _apps.append(create_app(parts))
+    _apps[0].state.parts = parts
+    _apps[0].perimeter = None
+    return _apps[0]
 
 
 _NEXT: list[int] = [0]

@@ -1,4 +1,4 @@
-"""Limits, cache, durable flow runs and results behind a server: as if the store were asked, whatever is lost on the way."""
+"""Limits, cache, durable flow runs and results behind a server: as if the store itself were asked."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_nobody_gives_back_what_another_holds_or_makes_limits_with_a_key_to_run(
                 limits_of(two).leave(first.id),
                 limits_of(two).delete("db"),
             ):
-                with pytest.raises(StoreUnavailable, match="another key|the scope 'admin'"):
+                with pytest.raises(StoreUnavailable, match=r"another key|the scope 'admin'"):
                     await work
             assert await server.rows("SELECT state FROM leases ORDER BY id") == [("held",), ("waiting",)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from tests.runtime.server.serving import asking, eventually, maker, server_proce
 
 from upwell.core.errors import InvalidRequestError
 from upwell.journal.changes import LOGS, STATES, Changes
-from upwell.journal.database import Database
+from upwell.journal.database import Database, StoreUnavailable
 from upwell.journal.migrations import migrate
 from upwell.journal.postgres import PostgresDatabase
 from upwell.journal.read_pool import ReadPool
@@ -26,7 +26,7 @@ RUN, OTHER = "01a2002d-6a01-7143-816b-ca90af17019f", "01a2002d-6a01-7143-816b-ca
 
 
 @asynccontextmanager
-async def store_and_hub(folder: Path) -> AsyncIterator[tuple[Database, Hub]]:
+async def store_and_hub(folder: Path) -> AsyncGenerator[tuple[Database, Hub]]:
     """A store to write to, and a hub that looks at it over connections of its own."""
     make = maker(settings_of(folder))
     database: Database = make(read_only=False)
@@ -196,7 +196,7 @@ def test_a_store_that_goes_away_is_looked_for_again(tmp_path: Path, monkeypatch:
             async def fails(self: Changes) -> bool:
                 nonlocal failures
                 failures += 1
-                raise hubs.StoreUnavailable("away")
+                raise StoreUnavailable("away")
 
             monkeypatch.setattr(Changes, "is_changed", fails)
             await eventually(lambda: failures >= 2)

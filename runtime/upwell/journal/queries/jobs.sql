@@ -92,7 +92,9 @@ SELECT process_id FROM flow_runs WHERE id = :id;
 UPDATE flow_runs SET message = :message WHERE id = :id AND state = 'SCHEDULED' AND ended IS NULL;
 
 -- name: flow_run_begins
-UPDATE flow_runs SET process_id = :process_id, due = NULL, durable = :durable WHERE id = :id AND ended IS NULL;
+UPDATE flow_runs SET process_id = :process_id, due = NULL,
+    durable = CASE WHEN CAST(:durable AS INTEGER) = 1 THEN 1 ELSE durable END
+WHERE id = :id AND ended IS NULL;
 
 -- name: end_flow_run
 -- One that nobody is at work on.

@@ -16,14 +16,17 @@ WHERE state <> 'COMPLETED' AND state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'PAU
 GROUP BY 1, 2;
 
 -- name: view_progress
--- How many task runs flow runs have submitted.
-SELECT flow_run_id, sum(submitted) FROM series
-WHERE flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP BY 1;
+-- How many task runs flow runs have submitted, and how many of them have begun.
+SELECT s.flow_run_id, sum(s.submitted), sum((SELECT count(*) FROM task_runs t WHERE t.series = s.key))
+FROM series s WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP BY 1;
 
 -- name: view_progress_states
--- How many of them are in which state, of those that have begun.
+-- How many of those that have begun are in which state; those that completed are the rest.
 SELECT s.flow_run_id, t.state, count(*) FROM series s JOIN task_runs t ON t.series = s.key
-WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP BY 1, 2;
+WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids))
+    AND t.state <> 'COMPLETED' AND t.state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'FAILED', 'CANCELLING', 'CANCELLED',
+                                               'CRASHED', 'PAUSED')
+GROUP BY 1, 2;
 
 -- name: view_starts
 -- How many task runs of some flow runs began when, by flow run, task and state: what a timeline of many is drawn from.

@@ -46,6 +46,7 @@ async def flow_runs(
     text: Text = None,
     parent: Id = None,
     deployment: Id = None,
+    ahead: FromQuery[bool] = True,
     order: Order = "newest",
     limit: Limit = PAGE_ITEMS,
     after: After = None,
@@ -60,6 +61,7 @@ async def flow_runs(
         text=text,
         parent=parent,
         deployment=deployment,
+        ahead=ahead,
     )
     return await parts_of(request).reader.flow_runs(wanted, order, limit, after)
 

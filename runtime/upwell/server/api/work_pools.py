@@ -23,7 +23,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=1000)]
 class WorkPoolBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A work pool as it is wanted. exist_ok: false makes it a conflict if there is one of this name."""
 
-    kind: Name = "process"
+    kind: Name | None = None
     description: Annotated[str, Meta(max_length=10_000)] | None = None
     concurrency_limit: Bound | None = None
     base_job_template: dict[str, Any] | None = None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Any, Final, cast, get_args
-from uuid import UUID
 
 from litestar import get, post
+from litestar.params import FromQuery
 from litestar.response import Redirect, Response
 from msgspec.structs import asdict, fields
 
@@ -14,7 +14,7 @@ from upwell.core.deployments import Scope
 from upwell.core.errors import InvalidRequestError
 from upwell.core.shown import is_secret
 from upwell.server import auth
-from upwell.server.api.asked import note
+from upwell.server.api.asked import PathId, note
 from upwell.server.pages.rendering import PageRequest, now, page, parts, url
 from upwell.settings import Settings
 
@@ -55,7 +55,7 @@ def _said(name: str, value: Any) -> str:
         return f"{scheme}://…@{rest.rpartition('@')[2]}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, cast(tuple[Any, ...], value))) if isinstance(value, tuple) else str(value)
 
 
 @get("/keys", include_in_schema=False, opt={**auth.ADMIN, "query": frozenset({"notice"})})
@@ -72,6 +72,7 @@ async def _keys_page(request: PageRequest, secret: str = "", error: str = "") ->
         "keys.html",
         section="settings",
         status=422 if error else 200,
+        address="/keys" if error or secret else "",
         keys=found,
         scopes=get_args(Scope),
         lifetimes=LIFETIMES,
@@ -98,7 +99,7 @@ async def new_key(request: PageRequest) -> Response[str]:
 
 
 @post("/keys/{key_id:uuid}/revoke", include_in_schema=False, opt=auth.ADMIN)
-async def revoke_key(request: PageRequest, key_id: UUID) -> Redirect:
+async def revoke_key(request: PageRequest, key_id: PathId) -> Redirect:
     """A key that is revoked opens nothing any more."""
     key = await parts(request).control.revoke_key(key_id)
     parts(request).access.forget()
@@ -107,7 +108,7 @@ async def revoke_key(request: PageRequest, key_id: UUID) -> Redirect:
 
 
 @get("/audit", include_in_schema=False, opt={**auth.ADMIN, "query": frozenset({"after", "notice"})})
-async def audit(request: PageRequest, after: str = "") -> Response[str]:
+async def audit(request: PageRequest, after: FromQuery[str] = "") -> Response[str]:
     """Who changed what, the newest first."""
     found = await parts(request).control.audit_records(limit=PAGE_ITEMS, after=after or None)
     return page(request, "audit.html", section="settings", records=found.items, next=found.next, first=not after)

@@ -6,7 +6,7 @@ import gzip
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from litestar import get
 from litestar.connection import Request
@@ -14,6 +14,7 @@ from litestar.exceptions import NotFoundException
 from litestar.response import Response
 
 from upwell.server import auth
+from upwell.server.api.asked import PathName
 
 _FOLDER: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
@@ -58,7 +59,7 @@ def asset(name: str) -> str:
 
 
 @get("/static/{version:str}/{name:str}", include_in_schema=False, sync_to_thread=False, opt=auth.PUBLIC)
-def static_file(request: Request[object, object, object], version: str, name: str) -> Response[bytes]:
+def static_file(request: Request[Any, Any, Any], version: PathName, name: PathName) -> Response[bytes]:
     """One file. It is looked up by its exact name, so no other can be reached."""
     known = assets()
     found = known.files.get(name)

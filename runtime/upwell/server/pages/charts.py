@@ -100,8 +100,8 @@ def nice_ceiling(value: int) -> int:
     """A round number that is not less: 1, 2, 4, 6, 8, 10, 20, 40, ..."""
     if value <= 2:
         return max(value, 0)
-    size = 10 ** int(math.log10(value))
-    return next(size * factor for factor in (1, 2, 4, 6, 8, 10) if size * factor >= value)
+    size: int = 10 ** int(math.log10(value))
+    return next((size * factor for factor in (1, 2, 4, 6, 8) if size * factor >= value), size * 10)
 
 
 def _title(span: StateCounts) -> str:

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Final
 
 from litestar import get
+from litestar.params import FromQuery
 from litestar.response import Response
 from msgspec import Struct
 
@@ -47,7 +48,9 @@ class FlowStrip(Struct, frozen=True, kw_only=True):
 
 
 @get("/", include_in_schema=False, opt={**auth.READ, "query": frozenset({"hours", "of", "notice"})})
-async def dashboard(request: PageRequest, hours: int = 24, of: str = "flow_runs") -> Response[str]:
+async def dashboard(
+    request: PageRequest, hours: FromQuery[int] = 24, of: FromQuery[str] = "flow_runs"
+) -> Response[str]:
     """What is going on."""
     of = of if of == "task_runs" else "flow_runs"
     hours = hours if hours in _SPAN_SECONDS else 24
@@ -109,7 +112,9 @@ async def _trouble(here: Parts, views: Views, since: dt.datetime) -> list[FlowRu
     ended = [
         run
         for state in (FAILED, CRASHED)
-        for run in (await here.reader.flow_runs(flow_run_filter(state=state, since=since), "newest", LISTED * 2, None)).items
+        for run in (
+            await here.reader.flow_runs(flow_run_filter(state=state, since=since), "newest", LISTED * 2, None)
+        ).items
     ]
     parents = {run.id for run in ended}
     ended = [run for run in ended if run.parent_flow_run_id not in parents]

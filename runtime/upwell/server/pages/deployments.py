@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from litestar import get, post
+from litestar.params import FromQuery
 from litestar.response import Redirect, Response
 from msgspec import Struct
 
@@ -17,7 +18,7 @@ from upwell.core.errors import InvalidRequestError, UpwellError
 from upwell.core.ticks import ticks_after, zone_of
 from upwell.journal.views import Views
 from upwell.server import auth
-from upwell.server.api.asked import note
+from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages import charts
 from upwell.server.pages.asked import PAGE_ITEMS, flow_run_filter, moment_of
 from upwell.server.pages.rendering import PageRequest, now, page, parts, url
@@ -84,7 +85,12 @@ def shown_schedule(schedule: Schedule) -> ShownSchedule:
 
 @get("/deployments", include_in_schema=False, opt={**auth.READ, "query": _LIST_QUERY})
 async def deployments(
-    request: PageRequest, q: str = "", flow: str = "", tag: str = "", pool: str = "", after: str = ""
+    request: PageRequest,
+    q: FromQuery[str] = "",
+    flow: FromQuery[str] = "",
+    tag: FromQuery[str] = "",
+    pool: FromQuery[str] = "",
+    after: FromQuery[str] = "",
 ) -> Response[str]:
     """All deployments, by flow and name."""
     here = parts(request)
@@ -108,7 +114,9 @@ async def deployments(
 
 
 async def _listed(here: Parts, deployment: Deployment) -> Listed:
-    runs = await here.reader.flow_runs(flow_run_filter(deployment=deployment.id, ahead=False), "newest", charts.STRIP_RUNS, None)
+    runs = await here.reader.flow_runs(
+        flow_run_filter(deployment=deployment.id, ahead=False), "newest", charts.STRIP_RUNS, None
+    )
     active = [shown_schedule(schedule) for schedule in deployment.schedules if schedule.active]
     ticks = [item.ticks[0] for item in active if item.ticks]
     return Listed(
@@ -124,7 +132,7 @@ async def _listed(here: Parts, deployment: Deployment) -> Listed:
     include_in_schema=False,
     opt={**auth.READ, "query": frozenset({"notice", "after"})},
 )
-async def deployment(request: PageRequest, deployment_id: UUID, after: str = "") -> Response[str]:
+async def deployment(request: PageRequest, deployment_id: PathId, after: FromQuery[str] = "") -> Response[str]:
     """One deployment."""
     return await deployment_page(request, deployment_id, after=after)
 
@@ -135,12 +143,15 @@ async def deployment_page(
     """The page of a deployment. filled, error: a schedule as somebody wanted it, and what is wrong with it."""
     here = parts(request)
     found = await here.control.deployment(deployment_id)
-    runs = await here.reader.flow_runs(flow_run_filter(deployment=found.id, ahead=False), "newest", RUNS_SHOWN, after or None)
+    runs = await here.reader.flow_runs(
+        flow_run_filter(deployment=found.id, ahead=False), "newest", RUNS_SHOWN, after or None
+    )
     return page(
         request,
         "deployment.html",
         section="deployments",
         status=422 if error else 200,
+        address=f"/deployments/{found.id}" if error else "",
         deployment=found,
         description=markdown(found.description or ""),
         schedules=[shown_schedule(schedule) for schedule in found.schedules],
@@ -179,7 +190,7 @@ def markdown(text: str) -> str:
 
 
 @post("/deployments/{deployment_id:uuid}/{action:str}", include_in_schema=False, opt=auth.RUN, status_code=303)
-async def change_deployment(request: PageRequest, deployment_id: UUID, action: str) -> Redirect:
+async def change_deployment(request: PageRequest, deployment_id: PathId, action: PathName) -> Redirect:
     """Run it now as it is, pause it, resume it, delete it."""
     here = parts(request)
     found = await here.control.deployment(deployment_id)
@@ -206,7 +217,7 @@ async def change_deployment(request: PageRequest, deployment_id: UUID, action: s
 
 
 @get("/deployments/{deployment_id:uuid}/custom-run", include_in_schema=False, opt=auth.RUN)
-async def custom_run_form(request: PageRequest, deployment_id: UUID) -> Response[str]:
+async def custom_run_form(request: PageRequest, deployment_id: PathId) -> Response[str]:
     """A form for a run."""
     found = await parts(request).control.deployment(deployment_id)
     return _form_page(request, found, fields_of(found.parameter_schema, found.parameters), {}, "")
@@ -230,7 +241,7 @@ def _form_page(
 
 
 @post("/deployments/{deployment_id:uuid}/custom-run", include_in_schema=False, opt=auth.RUN)
-async def custom_run(request: PageRequest, deployment_id: UUID) -> Response[str] | Redirect:
+async def custom_run(request: PageRequest, deployment_id: PathId) -> Response[str] | Redirect:
     """Make the run; or say at each field what is wrong."""
     here = parts(request)
     found = await here.control.deployment(deployment_id)

@@ -6,11 +6,13 @@ from collections import Counter
 from typing import Final
 
 from litestar import get
+from litestar.params import FromQuery
 from litestar.response import Response
 
 from upwell.core.errors import NotFoundError
 from upwell.journal.views import Views
 from upwell.server import auth
+from upwell.server.api.asked import PathName
 from upwell.server.pages.asked import LIST_QUERY, PAGE_ITEMS, Asked
 from upwell.server.pages.dashboard import flow_strips
 from upwell.server.pages.rendering import PageRequest, now, page, parts
@@ -21,7 +23,7 @@ MOST_FLOWS: Final = 500
 
 
 @get("/flows", include_in_schema=False, opt={**auth.READ, "query": frozenset({"q", "notice"})})
-async def flows(request: PageRequest, q: str = "") -> Response[str]:
+async def flows(request: PageRequest, q: FromQuery[str] = "") -> Response[str]:
     """All flows that have runs or deployments."""
     here = parts(request)
     deployed = Counter(item.flow_name for item in (await here.control.deployments(limit=MOST_FLOWS)).items)
@@ -39,7 +41,7 @@ async def flows(request: PageRequest, q: str = "") -> Response[str]:
 
 
 @get("/flows/{name:str}", include_in_schema=False, opt={**auth.READ, "query": LIST_QUERY})
-async def flow(request: PageRequest, name: str) -> Response[str]:
+async def flow(request: PageRequest, name: PathName) -> Response[str]:
     """One flow."""
     here = parts(request)
     asked = Asked.of({**request.query_params, "flow": name})

@@ -16,9 +16,14 @@ LEVELS: Final = (("All levels", 0), ("Info", 20), ("Warnings", 30), ("Errors", 4
 
 
 class LogView(Struct, frozen=True, kw_only=True):
-    """names: of the task runs that wrote the lines. following: these are the last lines, and new ones come after them. before: where those before them end."""
+    """The lines, and what was asked for.
+
+    names: of the task runs that wrote them. series: from which those of lines to come are known.
+    following: these are the last lines, and new ones come after them. before: where those before them end.
+    """
 
     lines: tuple[LogLine, ...]
+    keys: tuple[int, ...]
     names: dict[UUID, str]
     series: list[tuple[str, str]]
     level: int
@@ -39,6 +44,7 @@ async def log_view(here: Parts, run_id: UUID, query: dict[str, str], *, task_run
     ids = {line.task_run_id for line in tail.lines if line.task_run_id is not None}
     return LogView(
         lines=tail.lines,
+        keys=tail.keys,
         names=names_of(series, ids),
         series=series,
         level=level,

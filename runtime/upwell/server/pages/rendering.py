@@ -6,7 +6,7 @@ import datetime as dt
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -47,26 +47,27 @@ def environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals.update(
-        asset=asset,
-        sections=SECTIONS,
-        ago=shown.ago,
-        exact=shown.exact,
-        seconds_between=shown.seconds_between,
-        StateType=StateType,
-        state_order=shown.STATE_ORDER,
-        url=url,
-    )
-    made.filters.update(
-        took=shown.took,
-        number=shown.number,
-        short_number=shown.short_number,
-        size=shown.size,
-        brief=shown.brief,
-        kind=shown.kind_of,
-        level_kind=shown.level_kind,
-        as_json=as_json,
-    )
+    names: dict[str, Any] = made.globals
+    names |= {
+        "asset": asset,
+        "sections": SECTIONS,
+        "ago": shown.ago,
+        "exact": shown.exact,
+        "seconds_between": shown.seconds_between,
+        "StateType": StateType,
+        "state_order": shown.STATE_ORDER,
+        "url": url,
+    }
+    made.filters |= {
+        "took": shown.took,
+        "number": shown.number,
+        "short_number": shown.short_number,
+        "size": shown.size,
+        "brief": shown.brief,
+        "kind": shown.kind_of,
+        "level_kind": shown.level_kind,
+        "as_json": as_json,
+    }
     return made
 
 
@@ -86,9 +87,16 @@ def now() -> dt.datetime:
     return moment(clock().time())
 
 
-def page(request: PageRequest, template: str, *, section: str = "", status: int = 200, **values: Any) -> Response[str]:
-    """A page. section: which entry of the navigation it belongs to."""
-    actor: Actor | None = request.scope.get("user")
+def page(
+    request: PageRequest, template: str, *, section: str = "", status: int = 200, address: str = "", **values: Any
+) -> Response[str]:
+    """A page.
+
+    section: which entry of the navigation it belongs to.
+    address: where it is found again, if that is not where it was asked for: a form that was refused is shown again.
+    """
+    scope: dict[str, Any] = cast(Any, request.scope)
+    actor: Actor | None = scope.get("user")
     theme = request.cookies.get("upwell_theme", "")
     text = (
         environment()
@@ -102,6 +110,7 @@ def page(request: PageRequest, template: str, *, section: str = "", status: int 
             theme=theme if theme in ("light", "dark") else "",
             now=now(),
             here=request.url.path,
+            address=address,
             notice=request.query_params.get("notice", ""),
             **values,
         )

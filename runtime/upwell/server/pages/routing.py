@@ -8,7 +8,6 @@ from typing import Any, Final
 from litestar import Router
 from litestar.exceptions import HTTPException
 from litestar.response import Response
-from litestar.types import ExceptionHandlersMap
 
 from upwell.core.errors import UnknownRunError
 from upwell.engine.loggers import ENGINE
@@ -57,7 +56,7 @@ def _of_any(request: PageRequest, error: Exception) -> Response[str]:
 
 
 _STATUS: Final[dict[type[Exception], int]] = {UnknownRunError: HTTPStatus.NOT_FOUND, **STATUS_OF}
-_HANDLERS: Final[ExceptionHandlersMap] = {
+_HANDLERS: Final[dict[Any, Any]] = {
     **dict.fromkeys(_STATUS, _of_ours),
     HTTPException: _of_http,
     Exception: _of_any,

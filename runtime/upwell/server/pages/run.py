@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from uuid import UUID
 
 from litestar import get, post
 from litestar.response import Redirect, Response
@@ -12,6 +11,7 @@ from upwell.core.model import FlowRunRecord, RunTree
 from upwell.core.states import FAILED, StateType
 from upwell.journal.views import Views
 from upwell.server import auth
+from upwell.server.api.asked import PathId, PathName
 from upwell.server.pages.asked import PAGE_ITEMS, Asked, flow_run_filter
 from upwell.server.pages.graph import graph
 from upwell.server.pages.logs import log_view
@@ -35,7 +35,7 @@ ACTIONS: Final = ("cancel", "retry", "resume", "delete")
 
 
 @get("/runs/{run_id:uuid}", include_in_schema=False, opt={**auth.READ, "query": _QUERY})
-async def run(request: PageRequest, run_id: UUID) -> Response[str]:
+async def run(request: PageRequest, run_id: PathId) -> Response[str]:
     """One flow run; `view` says which side of it."""
     here, query = parts(request), dict(request.query_params)
     view = query.get("view", "timeline")
@@ -106,7 +106,7 @@ async def _side(here: Parts, view: str, tree: RunTree, query: dict[str, str]) ->
 
 
 @post("/runs/{run_id:uuid}/{action:str}", include_in_schema=False, opt=auth.RUN, status_code=303)
-async def change_run(request: PageRequest, run_id: UUID, action: str) -> Redirect:
+async def change_run(request: PageRequest, run_id: PathId, action: PathName) -> Redirect:
     """Cancel it, start it again, go on with it, or delete it."""
     if action not in ACTIONS:
         return Redirect(f"/runs/{run_id}", status_code=303)

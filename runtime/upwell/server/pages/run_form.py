@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from msgspec import Struct
 
@@ -12,6 +12,17 @@ from upwell.core.errors import InvalidRequestError
 from upwell.journal.deployed_runs import check_parameters
 
 Schema = Mapping[str, Any]
+
+
+def _object(value: Any) -> dict[str, Any]:
+    """It, if it is an object; else an empty one: a schema may be anything."""
+    return dict(cast(Mapping[str, Any], value)) if isinstance(value, Mapping) else {}
+
+
+def _array(value: Any) -> list[Any]:
+    items: list[Any] = value if isinstance(value, list) else []
+    return items
+
 
 DEEPEST: Final = 3
 """So deep objects are asked for field by field; what is below is said in JSON."""
@@ -49,25 +60,21 @@ class Field(Struct, kw_only=True):
 
 def fields_of(schema: Schema, defaults: Mapping[str, Any]) -> list[Field]:
     """A field for each parameter, in the order of the function's signature. defaults: the deployment's own values."""
-    definitions = schema.get("$defs", {})
+    definitions = _object(schema.get("$defs"))
     return _fields(schema, defaults, definitions, PREFIX, 0)
 
 
 def _fields(schema: Schema, defaults: Mapping[str, Any], definitions: Schema, prefix: str, depth: int) -> list[Field]:
-    properties = schema.get("properties", {})
-    if not isinstance(properties, Mapping):
-        return []
+    properties = _object(schema.get("properties"))
     required = schema.get("required", ())
     ordered = sorted(properties.items(), key=lambda item: _position(item[1]))
     return [
-        _field(name, rule, name in required, defaults, definitions, prefix, depth)
-        for name, rule in ordered
-        if isinstance(rule, Mapping)
+        _field(name, _object(rule), name in required, defaults, definitions, prefix, depth) for name, rule in ordered
     ]
 
 
 def _position(rule: Any) -> int:
-    place = rule.get("position", 0) if isinstance(rule, Mapping) else 0
+    place = _object(rule).get("position")
     return place if isinstance(place, int) else 0
 
 
@@ -90,7 +97,7 @@ def _field(
         label=str(rule.get("title", name)),
         hint=str(rule.get("description") or plain.get("description") or ""),
         optional=has_default or not required or nullable,
-        choices=[_as_text(choice) for choice in plain.get("enum", ())],
+        choices=[_as_text(choice) for choice in _array(plain.get("enum"))],
         step="1" if plain.get("type") == "integer" else "any",
         type_name=_type_name(plain),
         schema=dict(plain),
@@ -98,8 +105,7 @@ def _field(
         has_default=has_default,
     )
     if made.kind == "group":
-        inner = default if isinstance(default, Mapping) else {}
-        made.fields = _fields(plain, inner, definitions, f"{made.path}.", depth + 1)
+        made.fields = _fields(plain, _object(default), definitions, f"{made.path}.", depth + 1)
     elif made.kind != "password" and has_default:
         made.shown = _shown(made.kind, default)
     return made
@@ -111,15 +117,15 @@ def _resolved(rule: Schema, definitions: Schema) -> tuple[Schema, bool]:
     for _ in range(DEEPEST * 4):
         reference = rule.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/$defs/"):
-            rule = definitions.get(reference.removeprefix("#/$defs/"), {})
+            rule = _object(definitions.get(reference.removeprefix("#/$defs/")))
             continue
-        options = rule.get("anyOf") or rule.get("oneOf")
-        if isinstance(options, list) and len(options) == 2 and {"type": "null"} in options:
+        options = _array(rule.get("anyOf") or rule.get("oneOf"))
+        if len(options) == 2 and {"type": "null"} in options:
             nullable = True
-            rule = next((option for option in options if option != {"type": "null"}), {})
+            rule = next((_object(option) for option in options if option != {"type": "null"}), _object(None))
             continue
-        kinds = rule.get("type")
-        if isinstance(kinds, list) and "null" in kinds and len(kinds) == 2:
+        kinds = _array(rule.get("type"))
+        if len(kinds) == 2 and "null" in kinds:
             nullable = True
             rule = {**rule, "type": next(kind for kind in kinds if kind != "null")}
         break
@@ -144,9 +150,11 @@ def _kind_of(rule: Schema, depth: int, default: Any) -> str:
         return "number"
     if kind == "boolean":
         return "boolean"
-    items = rule.get("items")
-    if kind == "array" and isinstance(items, Mapping) and items.get("type") == "string" and "enum" not in items:
-        plain = default is None or (isinstance(default, list) and all("\n" not in str(item) for item in default))
+    items = _object(rule.get("items"))
+    if kind == "array" and items.get("type") == "string" and "enum" not in items:
+        plain = default is None or (
+            isinstance(default, list) and not any("\n" in str(item) for item in _array(default))
+        )
         return "lines" if plain else "json"
     if kind == "object" and rule.get("properties") and depth < DEEPEST:
         return "group"
@@ -155,8 +163,8 @@ def _kind_of(rule: Schema, depth: int, default: Any) -> str:
 
 def _type_name(rule: Schema) -> str:
     kind = rule.get("format") or rule.get("type") or "JSON"
-    items = rule.get("items")
-    if kind == "array" and isinstance(items, Mapping) and items.get("type"):
+    items = _object(rule.get("items"))
+    if kind == "array" and items.get("type"):
         return f"list of {items['type']}s"
     return str(kind)
 
@@ -164,8 +172,8 @@ def _type_name(rule: Schema) -> str:
 def _shown(kind: str, value: Any) -> str:
     if value is None:
         return ""
-    if kind == "lines" and isinstance(value, list):
-        return "\n".join(map(str, value))
+    if kind == "lines":
+        return "\n".join(map(str, _array(value)))
     if kind == "json":
         return json.dumps(value, ensure_ascii=False, indent=2)
     return _as_text(value)
@@ -219,7 +227,7 @@ def _given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
 
 
 def _group_given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
-    values = dict(field.default) if isinstance(field.default, Mapping) else {}
+    values = _object(field.default)
     changed = False
     for inner in field.fields:
         given, value = _given(inner, form)
@@ -239,7 +247,7 @@ def _value(field: Field, text: str) -> Any:
     if field.kind == "lines":
         return [line for line in text.split("\n") if line.strip()]
     if field.kind == "choice":
-        for choice in field.schema.get("enum", ()):
+        for choice in _array(field.schema.get("enum")):
             if _as_text(choice) == text:
                 return choice
     if field.kind == "json":

@@ -13,7 +13,7 @@ from upwell.core.deployments import Catchup, ScheduleKind, ScheduleSpec
 from upwell.core.errors import ConflictError, InvalidRequestError
 from upwell.core.ticks import zone_of
 from upwell.server import auth
-from upwell.server.api.asked import note
+from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages.deployments import deployment_page
 from upwell.server.pages.rendering import PageRequest, parts, url
 from upwell.server.pages.shown import exact
@@ -22,7 +22,7 @@ UNITS: Final = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
 
 
 @post("/deployments/{deployment_id:uuid}/schedules/add", include_in_schema=False, opt=auth.RUN)
-async def add_schedule(request: PageRequest, deployment_id: UUID) -> Response[str] | Redirect:
+async def add_schedule(request: PageRequest, deployment_id: PathId) -> Response[str] | Redirect:
     """Add a schedule; or say what is wrong with it."""
     form = {name: str(value) for name, value in (await request.form()).items()}
     try:
@@ -72,7 +72,7 @@ def _expression(kind: str, form: dict[str, str]) -> str:
 
 @post("/deployments/{deployment_id:uuid}/schedules/{slug:str}/{action:str}", include_in_schema=False, opt=auth.RUN)
 async def change_schedule(
-    request: PageRequest, deployment_id: UUID, slug: str, action: str
+    request: PageRequest, deployment_id: PathId, slug: PathName, action: PathName
 ) -> Response[str] | Redirect:
     """Pause a schedule, resume it, remove it, or have the ticks of a past time run."""
     control = parts(request).control

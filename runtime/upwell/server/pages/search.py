@@ -1,4 +1,4 @@
-"""Search over pages, flows, deployments and runs; as a page, or as the part of one that the keyboard's palette shows."""
+"""Search over pages, flows, deployments and runs; as a page, or as the part of one that the palette shows."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from typing import Final
 from uuid import UUID
 
 from litestar import get
+from litestar.params import FromQuery
 from litestar.response import Response
 from msgspec import Struct
 
+from upwell.core.deployments import Deployment
 from upwell.core.errors import UnknownRunError
+from upwell.core.model import FlowRunRecord
 from upwell.journal.views import Views
 from upwell.server import auth
 from upwell.server.pages.asked import flow_run_filter
@@ -34,7 +37,7 @@ Hits = list[tuple[str, list[Hit]]]
 
 
 @get("/search", include_in_schema=False, opt=auth.READ)
-async def search(request: PageRequest, q: str = "", part: str = "") -> Response[str]:
+async def search(request: PageRequest, q: FromQuery[str] = "", part: FromQuery[str] = "") -> Response[str]:
     """What has this text in its name, or this id."""
     found = await _find(parts(request), q.strip()[:100])
     template = "_found.html" if part == "found" else "search.html"
@@ -63,17 +66,21 @@ async def _find(here: Parts, text: str) -> Hits:
     runs = (await here.reader.flow_runs(flow_run_filter(text=text or None), "newest", LISTED, None)).items
     deployments = (await here.control.deployments(text=text or None, limit=LISTED)).items
     return [
-        ("Runs", [
-            Hit(name=f"{run.flow_name} / {run.name}", href=f"/runs/{run.id}", picture=kind_of(run.state), aside=run.state.name)
-            for run in (runs if len(text) >= LEAST_LETTERS else runs[:3])
-        ]),
+        ("Runs", [_of_run(run, run.state.name) for run in (runs if len(text) >= LEAST_LETTERS else runs[:3])]),
         ("Flows", flows[:LISTED] if text else []),
-        ("Deployments", [
-            Hit(name=item.full_name, href=f"/deployments/{item.id}", picture="deployments", aside="paused" if item.paused else "")
-            for item in (deployments if text else deployments[:3])
-        ]),
+        ("Deployments", [_of_deployment(item) for item in (deployments if text else deployments[:3])]),
         ("Go to", pages),
-    ]  # fmt: skip
+    ]
+
+
+def _of_run(run: FlowRunRecord, aside: str) -> Hit:
+    name = f"{run.flow_name} / {run.name}"
+    return Hit(name=name, href=f"/runs/{run.id}", picture=kind_of(run.state), aside=aside)
+
+
+def _of_deployment(item: Deployment) -> Hit:
+    aside = "paused" if item.paused else ""
+    return Hit(name=item.full_name, href=f"/deployments/{item.id}", picture="deployments", aside=aside)
 
 
 async def _by_id(here: Parts, text: str) -> Hit | None:
@@ -84,9 +91,7 @@ async def _by_id(here: Parts, text: str) -> Hit | None:
         return None
     try:
         run = await here.reader.flow_run(wanted)
-        return Hit(
-            name=f"{run.flow_name} / {run.name}", href=f"/runs/{run.id}", picture=kind_of(run.state), aside="flow run"
-        )
+        return _of_run(run, "flow run")
     except UnknownRunError:
         pass
     try:

@@ -25,6 +25,7 @@ STATE_ORDER: Final = (
 )
 """In which order states stand in bars and legends."""
 
+_SIZES: Final = ("kB", "MB", "GB", "TB")
 _PREFIX: Final = re.compile(r"^(?:Flow|Task) run encountered an exception: ")
 _UPSTREAM: Final = re.compile(
     r"Upstream task run '([^']+)' did not reach a 'COMPLETED' state: it ended \w+\((['\"])(.*)\2\)", re.S
@@ -96,12 +97,8 @@ def size(number_of_bytes: int) -> str:
     """`812 bytes`, `14.2 kB`, `3.1 MB`."""
     if number_of_bytes < 1_000:
         return f"{number_of_bytes} bytes"
-    amount = float(number_of_bytes)
-    for name in ("kB", "MB", "GB", "TB"):
-        amount /= 1_000
-        if amount < 1_000:
-            break
-    return f"{amount:.1f} {name}"
+    power = min((len(str(number_of_bytes)) - 1) // 3, len(_SIZES))
+    return f"{number_of_bytes / 1_000**power:.1f} {_SIZES[power - 1]}"
 
 
 def kind_of(state: State | StateType) -> str:

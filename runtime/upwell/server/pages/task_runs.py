@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from uuid import UUID
-
 from litestar import get
 from litestar.response import Response
 
 from upwell.journal.views import Views
 from upwell.server import auth
+from upwell.server.api.asked import PathId
 from upwell.server.pages.asked import PAGE_ITEMS, TASK_QUERY, Asked
 from upwell.server.pages.logs import log_view
 from upwell.server.pages.rendering import PageRequest, page, parts
@@ -38,7 +37,7 @@ async def task_runs(request: PageRequest) -> Response[str]:
     include_in_schema=False,
     opt={**auth.READ, "query": frozenset({"level", "q", "before", "notice"})},
 )
-async def task_run(request: PageRequest, run_id: UUID) -> Response[str]:
+async def task_run(request: PageRequest, run_id: PathId) -> Response[str]:
     """One task run."""
     here, query = parts(request), dict(request.query_params)
     record = await here.reader.task_run(run_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 from litestar import get, post
 from litestar.response import Redirect, Response
@@ -11,7 +12,7 @@ from litestar.response import Redirect, Response
 from upwell.core.deployments import WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError
 from upwell.server import auth
-from upwell.server.api.asked import note
+from upwell.server.api.asked import PathName, note
 from upwell.server.pages.rendering import PageRequest, page, parts, url
 
 KINDS = ("process", "docker")
@@ -31,6 +32,7 @@ async def _list_page(request: PageRequest, filled: dict[str, str] | None = None,
         "work_pools.html",
         section="pools",
         status=422 if error else 200,
+        address="/work-pools" if error else "",
         pools=await control.work_pools(),
         workers=sorted(workers, key=lambda worker: (not worker.online, -worker.last_seen.timestamp())),
         kinds=KINDS,
@@ -40,7 +42,7 @@ async def _list_page(request: PageRequest, filled: dict[str, str] | None = None,
 
 
 @get("/work-pools/{name:str}", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
-async def work_pool(request: PageRequest, name: str) -> Response[str]:
+async def work_pool(request: PageRequest, name: PathName) -> Response[str]:
     """One work pool."""
     return await _pool_page(request, name)
 
@@ -52,6 +54,7 @@ async def _pool_page(request: PageRequest, name: str, error: str = "") -> Respon
         "work_pool.html",
         section="pools",
         status=422 if error else 200,
+        address=f"/work-pools/{quote(name)}" if error else "",
         pool=await control.work_pool(name),
         workers=await control.workers(name),
         deployments=(await control.deployments(work_pool=name, limit=100)).items,
@@ -75,11 +78,11 @@ async def new_pool(request: PageRequest) -> Response[str] | Redirect:
     except (InvalidRequestError, ConflictError) as error:
         return await _list_page(request, form, str(error))
     await note(request, "put work pool", made.name)
-    return Redirect(url(f"/work-pools/{made.name}", notice="The work pool was made."), status_code=303)
+    return Redirect(url(f"/work-pools/{quote(made.name)}", notice="The work pool was made."), status_code=303)
 
 
 @post("/work-pools/{name:str}/{action:str}", include_in_schema=False, opt=auth.ADMIN)
-async def change_pool(request: PageRequest, name: str, action: str) -> Response[str] | Redirect:
+async def change_pool(request: PageRequest, name: PathName, action: PathName) -> Response[str] | Redirect:
     """Pause, resume, change or delete a work pool; put or remove one of its queues."""
     control = parts(request).control
     form = {key: str(value).strip() for key, value in (await request.form()).items()}
@@ -104,7 +107,7 @@ async def change_pool(request: PageRequest, name: str, action: str) -> Response[
     except (InvalidRequestError, ConflictError, ValueError) as error:
         return await _pool_page(request, name, str(error))
     await note(request, f"{action} work pool", name, form.get("queue"))
-    return Redirect(url(f"/work-pools/{name}", notice="Done."), status_code=303)
+    return Redirect(url(f"/work-pools/{quote(name)}", notice="Done."), status_code=303)
 
 
 def _queue(form: dict[str, str]) -> WorkQueue:

@@ -1,4 +1,4 @@
-"""Each test of a control is told to every kind of it: over SQLite, over PostgreSQL."""
+"""Each test of a control is told to every kind of it: over SQLite, over PostgreSQL, through a server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from tests.postgres import PostgresServer
 from tests.runtime.journal.control.worlds import OverDatabase, SetClock, World, in_this_process, in_world
+from tests.runtime.journal.remote import through_a_server
 
 from upwell.engine.clock import use_clock
 from upwell.journal.database import Database
@@ -42,10 +43,10 @@ def shared_postgres_url(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "server"])
 def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Database]:
     """Makes a database that is not open yet; always the same one, empty at first."""
-    if request.param == "sqlite":
+    if request.param != "postgres":
         return lambda: SqliteDatabase(tmp_path / "store.db", in_this_thread=True)
     url: str = request.getfixturevalue("shared_postgres_url")
     server: PostgresServer = request.getfixturevalue("postgres")
@@ -54,9 +55,9 @@ def make_database(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[]
 
 
 @pytest.fixture
-def over() -> OverDatabase:
+def over(request: pytest.FixtureRequest) -> OverDatabase:
     """How a control is had for a database."""
-    return in_this_process
+    return through_a_server if request.node.callspec.params["make_database"] == "server" else in_this_process
 
 
 @pytest.fixture

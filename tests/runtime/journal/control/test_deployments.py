@@ -28,7 +28,7 @@ def test_what_is_applied_is_what_is_found(tell: Tell) -> None:
     async def story(world: World) -> None:
         wanted = DeploymentSpec(
             flow_name="report", name="daily", entrypoint="report.py:report", version="1", description="Ü",
-            tags=("b", "a"), parameters={"day": "Monday", "deep": {"x": [1, None, 1.5]}}, job_variables={"env": {"A": "1"}},
+            tags=("b", "a"), parameters={"day": "Monday", "deep": {"x": [1, None, 1.5]}}, job_variables={"a": {"b": 1}},
             concurrency_limit=2, when_full="cancel_new", schedules=(hourly(parameters={"n": 2}, catchup="all"),),
         )  # fmt: skip
         made = await world.control.apply_deployment(wanted)
@@ -60,7 +60,7 @@ def test_what_cannot_be_is_refused_and_says_why(tell: Tell) -> None:
             ({"name": " "}, "empty"),
             ({"flow": "x" * 500}, "too long"),
             ({"concurrency_limit": 0}, "1 or more"),
-            ({"when_full": "burst"}, "queue"),
+            ({"when_full": "burst"}, "queue|when_full"),
             ({"work_queue": "q"}, "no work pool"),
             ({"parameter_schema": {"type": "nothing"}}, "JSON schema"),
             ({"parameter_schema": SCHEMA, "parameters": {"n": 0}}, "n: 0 is less than"),
@@ -210,7 +210,9 @@ def test_with_a_deployment_goes_what_has_not_begun(tell: Tell) -> None:
 def test_a_work_queue_that_is_named_for_a_run_must_be_there(tell: Tell) -> None:
     async def story(world: World) -> None:
         await world.control.put_work_pool("pool")
-        await world.control.put_work_queue("pool", WorkQueue(name="fast", priority=1, paused=False, concurrency_limit=None))
+        await world.control.put_work_queue(
+            "pool", WorkQueue(name="fast", priority=1, paused=False, concurrency_limit=None)
+        )
         deployment = await world.deploy(work_pool="pool")
         await world.run(deployment, work_queue="fast")
         with pytest.raises(NotFoundError, match="default, fast"):

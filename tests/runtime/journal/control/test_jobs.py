@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import random
 from collections import Counter
-from uuid import uuid4
+from collections.abc import Callable
+from uuid import UUID, uuid4
 
 import pytest
 from msgspec.structs import replace
 from tests.runtime.journal.control.conftest import Tell
-from tests.runtime.journal.control.worlds import NOON, World
+from tests.runtime.journal.control.worlds import NOON, World, every, opened
 
-from upwell.core.deployments import WorkQueue
-from upwell.core.errors import ConflictError, UnknownRunError
+from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec, WorkQueue
+from upwell.core.errors import ConflictError, NotFoundError, UnknownRunError
+from upwell.journal.control import Control
+from upwell.journal.database import Database
 
 
 def queue(name: str, priority: int = 1, **fields: object) -> WorkQueue:
@@ -182,8 +186,7 @@ def test_a_durable_run_whose_process_died_waits_to_be_gone_on_with(tell: Tell) -
             (job,) = await world.claim(worker, deployment)
             assert (job.flow_run_id, job.claim, job.resume) == (run.id, crash + 1, crash > 0)
             process = await world.process(dead=True)
-            await world.begin(job, process)
-            await world.make_durable(run.id)
+            await world.begin(job, process, durable=True)
             if crash % 2:
                 await world.look()
             else:
@@ -196,7 +199,6 @@ def test_a_durable_run_whose_process_died_waits_to_be_gone_on_with(tell: Tell) -
         (job,) = await world.claim(worker, deployment)
         await world.begin(job, await world.process(dead=True))
         await world.look()
-        print(await world.database.fetch_text("SELECT state,state_name,message,crashes,durable,due,process_id,idempotency_key FROM flow_runs"))
         assert "It has crashed 5 times" in str(await world.state(run.id))
         with pytest.raises(ConflictError, match="retry it"):
             await world.control.resume_flow_run(run.id)
@@ -226,7 +228,9 @@ def test_a_run_that_has_not_begun_is_cancelled_at_once(tell: Tell) -> None:
         claimed, waiting = (claimed, waiting) if jobs[0].flow_run_id == claimed.id else (waiting, claimed)
         for run in (waiting, claimed):
             ended = await world.control.request_cancel(run.id, by="ada", reason="wrong day")
-            assert str(ended.state) == "Cancelled('Cancelled by ada before it had begun: wrong day')"
+            assert (
+                str(ended.state) == f"Cancelled('Cancelled by {world.known_as('ada')} before it had begun: wrong day')"
+            )
         assert not await world.control.begin_job(jobs[0], child)
         assert await world.claim(worker, deployment) == []
         assert await world.control.cancel_requests() == []
@@ -249,16 +253,21 @@ def test_a_run_at_work_is_asked_to_end_and_is_cancelled_when_its_process_is_gone
         asked = await world.control.request_cancel(run.id, by="ada", reason="late", grace_seconds=60)
         assert asked.state.is_running(), "a state that is shown was reached"
         (request,) = await world.control.cancel_requests([run.id, other.id])
-        assert (request.by, request.reason, request.grace_seconds, request.requested) == ("ada", "late", 60, NOON)
+        assert (request.by, request.reason, request.grace_seconds, request.requested) == (
+            world.known_as("ada"), "late", 60, NOON,
+        )  # fmt: skip
         assert await world.control.cancel_requests(process_id=child) == [request]
         world.passes(10)
         await world.control.request_cancel(run.id, by="bob", grace_seconds=0)
         (sooner,) = await world.control.cancel_requests()
-        assert (sooner.grace_seconds, sooner.requested, sooner.by) == (10, NOON, "ada")
+        assert (sooner.grace_seconds, sooner.requested, sooner.by) == (10, NOON, world.known_as("ada"))
         await world.control.request_cancel(run.id, by="bob", grace_seconds=600)
         assert await world.control.cancel_requests() == [sooner], "never later"
         await world.control.fail_job(jobs[run.id], "Its process was killed.")
-        assert str(await world.state(run.id)) == "Cancelled('Cancelled by ada: late. Its process was killed.')"
+        assert (
+            str(await world.state(run.id))
+            == f"Cancelled('Cancelled by {world.known_as('ada')}: late. Its process was killed.')"
+        )
         assert (await world.state(other.id)).is_running()
         assert await world.control.cancel_requests() == []
 
@@ -271,8 +280,7 @@ def test_a_durable_run_that_is_to_be_cancelled_is_not_gone_on_with(tell: Tell) -
         run = await world.run(deployment)
         worker = await world.process()
         (job,) = await world.claim(worker, deployment)
-        await world.begin(job, await world.process(dead=True))
-        await world.make_durable(run.id)
+        await world.begin(job, await world.process(dead=True), durable=True)
         await world.control.request_cancel(run.id, by="ada")
         await world.look()
         assert (await world.state(run.id)).is_cancelled()
@@ -313,8 +321,8 @@ def test_a_run_is_run_again_as_another_and_deleted_with_all_of_it(tell: Tell) ->
     tell(story)
 
 
-def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell) -> None:
-    """As many as there are connections: each has one of its own."""
+def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell, make_database: Callable[[], Database]) -> None:
+    """Each with a connection of its own, all at once."""
 
     async def story(world: World) -> None:
         await world.control.put_work_pool("pool", concurrency_limit=30)
@@ -323,15 +331,74 @@ def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell) -> None:
         for deployment, runs in ((free, 40), (limited, 20)):
             for _ in range(runs):
                 await world.run(deployment)
-        workers = [await world.process() for _ in range(8)]
         claimed: list[str] = []
 
         async def work(worker: str) -> None:
-            for _ in range(6):
-                claimed.extend(f"{job.deployment_name} {job.flow_run_id}" for job in await world.claim(worker, pool="pool", limit=2))
+            async with opened(make_database) as control:
+                while jobs := await control.claim_jobs(worker, pool="pool", limit=2):
+                    claimed.extend(f"{job.deployment_name} {job.flow_run_id}" for job in jobs)
 
-        await asyncio.gather(*map(work, workers))
+        await asyncio.gather(*[work(await world.process()) for _ in range(6)])
         assert len(set(claimed)) == len(claimed) == 30
         assert Counter(one.partition(" ")[0] for one in claimed)["limited"] == 3
+
+    tell(story)
+
+
+def test_whatever_is_done_at_once_is_done_once(tell: Tell, make_database: Callable[[], Database]) -> None:
+    """Claims, beginnings, cancels, failures, ticks, changes and deletions by many, on the same few runs."""
+
+    async def story(world: World) -> None:
+        chance = random.Random(7)
+        child = await world.process()
+        begun: list[UUID] = []
+
+        async def act(worker: str) -> None:
+            async with opened(make_database) as control:
+                for _ in range(12):
+                    deployment = await control.apply_deployment(
+                        DeploymentSpec(
+                            flow_name="f",
+                            name=chance.choice("ab"),
+                            version=chance.choice("12"),
+                            schedules=(every(60),),
+                            concurrency_limit=2,
+                            when_full=chance.choice(("queue", "cancel_new", "cancel_running")),
+                        )  # fmt: skip
+                    )
+                    try:
+                        await one_act(control, worker, deployment)
+                    except (ConflictError, NotFoundError):
+                        pass
+
+        async def one_act(control: Control, worker: str, deployment: Deployment) -> None:
+            what = chance.randrange(8)
+            run = await control.run_deployment(deployment.id, RunSpec(idempotency_key=chance.choice(["x", "y", None])))
+            await control.make_ticks()
+            for job in await control.claim_jobs(worker, deployments=[deployment.id], limit=3):
+                if what < 3:
+                    if await control.begin_job(job, child):
+                        begun.append(job.flow_run_id)
+                elif what < 5:
+                    await control.release_job(job, "no")
+                else:
+                    await control.fail_job(job, "no")
+            if what == 6:
+                await control.request_cancel(run.id, by="ada")
+            if what == 7:
+                await control.delete_deployment(deployment.id)
+            await control.reap_jobs()
+            await control.mark_late(0)
+
+        await asyncio.gather(*[act(await world.process()) for _ in range(4)])
+        assert begun
+        assert len(begun) == len(set(begun))
+        rows = await world.database.fetch_text(
+            "SELECT j.state, f.ended IS NULL, f.process_id IS NULL FROM jobs j LEFT JOIN flow_runs f ON f.id = j.flow_run_id"
+        )
+        allowed = {("waiting", 1, 1), ("claimed", 1, 1), ("begun", 1, 0), ("ended", 0, 1)}
+        assert set(rows) <= allowed
+        twice = "SELECT idempotency_key FROM flow_runs GROUP BY flow, idempotency_key HAVING count(*) > 1"
+        assert await world.database.fetch_text(twice + " AND idempotency_key IS NOT NULL") == []
 
     tell(story)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
@@ -52,6 +51,17 @@ async def in_this_process(database: Database) -> AsyncGenerator[Control]:
     yield SqlControl(database)
 
 
+@asynccontextmanager
+async def opened(make_database: Callable[[], Database]) -> AsyncGenerator[Control]:
+    """A control with a connection of its own."""
+    database = make_database()
+    await database.open()
+    try:
+        yield SqlControl(database)
+    finally:
+        await database.close()
+
+
 class World:
     """What a test has: a control, and the store behind it."""
 
@@ -68,6 +78,10 @@ class World:
     def passes(self, seconds: float) -> None:
         """So much time passes."""
         self.clock.now += seconds
+
+    def known_as(self, name: str) -> str:
+        """By what name somebody is noted: a server goes by the key, or that there is none."""
+        return name if isinstance(self.control, SqlControl) else "loopback"
 
     async def deploy(self, name: str = "daily", *, flow: str = "report", **fields: Any) -> Deployment:
         fields.setdefault("entrypoint", f"{flow}.py:{flow}")
@@ -89,14 +103,16 @@ class World:
         """Find out who has died."""
         await Observer(self.database).look()
 
-    async def claim(self, worker: str, deployment: Deployment | None = None, limit: int = 100, **scope: Any) -> list[Job]:
+    async def claim(
+        self, worker: str, deployment: Deployment | None = None, limit: int = 100, **scope: Any
+    ) -> list[Job]:
         if deployment is not None:
             scope["deployments"] = [deployment.id]
         return await self.control.claim_jobs(worker, limit=limit, **scope)
 
-    async def begin(self, job: Job, process: str) -> None:
+    async def begin(self, job: Job, process: str, *, durable: bool = False) -> None:
         """The run begins, and the journal of its process says so."""
-        assert await self.control.begin_job(job, process)
+        assert await self.control.begin_job(job, process, durable=durable)
         await self._set(job.flow_run_id, state="RUNNING", ended=None)
 
     async def end(self, run_id: UUID, state: str = "COMPLETED") -> None:
@@ -107,10 +123,6 @@ class World:
         async with self.database.transaction() as session:
             text = "UPDATE flow_runs SET state = :state, state_name = NULL, ended = :ended WHERE id = :id"
             await session.fetch_text(text, id=str(run_id), **values)
-
-    async def make_durable(self, run_id: UUID) -> None:
-        async with self.database.transaction() as session:
-            await session.fetch_text("UPDATE flow_runs SET durable = 1 WHERE id = :id", id=str(run_id))
 
     async def state(self, run_id: UUID) -> State:
         return (await self.reader.flow_run(run_id)).state
@@ -155,7 +167,3 @@ def every(seconds: float, **fields: Any) -> ScheduleSpec:
 def hours(*numbers: int) -> list[dt.datetime]:
     """Full hours of the day."""
     return [NOON.replace(hour=0) + dt.timedelta(hours=number) for number in numbers]
-
-
-def own_pid() -> int:
-    return os.getpid()

@@ -2,9 +2,10 @@
 // fetched again and put in place of those shown, if they differ. One connection a page, resumed where it broke off.
 
 import { localTimes } from "./times.js";
-import { logLines } from "./logs.js";
+import { logLines, missedLines } from "./logs.js";
 
 const LEAST_MS = 250;
+const SLEEP_MS = 20000;
 const COSTS = 6; // a page that takes 100 ms to be made is made again after 600 ms at the earliest
 
 let wanted = false;
@@ -12,22 +13,43 @@ let busy = false;
 let last = 0;
 let took = 0;
 
+let source = null;
+let sleeping = 0;
+
 export function live() {
+  if (!document.querySelector("[data-live], [data-logs]")) return;
+  const address = document.body.dataset.address; // of a form that was refused: it is found again elsewhere
+  if (address) history.replaceState(null, "", address);
+  open();
+  window.addEventListener("pagehide", close);
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(sleeping);
+    if (document.hidden) sleeping = setTimeout(close, SLEEP_MS);
+    else if (source) soon();
+    else {
+      open();
+      changed();
+    }
+  });
+}
+
+function open() {
   const root = document.documentElement;
-  const parts = document.querySelectorAll("[data-live]");
-  if (!parts.length && !document.querySelector("[data-logs]")) return;
-  const source = new EventSource(streamAddress());
+  source = new EventSource(streamAddress());
   source.addEventListener("open", () => {
-    if (root.dataset.live === "off") changed();
+    changed(); // what has happened since the page was made
     root.dataset.live = "on";
   });
   source.addEventListener("error", () => { root.dataset.live = "off"; });
-  source.addEventListener("flow-run", changed);
-  source.addEventListener("task-runs", changed);
+  for (const name of ["flow-run", "task-runs", "reset"]) source.addEventListener(name, changed);
   source.addEventListener("log", (event) => logLines(JSON.parse(event.data)));
-  window.addEventListener("pagehide", () => source.close());
-  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
-  document.addEventListener("visibilitychange", () => { if (!document.hidden && wanted) soon(); });
+}
+
+// A browser has few connections to one server: a page that nobody sees gives its own back.
+function close() {
+  source?.close();
+  source = null;
 }
 
 function streamAddress() {
@@ -46,7 +68,7 @@ function changed() {
 }
 
 function soon() {
-  if (busy || document.hidden) return;
+  if (busy || !wanted || document.hidden) return;
   const wait = Math.max(LEAST_MS, COSTS * took) - (performance.now() - last);
   setTimeout(refresh, Math.max(wait, 30));
 }
@@ -81,9 +103,7 @@ function put(fresh) {
     localTimes(part);
     part.dispatchEvent(new CustomEvent("upwell:refreshed", { bubbles: true }));
   }
-  const log = document.querySelector("[data-logs]");
-  const freshLog = fresh.querySelector("[data-logs]");
-  if (log && freshLog) log.dataset.series = freshLog.dataset.series;
+  missedLines(fresh);
   const title = fresh.querySelector("title");
   if (title && title.textContent !== document.title) document.title = title.textContent;
 }

@@ -14,17 +14,40 @@ export function logs() {
   for (const text of box.querySelectorAll(".said")) mark(text, box.dataset.text);
 }
 
+// What was written between the making of the page and the beginning of its stream: in the page as it is now.
+export function missedLines(fresh) {
+  const box = document.querySelector("[data-logs]");
+  const now = fresh.querySelector("[data-logs]");
+  if (!box || !now) return;
+  box.dataset.series = now.dataset.series;
+  if (box.dataset.following !== "yes") return;
+  const missed = [...now.querySelectorAll("li")].filter((line) => !box.querySelector(`li[data-key="${CSS.escape(line.dataset.key)}"]`));
+  if (!missed.length) return;
+  const atEnd = isAtEnd(box);
+  const list = box.querySelector("ol");
+  list.append(...missed);
+  list.append(...[...list.children].sort((one, other) => one.dataset.key - other.dataset.key));
+  box.querySelector(".empty")?.remove();
+  localTimes(list);
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+function isAtEnd(box) {
+  return box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
+}
+
 export function logLines(line) {
   const box = document.querySelector("[data-logs]");
   if (!box || box.dataset.following !== "yes") return;
   if (line.level < Number(box.dataset.level) || !line.message.toLowerCase().includes(box.dataset.text.toLowerCase())) return;
   if (box.dataset.taskRun && line.task_run_id !== box.dataset.taskRun) return;
+  if (waiting.some((other) => other.key === line.key) || box.querySelector(`li[data-key="${CSS.escape(line.key)}"]`)) return;
   waiting.push(line);
   if (waiting.length === 1) requestAnimationFrame(() => put(box));
 }
 
 function put(box) {
-  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < NEAR_END_PX;
+  const atEnd = isAtEnd(box);
   const lines = waiting.slice(-MOST_LINES);
   waiting = [];
   const fragment = document.createDocumentFragment();
@@ -54,6 +77,7 @@ function nameOf(id, series) {
 function made(line, box, series) {
   const item = document.createElement("li");
   item.className = `is-${kind(line.level)}`;
+  item.dataset.key = line.key;
   const at = document.createElement("time");
   at.className = "at";
   at.dateTime = line.at;

@@ -1,0 +1,70 @@
+"""A process that was declared dead stops its durable flow runs: others may have gone on with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from tests.runtime.durability.given import ran
+from tests.runtime.durability.killed import change, journal
+
+from upwell import flow, task
+from upwell.exceptions import CancelledRun
+
+
+@task
+async def step(n: int) -> int:
+    ran["step", n] += 1
+    await asyncio.sleep(0.02)
+    return n
+
+
+@flow
+async def inner() -> None:
+    for n in range(1000):
+        await step(n)
+
+
+@flow(durable=True)
+async def durable() -> None:
+    await inner()
+
+
+@flow(durable=True)
+def blocking() -> None:
+    for _ in range(100):
+        time.sleep(0.05)
+
+
+@flow
+async def plain() -> int:
+    await asyncio.sleep(1.5)
+    return 7
+
+
+async def declare_lost(home: Path) -> None:
+    await asyncio.sleep(0.5)
+    change(home, "UPDATE processes SET state = 'lost'")
+
+
+def test_durable_runs_of_a_process_that_was_declared_dead_are_stopped_and_say_why(tmp_path: Path) -> None:
+    async def main() -> int:
+        going_on = asyncio.ensure_future(plain())
+        with pytest.raises(CancelledRun, match="declared dead"):
+            await asyncio.gather(durable(), declare_lost(tmp_path / "here"))
+        return await going_on  # nobody else goes on with a run that is not durable
+
+    with journal(tmp_path / "here", lease_seconds=1):
+        assert asyncio.run(main()) == 7
+    assert 0 < ran.total() < 200
+
+
+def test_a_sync_one_is_stopped_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        with pytest.raises(CancelledRun, match="declared dead"):
+            await asyncio.gather(asyncio.to_thread(blocking), declare_lost(tmp_path / "here"))
+
+    with journal(tmp_path / "here", lease_seconds=1):
+        asyncio.run(main())

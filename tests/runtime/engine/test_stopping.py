@@ -1,0 +1,185 @@
+"""Flow runs that somebody who is not their caller makes end: on a loop, on the main thread, on another one."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from upwell import flow, task
+from upwell.core.errors import CancelledRun
+from upwell.core.states import State
+from upwell.engine.stopping import UNDER_WAY, ids_under_way, stop_flow_run
+from upwell.runtime import flow_run
+
+
+@contextmanager
+def stopped(name: str | None = None) -> Iterator[None]:
+    """As soon as the code inside is ready for it, the run of this flow is asked to end; of the only one unless said."""
+
+    def stop() -> None:
+        while not ready.wait(0.005):
+            pass
+        time.sleep(0.02)
+        (found,) = [str(one.run.id) for one in UNDER_WAY if name in (None, one.run.flow_name)]
+        stop_flow_run(found, "enough")
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        yield
+    finally:
+        ready.set()
+        stopper.join()
+        ready.clear()
+
+
+ready = threading.Event()
+
+
+def test_a_sync_run_on_the_main_thread_is_cut_short(capfd: pytest.CaptureFixture[str]) -> None:
+    cleaned: list[bool] = []
+
+    @flow
+    def sleeps() -> None:
+        ready.set()
+        try:
+            time.sleep(60)
+        finally:
+            cleaned.append(True)
+
+    began = time.monotonic()
+    with stopped(), pytest.raises(CancelledRun, match="enough"):
+        sleeps()
+    assert cleaned == [True]
+    assert time.monotonic() - began < 10
+    assert "Ctrl-C" not in capfd.readouterr().err
+    assert ids_under_way() == []
+
+
+def test_an_async_run_ends_and_its_caller_goes_on() -> None:
+    @flow
+    async def sleeps() -> None:
+        ready.set()
+        await asyncio.sleep(60)
+
+    async def main() -> State:
+        state: State = await sleeps(return_state=True)
+        await asyncio.sleep(0)  # nobody has cancelled the caller
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        return state
+
+    with stopped():
+        state = asyncio.run(main())
+    assert (state.is_cancelled(), state.message) == (True, "enough")
+
+
+def test_what_a_run_has_started_ends_with_it() -> None:
+    states: list[str] = []
+
+    @task
+    async def naps() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            states.append("cancelled")
+            raise
+
+    @flow
+    def waits() -> None:
+        future = naps.submit()
+        ready.set()
+        future.wait()
+
+    with stopped(), pytest.raises(CancelledRun, match="enough"):
+        waits()
+    assert states == ["cancelled"]
+
+
+def test_a_run_on_another_thread_is_interrupted() -> None:
+    @flow
+    def busy() -> None:
+        ready.set()
+        while True:
+            time.sleep(0.001)
+
+    answers: list[State] = []
+    with stopped():
+        thread = threading.Thread(target=lambda: answers.append(busy(return_state=True)))
+        thread.start()
+        thread.join(10)
+    assert [state.is_cancelled() for state in answers] == [True]
+
+
+def test_a_stopped_run_takes_along_the_subflow_that_it_is_in() -> None:
+    states: list[str] = []
+
+    @flow(on_cancellation=[lambda _flow, run, state: states.append(run.flow_name)])
+    def inner() -> None:
+        ready.set()
+        time.sleep(60)
+
+    @flow(on_cancellation=[lambda _flow, run, state: states.append(run.flow_name)])
+    def outer() -> None:
+        inner()
+        states.append("went on")
+
+    with stopped("outer"), pytest.raises(CancelledRun, match="enough"):
+        outer()
+    assert states == ["inner", "outer"]
+
+
+def test_a_subflow_alone_can_be_stopped() -> None:
+    @flow
+    async def inner() -> None:
+        ready.set()
+        await asyncio.sleep(60)
+
+    @flow
+    async def outer() -> str:
+        state: State = await inner(return_state=True)
+        await asyncio.sleep(0)
+        return state.name or ""
+
+    with stopped("inner"):
+        assert asyncio.run(outer()) == "Cancelled"  # type: ignore[arg-type]
+
+
+def test_a_caller_that_is_cancelled_as_well_hears_of_it() -> None:
+    @flow
+    async def sleeps() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        running = asyncio.create_task(sleeps())
+        while not ids_under_way():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        stop_flow_run(ids_under_way()[0], "enough")
+        await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(main())
+
+
+def test_who_has_ended_is_not_stopped() -> None:
+    seen: list[str] = []
+
+    @flow
+    def quick() -> None:
+        seen.append(str(flow_run.id))
+
+    quick()
+    assert not stop_flow_run(seen[0], "too late")
+    quick()

@@ -1,0 +1,105 @@
+"""A browser, and a server over a store in which a day of flows has run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
+from typing import Final
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from tests.runtime.server.serving import Process, server_process
+
+ROOT: Final = Path(__file__).parents[4]
+ARGUMENTS: Final = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+PATIENCE_MS: Final = 15_000
+
+
+class Visit:
+    """One page, and what it must not do: complain, or ask anybody else."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(PATIENCE_MS)
+        self.url = url
+        self.complaints: list[str] = []
+        self.page.on("console", lambda message: self._hear(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self._asked(request.url))
+
+    def _hear(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning") and "422 (Unprocessable" not in text:  # a form that was refused
+            self.complaints.append(text)
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith(self.url):
+            self.complaints.append(f"asked {url}")
+
+    def to(self, path: str) -> Page:
+        """Go there."""
+        self.page.goto(self.url + path)
+        return self.page
+
+
+def environment(home: Path) -> dict[str, str]:
+    """What a process of these tests is given."""
+    return {**os.environ, "UPWELL_HOME": str(home), "UPWELL_JOURNAL": "on", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which flows have run for a day, and a run of 100,000 task runs."""
+    folder = tmp_path_factory.mktemp("pages")
+    command = [sys.executable, "-m", "tests.demo.store", str(folder), "100000"]
+    subprocess.run(command, check=True, env=environment(folder), cwd=ROOT, capture_output=True, timeout=120)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(home: Path) -> Iterator[Process]:
+    with server_process(home) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = which("chromium")
+    if chromium is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium, or `make browser`")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Process) -> Iterator[Visit]:
+    """A page in a window of its own. Whatever it complains about fails the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
+    visit = Visit(context, server.url)
+    yield visit
+    context.close()
+    assert visit.complaints == []
+
+
+@contextmanager
+def running(home: Path, code: str) -> Generator[subprocess.Popen[bytes]]:
+    """A program that runs flows in this store beside the test."""
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment(home), cwd=ROOT, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
