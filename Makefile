@@ -23,7 +23,7 @@ demo: $(VENV)/.run  ## Census of the standard library: thousands of real files t
 browser:  ## The browser that the tests of the pages drive; without it they are skipped.
 	@command -v chromium >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-inter fonts-jetbrains-mono >/dev/null; \
 	} || echo "Chromium is not installed, and cannot be here: the tests of the pages are skipped."
 
 test: $(VENV)/.check browser  ## The whole test-suite.
@@ -47,8 +47,9 @@ bench: $(VENV)/.check  ## Ratios against asyncio and the standard pools; results
 bench-rivals: $(VENV)/.check  ## Prefect, Dask, Ray and others, each in an environment of its own.
 	@$(BIN)/python -m benchmarks.rivals
 
-docs: $(VENV)/.check  ## Run every example of the docs and README.
+docs: $(VENV)/.check browser  ## Run every example of the docs and README; take the pictures of the pages.
 	@$(BIN)/python -m pytest -q tests/docs
+	@$(BIN)/python -m tests.demo.screenshots docs/images
 
 clean:
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build dist

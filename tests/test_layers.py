@@ -29,7 +29,7 @@ def layer_of(module: str) -> int:
         return ENGINE
     if module.startswith("upwell.journal"):
         return JOURNAL
-    if module.startswith("upwell.server"):
+    if f"{module}.".startswith("upwell.server."):
         return SERVER
     if module.startswith("upwell.cli"):
         return CLI

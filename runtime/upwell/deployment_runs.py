@@ -22,6 +22,7 @@ from upwell.engine.steps import Life, Sleep, Written, live_async, live_blocking,
 from upwell.tasks import task
 
 if TYPE_CHECKING:
+    from upwell.history import History
     from upwell.journal.control import Control
 
 T = TypeVar("T")
@@ -31,6 +32,9 @@ FIRST_POLL_SECONDS: Final = 0.05
 
 POLL_SHARE: Final = 0.1
 """Of the time that has passed is what passes until it is looked at again."""
+
+POLLS_A_SECOND: Final = 100
+"""How often a process looks, at most, for all that it waits for."""
 
 GONE_PARENT: Final = "The flow run that waited for it does not go on."
 
@@ -97,7 +101,7 @@ async def arun_deployment(
     asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
     if as_subflow and runtime.flow_run.id is not None:
         return await _as_task_run_async(asked.deployment, asked.wanted.parameters, asked)
-    return await live_async(_life(asked))
+    return await _live_async(asked)
 
 
 def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords) -> RunSpec:
@@ -141,7 +145,14 @@ def _as_task_run(deployment: str, parameters: dict[str, Any], asked: _Asked) -> 
 
 @task(name="run-deployment", task_run_name="{deployment}")
 async def _as_task_run_async(deployment: str, parameters: dict[str, Any], asked: _Asked) -> FlowRunRecord:
-    return await live_async(_life(asked.of_this_task_run()))
+    return await _live_async(asked.of_this_task_run())
+
+
+async def _live_async(asked: _Asked) -> FlowRunRecord:
+    from upwell.history import History  # here, as below: so that no program pays for it that looks at nothing
+
+    async with History() as history:
+        return await live_async(_life(asked, history))
 
 
 class _Ask(Generic[T]):
@@ -169,20 +180,22 @@ class _Ask(Generic[T]):
             ERRANDS.discard(self)
 
 
-def _life(asked: _Asked) -> Life[FlowRunRecord]:
+def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
     """A run of a deployment is asked for, and looked at until it has ended or the time is over."""
     begun, journal = clock().time(), recorder()
     if journal is not None and asked.wanted.parent_flow_run_id is not None:
         yield Written(journal)  # the store knows the parent then
     run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
+    _awaited.add(run.id)
     try:
         while not run.state.is_final():
             passed = clock().time() - begun
             left = asked.poll_interval if asked.timeout is None else asked.timeout - passed
             if left <= 0:
                 break
-            yield Sleep(min(max(passed * POLL_SHARE, FIRST_POLL_SECONDS), asked.poll_interval, left))
-            run = yield _Look(run.id)
+            pause = max(passed * POLL_SHARE, len(_awaited) / POLLS_A_SECOND, FIRST_POLL_SECONDS)
+            yield Sleep(min(pause, asked.poll_interval, left))
+            run = yield _Look(run.id, history)
     except GeneratorExit:
         raise
     except BaseException:
@@ -190,7 +203,13 @@ def _life(asked: _Asked) -> Life[FlowRunRecord]:
             with suppress(Exception):  # what happened here counts more
                 yield _Ask(lambda control: control.request_cancel(run.id, by="parent", reason=GONE_PARENT))
         raise
+    finally:
+        _awaited.discard(run.id)
     return run
+
+
+_awaited: Final[set[UUID]] = set()
+"""The runs that this process waits for."""
 
 
 def _ref(name: str) -> UUID | str:
@@ -200,17 +219,21 @@ def _ref(name: str) -> UUID | str:
         return name
 
 
-class _Look(_Ask[FlowRunRecord]):
-    """What has become of a run."""
+class _Look:
+    """What has become of a run, as a step of a life. history: opened already, on the loop."""
 
-    def __init__(self, flow_run_id: UUID) -> None:
+    def __init__(self, flow_run_id: UUID, history: History | None) -> None:
         self._id = flow_run_id
+        self._history = history
 
-    async def _ask(self) -> FlowRunRecord:
-        from upwell.history import History  # here: so that no program pays for it that looks at nothing
+    def block(self) -> FlowRunRecord:
+        from upwell import history
 
-        async with History() as history:
-            return await history.flow_run(self._id)
+        return history.flow_run(self._id)
+
+    async def wait(self) -> FlowRunRecord:
+        assert self._history is not None
+        return await self._history.flow_run(self._id)
 
 
 __all__ = ["RunKeywords", "arun_deployment", "run_deployment"]

@@ -145,8 +145,9 @@ def _find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
     try:
         return load_flow(entrypoint)
     except (ImportError, OSError, ConfigurationError) as error:
+        why = str(error).rstrip(".")
         raise ConfigurationError(
-            f"The flow {name!r} is not found at {entrypoint}: {str(error).rstrip('.')}. Pass it: resume(flow_run_id, flow)."
+            f"The flow {name!r} is not found at {entrypoint}: {why}. Pass it: resume(flow_run_id, flow)."
         ) from error
 
 

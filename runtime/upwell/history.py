@@ -50,7 +50,8 @@ class History:
     """The journal's store, opened to be read, and never written to: `async with History() as history`.
 
     It is the store that the settings name when it is opened, or that of the server that they name. Where nothing has
-    been recorded yet, there is nothing: pages are empty, and no file is made. To be used on one event loop, by any number of tasks.
+    been recorded yet, there is nothing: pages are empty, and no file is made. To be used on one event loop, by any
+    number of tasks.
 
     Every method raises:
         StoreUnavailable: the store cannot be read just now.

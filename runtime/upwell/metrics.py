@@ -133,10 +133,10 @@ def _named(query: str) -> Any:
 
 
 def _waiting() -> int:
-    open_now = composition._open_now  # pyright: ignore[reportPrivateUsage]  # it opens none
-    if open_now is None or open_now[1] is None:
+    kept = composition.journal_kept()
+    if kept is None:
         return 0
-    recorder = open_now[1].recorder
+    recorder = kept[1].recorder
     return len(recorder.ended) + len(recorder.begun) + len(recorder.logs) + len(recorder.flow_moves)
 
 

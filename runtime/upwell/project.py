@@ -193,6 +193,8 @@ def load_project(file: Path | None = None) -> Project:
         said = msgspec.convert(_with_environment(_parsed(file, text), file), ProjectFile, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{file}: {_explained(str(error))}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{file}: something in it holds itself, or it goes too deep.") from None
     names = [(entry.entrypoint, entry.name) for entry in said.deployments]
     for entrypoint, name in names:
         if names.count((entrypoint, name)) > 1:

@@ -30,6 +30,9 @@ START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
 """For a server to end by itself; then it is killed."""
 
+SWITCH_SECONDS: Final = 0.001
+"""How long the threads that read the store wait for a busy loop to let them; Python's own 5 ms add up in an answer."""
+
 LOG_TAIL_BYTES: Final = 2000
 
 
@@ -79,6 +82,7 @@ def run_server(*, host: str | None = None, port: int | None = None, services: bo
         if not quiet:
             print(f"upwell serves {_place(wanted)} at {info.url} (Ctrl-C ends it)", flush=True)  # noqa: T201  # its user asked for it
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(serve(_maker(wanted), wanted, host=host, port=port, services=services, ready=say))

@@ -19,7 +19,14 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-WITH_TESTS_OF_THEIR_OWN = ("census.py", "census_report.py", "served.py")
+WITH_TESTS_OF_THEIR_OWN = (
+    "census.py",
+    "census_report.py",
+    "served.py",
+    "tutorial.md",
+    "weather.py",
+    "weather_service.py",
+)
 EXAMPLES = [path for path in sorted((ROOT / "docs/examples").glob("*.py")) if path.name not in WITH_TESTS_OF_THEIR_OWN]
 FENCE = re.compile(
     r"^(?:<!-- (?P<file>[\w/.]+) -->\n)?```(?P<language>\w+)\n(?P<body>.*?)^```$(?P<after>\n*)", re.M | re.S
@@ -44,9 +51,10 @@ def blocks_of(page: Path) -> list[Block]:
     return found
 
 
-def printed_by(script: Path, cwd: Path) -> str:
+def printed_by(script: Path, cwd: Path, **variables: str) -> str:
     environment = {
         **os.environ,
+        **variables,
         "UPWELL_LOGGING_COLORS": "false",
         "PYTHONWARNINGS": "error",
         "COLUMNS": "100",
@@ -71,14 +79,22 @@ def printed_by(script: Path, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda page: page.stem
-)
+PAGES_WITH_CODE = [
+    page for page in PAGES if "```python" in page.read_text() and page.name not in WITH_TESTS_OF_THEIR_OWN
+]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_shows(page: Path, tmp_path: Path) -> None:
+    check_page(page, tmp_path)
+
+
+def check_page(page: Path, folder: Path, **variables: str) -> None:
+    """Run the code of a page, and compare what it prints with what the page shows."""
     blocks = blocks_of(page)
-    script = tmp_path / f"page_{page.stem}.py"
+    script = folder / f"page_{page.stem}.py"
     script.write_text("\n".join(block.body for block in blocks if block.language == "python" and not block.file))
-    printed = printed_by(script, tmp_path)
+    printed = printed_by(script, folder, **variables)
     shown = [block.body for before, block in pairwise(blocks) if is_output(before, block)]
     at = 0
     for line in "\n".join(shown).splitlines():

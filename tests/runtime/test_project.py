@@ -154,15 +154,13 @@ def test_only_the_named_ones_are_made(made: Callable[..., list[Change]]) -> None
 
 def test_nothing_is_stored_if_one_of_them_cannot_be(made: Callable[..., list[Change]]) -> None:
     with pytest.raises(ParameterTypeError, match="count"):
-        made(
-            WHOLE + "  - {name: third, entrypoint: 'flows/b1_etl.py:etl', parameters: {count: x}}\n"
-        )
+        made(WHOLE + "  - {name: third, entrypoint: 'flows/b1_etl.py:etl', parameters: {count: x}}\n")
     assert [it.what for it in made(WHOLE)] == ["created", "created"]
 
 
 def test_a_pool_of_another_type_is_refused(made: Callable[..., list[Change]]) -> None:
     made(WHOLE)
-    with pytest.raises(ConfigurationError, match="is of type 'process'.*says 'docker'"):
+    with pytest.raises(ConfigurationError, match=r"is of type 'process'.*says 'docker'"):
         made(WHOLE.replace("type: process", "type: docker"))
 
 
@@ -201,6 +199,7 @@ ENTRY = "deployments: [{name: a, entrypoint: 'flows/b1_etl.py:second', %s}]"
         (ENTRY % "concurrency_limit: many", "concurrency_limit"),
         (ENTRY % "when_full: explode", "when_full"),
         (ENTRY % "tags: one", "tags"),
+        ("name: &a [*a]", "holds itself"),
         ("deployments: [{name: a, entrypoint: 'x:y'}, {name: a, entrypoint: 'x:y'}]", "two deployments 'a'"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any, Final
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from upwell import __version__
-from upwell.cli.main import FAILED, MISUSED
+from upwell.cli.exits import FAILED, MISUSED
 from upwell.cli.output import UsageError, complain
 from upwell.core.errors import UpwellError
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-from upwell.cli.main import FAILED
+from upwell.cli.exits import FAILED
 from upwell.cli.output import complain, note, say
 from upwell.core.errors import UpwellError
 

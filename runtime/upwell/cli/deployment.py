@@ -10,7 +10,19 @@ from cyclopts import App, Parameter
 
 from upwell.cli.asking import control, each
 from upwell.cli.listing import Limit, Text, first_items
-from upwell.cli.output import Output, UsageError, Yes, confirm, examples, moment_text, note, say, show, show_fields
+from upwell.cli.output import (
+    Output,
+    UsageError,
+    Yes,
+    confirm,
+    examples,
+    moment_text,
+    note,
+    say,
+    say_json,
+    show,
+    show_fields,
+)
 from upwell.cli.times import at, now, span
 from upwell.cli.values import Param, Params, Tag, parameters_of
 
@@ -142,9 +154,7 @@ async def run(
     """
     from upwell.core.deployments import RunSpec
 
-    if start_in is not None and start_at is not None:
-        raise UsageError("Say --start-in or --start-at, not both.")
-    due = now() + span(start_in) if start_in is not None else at(start_at) if start_at is not None else None
+    due = _due(start_in, start_at)
     async with control() as asked:
         found = await asked.deployment(ref(deployment))
         wanted = RunSpec(
@@ -159,21 +169,29 @@ async def run(
         )
         made = await asked.run_deployment(found.id, wanted)
     if output == "json":
-        from upwell.cli.output import say_json
-
         say_json(made)
     else:
-        when = f" is to begin at {moment_text(due)}" if due else " is to begin now"
-        say(f"The run {made.name} ({made.id}){when}.")
+        say(f"The run {made.name} ({made.id}) is to begin {f'at {moment_text(due)}' if due else 'now'}.")
     if found.paused:
         note(f"{found.full_name} is paused: `upwell deployment resume {found.full_name}` lets its runs begin.")
-    if not watch:
-        return 0
-    from upwell.cli.watching import watch_flow_run
+    return await _watched(made.id) if watch else 0
+
+
+def _due(start_in: str | None, start_at: str | None) -> dt.datetime | None:
+    if start_in is not None and start_at is not None:
+        raise UsageError("Say --start-in or --start-at, not both.")
+    try:
+        return now() + span(start_in) if start_in is not None else at(start_at) if start_at is not None else None
+    except OverflowError:
+        raise UsageError(f"--start-in {start_in} is too long.") from None
+
+
+async def _watched(run_id: UUID) -> int:
+    from upwell.cli.watching import watch_flow_run  # here, as below: only who watches reads
     from upwell.history import History
 
     async with History() as history:
-        return await watch_flow_run(history, made.id)
+        return await watch_flow_run(history, run_id)
 
 
 Deployments = Annotated[list[str], Parameter(help="Deployments, flow/name or id.")]

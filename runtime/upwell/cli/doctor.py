@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from cyclopts import App
 from msgspec import Struct
 
-from upwell.cli.main import FAILED
+from upwell.cli.exits import FAILED
 from upwell.cli.output import Output, examples, say, show, size_text
 from upwell.core.errors import UpwellError
 from upwell.settings import Settings, current, said_by_sources

@@ -75,7 +75,7 @@ async def inspect_by_name(name: Name, /, *, output: Output = "table") -> None:
 
 @by_name.command(name="create")
 async def create_by_name(
-    name: str, /, *, limit: Slots, slot_decay_per_second: Decay = None, disable: bool = False
+    name: Name, /, *, limit: Slots, slot_decay_per_second: Decay = None, disable: bool = False
 ) -> None:
     """Make a limit.
 

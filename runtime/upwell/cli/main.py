@@ -5,13 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
-FAILED: Final = 1
-"""The exit code of a command that could not do what was asked, or whose run did not complete."""
-MISUSED: Final = 2
-"""That of a command that was not understood."""
-INTERRUPTED: Final = 130
+from upwell.cli.exits import FAILED, INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

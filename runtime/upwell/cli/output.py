@@ -9,9 +9,6 @@ from typing import Annotated, Final, Literal, TypeAlias, TypeVar
 
 from cyclopts import Parameter
 
-from upwell.core.states import State, StateType
-from upwell.engine.clock import clock, moment
-
 T = TypeVar("T")
 
 Format: TypeAlias = Literal["table", "json"]
@@ -21,15 +18,15 @@ Column: TypeAlias = tuple[str, Callable[[T], object]]
 """Its title, and what stands in it."""
 
 _COLORS: Final = {
-    StateType.COMPLETED: "green",
-    StateType.RUNNING: "blue",
-    StateType.FAILED: "red",
-    StateType.CRASHED: "dark_orange3",
-    StateType.CANCELLED: "bright_black",
-    StateType.CANCELLING: "bright_black",
-    StateType.SCHEDULED: "yellow",
-    StateType.PENDING: "bright_black",
-    StateType.PAUSED: "magenta",
+    "COMPLETED": "green",
+    "RUNNING": "blue",
+    "FAILED": "red",
+    "CRASHED": "dark_orange3",
+    "CANCELLED": "bright_black",
+    "CANCELLING": "bright_black",
+    "SCHEDULED": "yellow",
+    "PENDING": "bright_black",
+    "PAUSED": "magenta",
 }
 
 
@@ -126,6 +123,8 @@ def _say_table(titles: list[str] | None, rows: list[list[object]]) -> None:
 
 def cell(value: object) -> str:
     """What stands in a table."""
+    from upwell.core.states import State  # here, as below: `upwell version` needs none
+
     if isinstance(value, State):
         return value.name
     if isinstance(value, dt.datetime):
@@ -143,12 +142,16 @@ def _short(value: object) -> str:
     """The same where there is little room: of a moment of today the time, of others day and minute."""
     if not isinstance(value, dt.datetime):
         return cell(value)
+    from upwell.engine.clock import clock, moment
+
     here = value.astimezone()
     return here.strftime("%H:%M:%S" if here.date() == moment(clock().time()).astimezone().date() else "%b %d %H:%M")
 
 
 def _style(value: object) -> str:
-    return _COLORS.get(value.type, "") if isinstance(value, State) else ""
+    from upwell.core.states import State
+
+    return _COLORS.get(value.type.value, "") if isinstance(value, State) else ""
 
 
 def compact_json(value: object) -> str:

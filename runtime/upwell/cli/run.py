@@ -6,7 +6,7 @@ from typing import Any
 
 from cyclopts import App
 
-from upwell.cli.main import FAILED
+from upwell.cli.exits import FAILED
 from upwell.cli.output import UsageError, examples, say
 from upwell.cli.values import Param, Params, Tag, parameters_of
 

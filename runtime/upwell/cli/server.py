@@ -6,7 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from upwell.cli.main import FAILED
+from upwell.cli.exits import FAILED
 from upwell.cli.output import Output, examples, say, say_json
 
 app = App(

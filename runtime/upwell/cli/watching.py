@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from upwell.cli.exits import FAILED
 from upwell.cli.listing import LOOK_SECONDS
-from upwell.cli.main import FAILED
 from upwell.cli.output import moment_text, say
 
 if TYPE_CHECKING:

@@ -15,11 +15,10 @@ def place_of(fn: Callable[..., Any]) -> str:
     """`package.module`; `/path/to/script.py` where no import leads to it; `__main__` where there is no file."""
     name = getattr(fn, "__module__", None) or ""
     module = sys.modules.get(name)
-    file = getattr(module, "__file__", None)
+    file: str | None = getattr(module, "__file__", None)
     spec = getattr(module, "__spec__", None)
     if name == "__main__" and spec is not None:  # `python -m package.module`
-        found: str = spec.name
-        return found
+        return str(spec.name)
     if file is not None and (name == "__main__" or name.startswith(LOADED_FROM_FILE)):
         return os.path.abspath(file)
     return name

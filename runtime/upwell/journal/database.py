@@ -24,6 +24,10 @@ class StoreRefuses(StoreUnavailable):
     """The server before the store does not take this from us: another key, or another version of it, may change that."""
 
 
+class StoreSlow(StoreUnavailable):
+    """A question would have taken longer than whoever asks can wait for; nothing was changed."""
+
+
 class StoreTooNew(StoreError):
     """The database was written by a newer upwell than this one."""
 

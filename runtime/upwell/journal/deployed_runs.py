@@ -54,7 +54,7 @@ async def put_runs(session: Session, deployment: Deployment, runs: Sequence[NewR
         return []
     await session.insert("put_deployed_runs", [_flow_run_row(one, deployment, run, now) for one, run in made.items()])
     there = firsts(await session.fetch("those_there", ids=ids_json(made)))
-    await session.insert("put_jobs", [_job_row(one, deployment, made[one]) for one in there])
+    await session.insert("put_jobs", [_job_row(one, deployment, made[one], now) for one in there])
     await add_states(session, [(one, now, "SCHEDULED", None, _message(made[one], now)) for one in there])
     return there
 
@@ -75,9 +75,10 @@ def _flow_run_row(identity: str, deployment: Deployment, run: NewRun, now: int) 
     )  # fmt: skip  # one line a few columns
 
 
-def _job_row(identity: str, deployment: Deployment, run: NewRun) -> tuple[Any, ...]:
+def _job_row(identity: str, deployment: Deployment, run: NewRun, now: int) -> tuple[Any, ...]:
     return (
-        identity, str(deployment.id), run.schedule_slug, run.due, run.latest, run.priority, deployment.work_pool,
+        identity, str(deployment.id), run.schedule_slug, run.due, run.latest, max(run.due, now), run.priority,
+        deployment.work_pool,
         run.work_queue or deployment.work_queue, checked_json(run.parameters),
         json_of({**deployment.job_variables, **(run.job_variables or {})}),
     )  # fmt: skip  # one line a few columns

@@ -64,8 +64,10 @@ class SqlDeployments(Part):
             now = now_micros()
             wanted_queue = await _queue_of(session, wanted)
             named = {"flow": wanted.flow_name, "name": wanted.name}
-            is_new = bool(await session.fetch("new_deployment", id=new_id(), now=now, **named))
-            before = await locked_deployment(session, f"{wanted.flow_name}/{wanted.name}")
+            is_new = False
+            while not (found := await session.fetch("lock_deployment_by_name", **named)):
+                is_new = bool(await session.fetch("new_deployment", id=new_id(), now=now, **named))
+            before = await find_deployment(session, UUID(found[0][0]))
             await session.fetch("change_deployment", id=str(before.id), now=now, **values_of(wanted, wanted_queue))
             if not is_new:
                 await _follow(session, before, await find_deployment(session, before.id), now)

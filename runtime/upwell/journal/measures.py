@@ -11,7 +11,7 @@ from msgspec import Struct
 from upwell.core.model import Page
 from upwell.core.states import StateType
 from upwell.engine.clock import clock, moment
-from upwell.journal.database import Session
+from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import checked_limit, cursor, distinct, json_text, key_of, pattern_of
 
 
@@ -41,15 +41,17 @@ async def flows(session: Session, *, text: str | None, limit: int, after: str | 
     )
     names = [row[0] for row in rows]
     following = cursor("flow_name", names[limit - 1]) if len(names) > limit else None
-    return Page(items=tuple([await _summary(session, name) for name in names[:limit]]), next=following)
+    wanted = json_text(names[:limit])
+    deployments = dict(await session.fetch("flow_deployments", flows=wanted))
+    last = {row[0]: row[1:] for row in await session.fetch("flow_last_runs", flows=wanted)}
+    items = tuple(_summary(name, deployments.get(name, 0), last.get(name)) for name in names[:limit])
+    return Page(items=items, next=following)
 
 
-async def _summary(session: Session, name: str) -> FlowSummary:
-    deployments = (await session.fetch("flow_deployments", flow=name))[0][0]
-    last = await session.fetch("flow_last_run", flow=name)
-    if not last:
+def _summary(name: str, deployments: int, last: Row | None) -> FlowSummary:
+    if last is None:
         return FlowSummary(name=name, deployments=deployments)
-    run_id, run_name, state, state_name, created = last[0]
+    run_id, run_name, state, state_name, created = last
     return FlowSummary(
         name=name,
         deployments=deployments,
@@ -101,4 +103,4 @@ async def measures(session: Session) -> Measures:
 
 
 async def _by_state(session: Session, query: str, **parameters: Any) -> dict[str, int]:
-    return {state: number for state, number in await session.fetch(query, **parameters)}
+    return dict(await session.fetch(query, **parameters))

@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from upwell.journal.database import Row, Session, StoreDamaged, StoreError, StoreUnavailable
+from upwell.journal.database import Row, Session, StoreDamaged, StoreError, StoreSlow, StoreUnavailable
 from upwell.journal.sessions import SqlSession, finish, storable
 from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
 
@@ -38,6 +38,9 @@ PAGE_BYTES: Final = 8192
 """Twice SQLite's default: a quarter faster for rows that are put one after the other."""
 
 CACHE_KIB: Final = 16 * 1024
+STEPS_BETWEEN_LOOKS: Final = 2000
+"""Of SQLite's machine, a fraction of a millisecond: so often is seen whether a statement takes too long."""
+
 WAL_BYTES: Final = 64 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint."""
 
@@ -73,17 +76,25 @@ class SqliteDatabase:
     synchronous: "NORMAL" (survives the process; the last flush may go with the power) or "FULL" (survives both).
     in_this_thread: statements block the caller's event loop, and cost no change of threads: for a loop that has nothing
         else to do, such as the journal's. Others' locks are waited for without blocking it.
+    most_seconds: a statement that blocks the loop for longer is given up, and raises StoreSlow.
     """
 
     def __init__(
-        self, path: Path, synchronous: str = "NORMAL", *, read_only: bool = False, in_this_thread: bool = False
+        self,
+        path: Path,
+        synchronous: str = "NORMAL",
+        *,
+        read_only: bool = False,
+        in_this_thread: bool = False,
+        most_seconds: float | None = None,
     ) -> None:
         self.dialect = Dialect.SQLITE
         self.path = path
         self.place = str(path)
         self._synchronous = synchronous
         self._read_only = read_only
-        self._in_this_thread = in_this_thread
+        self._in_this_thread = in_this_thread or most_seconds is not None
+        self._most_seconds = most_seconds
         self._raw: _RawConnection | None = None
         self._file: tuple[int, int] | None = None
         self._turn = asyncio.Lock()
@@ -105,7 +116,8 @@ class SqliteDatabase:
         uri = f"file:{_quoted(self.path)}?mode={'ro' if self._read_only else 'rw'}"
         if self._in_this_thread:
             with _translated(self.place):
-                self._raw = _Direct(sqlite3.connect(uri, uri=True, isolation_level=None, timeout=SHORT_BUSY_SECONDS))
+                connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=SHORT_BUSY_SECONDS)
+            self._raw = _Direct(connection) if self._most_seconds is None else _Bounded(connection, self._most_seconds)
         else:
             await self._connect_on_a_thread(uri)
         for pragma in self._pragmas():
@@ -272,6 +284,28 @@ class _Direct:
 
     async def close(self) -> None:
         self._connection.close()
+
+
+class _Bounded(_Direct):
+    """The same for whoever cannot wait: a statement that takes too long is interrupted."""
+
+    def __init__(self, connection: sqlite3.Connection, most_seconds: float) -> None:
+        super().__init__(connection)
+        self._most_seconds = most_seconds
+        self._until = 0.0
+        connection.set_progress_handler(self._is_too_late, STEPS_BETWEEN_LOOKS)
+
+    def _is_too_late(self) -> bool:
+        return time.monotonic() > self._until
+
+    async def execute_fetchall(self, sql: str, parameters: Iterable[Any] | None = None) -> Iterable[Any]:
+        self._until = time.monotonic() + self._most_seconds
+        try:
+            return self._connection.execute(sql, tuple(parameters or ())).fetchall()
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_INTERRUPT:
+                raise StoreSlow("This would take too long.") from error
+            raise
 
 
 class _Memory(_Direct):

@@ -14,8 +14,8 @@ from uuid import UUID
 from upwell.core.errors import NotFoundError
 from upwell.core.states import CANCELLED, SCHEDULED
 from upwell.engine.loggers import ENGINE
-from upwell.journal.control_part import Part, add_states, at, end_run, firsts, now_micros
-from upwell.journal.database import Row, Session, StoreError
+from upwell.journal.control_part import Part, add_states, at, end_run, firsts, ids_json, now_micros
+from upwell.journal.database import Session, StoreError
 from upwell.journal.deployment_records import find_deployment, schedule_of
 from upwell.journal.full import see_to_full
 from upwell.journal.reader_pages import micros_of
@@ -59,10 +59,12 @@ class SqlUpkeep(Part):
                 seconds = (latest - due) / 1e6
                 message = f"Nobody began it within {seconds:g} seconds of its time, {at(due)}: that is too late."
                 await end_run(session, run_id, now, CANCELLED.value, message, "Skipped")
-            late = await session.fetch("jobs_late", before=before, most=MOST_JOBS)
-            marked = [found for found in [await _mark_late(session, row) for row in late] if found]
-            await add_states(session, [(run_id, now, SCHEDULED.value, "Late", said) for run_id, said in marked])
-            return len(too_late) + len(marked)
+            ids = ids_json(firsts(await session.fetch("jobs_late", before=before, most=MOST_JOBS)))
+            await session.fetch("jobs_are_late", ids=ids)
+            message = f"It should have begun more than {after_seconds:g} seconds ago, and nobody has taken it yet."
+            late = firsts(await session.fetch("flow_runs_are_late", ids=ids, message=message))
+            await add_states(session, [(run_id, now, SCHEDULED.value, "Late", message) for run_id in late])
+            return len(too_late) + len(late)
 
         return await _until_none_is_left(partial(self._transact, mark))
 
@@ -101,12 +103,6 @@ async def refill_schedule(session: Session, schedule_id: str, deployment_id: str
     if not schedule.active or deployment.paused or look > now:  # somebody else was faster
         return 0
     return await refill(session, deployment, schedule, now)
-
-
-async def _mark_late(session: Session, row: Row) -> tuple[str, str] | None:
-    run_id, due = row
-    message = f"It should have begun at {at(due)}, and nobody has taken it yet."
-    return (run_id, message) if await session.fetch("flow_run_is_late", id=run_id, message=message) else None
 
 
 async def _reap(now: int, session: Session) -> int:

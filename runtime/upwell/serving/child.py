@@ -53,8 +53,22 @@ class Exit(IntEnum):
     NOT_BEGUN = 75
 
 
-def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) -> Exit:
-    """Carry a job out in this process, which has nothing else to do. begun: the pipe on which it says that it began."""
+def find_definition(entrypoint: str, roots: Sequence[Path] | None) -> Definition:
+    """The flow at an entry point, as its runs are called.
+
+    Raises:
+        Exception: see `load_flow`.
+    """
+    return as_called(load_flow(entrypoint, roots)._definition)  # pyright: ignore[reportPrivateUsage]  # one library
+
+
+def carry_out(
+    job: Job, roots: Sequence[Path] | None, begun: int | None = None, definition: Definition | None = None
+) -> Exit:
+    """Carry a job out in this process, which has nothing else to do.
+
+    begun: the pipe on which it says that it began. definition: the flow, where it has been found already.
+    """
     be_a_workers_child()
     facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "")
     os.environ[JOB_VARIABLE] = encode(facts).decode()
@@ -63,8 +77,7 @@ def carry_out(job: Job, roots: Sequence[Path] | None, begun: int | None = None) 
         raise ConfigurationError("A deployment's runs need the journal, and it is off. Set UPWELL_JOURNAL=on.")
     journal: Journal = recorder.journal
     try:
-        flow = load_flow(job.entrypoint, roots)
-        definition = as_called(flow._definition)  # pyright: ignore[reportPrivateUsage]  # one library
+        definition = definition or find_definition(job.entrypoint, roots)
     except Exception as error:
         message = f"The flow could not be loaded from {job.entrypoint}: {describe(error)}"
         traceback.print_exc()

@@ -16,6 +16,7 @@ from typing import Any, Final
 from upwell.composition import is_remote, open_control, open_recorder
 from upwell.core.errors import ConfigurationError, UpwellError
 from upwell.engine.finish import until_done
+from upwell.engine.interrupts import ONE_PRESS_SECONDS
 from upwell.journal.control import Control
 from upwell.serving.carriers import Carrier
 from upwell.serving.claims import Claims, Source
@@ -70,9 +71,10 @@ class Shift:
         self._times_told += 1
         running = len(self._claims.under_way)
         self._claims.drain()
+        if not running:
+            return
         if self._times_told == 1:
-            if running:
-                LOGGER.info("Stopping: %s run(s) may come to their end; stop again to cancel them", running)
+            LOGGER.info("Stopping: %s run(s) may come to their end; stop again to cancel them", running)
         elif self._times_told == 2:
             LOGGER.warning("Cancelling %s run(s); stop again to kill them", running)
             self._cancelling = asyncio.create_task(self._claims.cancel_all(self._name, GRACE_SECONDS))
@@ -145,10 +147,18 @@ def _signals_stop(shift: Shift) -> Generator[None]:
         return
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {}
+    told_at = -ONE_PRESS_SECONDS
+
+    def stop() -> None:
+        nonlocal told_at
+        if loop.time() - told_at >= ONE_PRESS_SECONDS:
+            told_at = loop.time()
+            shift.stop()
+
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
             before[number] = signal.getsignal(number)
-            loop.add_signal_handler(number, shift.stop)
+            loop.add_signal_handler(number, stop)
     try:
         yield
     finally:

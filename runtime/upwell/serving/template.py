@@ -28,12 +28,13 @@ from msgspec.msgpack import encode
 
 from upwell import serving
 from upwell.composition import close_journal, is_remote
+from upwell.core.definition import Definition
 from upwell.core.deployments import Job
 from upwell.core.lifecycle import describe
 from upwell.engine.current import close_portal
 from upwell.entrypoints import import_code, parse_entrypoint
 from upwell.serving import wire
-from upwell.serving.child import carry_out, end_process
+from upwell.serving.child import carry_out, end_process, find_definition
 from upwell.settings import current as settings
 
 LOOK_SECONDS: Final = 0.2
@@ -89,6 +90,7 @@ class Template:
         self._files = {path: _stamp(path) for path in _files_of_code()}
         self._looked_at = time.monotonic()
         self._outdated = False
+        self._found: dict[str, Definition] = {}
         self.why_cold = _why_cold(load)
 
     def serve(self, messages: list[wire.ToTemplate]) -> None:
@@ -127,9 +129,15 @@ class Template:
             self._spawn(job)
 
     def _fork(self, job: Job) -> None:
+        definition = self._found.get(job.entrypoint)
+        if definition is None:
+            try:
+                definition = self._found[job.entrypoint] = find_definition(job.entrypoint, _folders(self._load))
+            except Exception:
+                definition = None  # the child says what is wrong
         pid = os.fork()
         if pid == 0:
-            self._be_child(job)
+            self._be_child(job, definition)
         self._started(job, pid, None)
 
     def _started(self, job: Job, pid: int, process: subprocess.Popen[bytes] | None) -> None:
@@ -140,7 +148,7 @@ class Template:
             pass
         self._link.send(wire.Started(job.flow_run_id, pid))
 
-    def _be_child(self, job: Job) -> NoReturn:
+    def _be_child(self, job: Job, definition: Definition | None) -> NoReturn:
         status: int = 1
         try:
             os.setpgid(0, 0)
@@ -152,7 +160,7 @@ class Template:
                 os.close(descriptor)
             atexit._clear()  # pyright: ignore[reportPrivateUsage]  # what was registered by the code as it was imported is the template's
             _reseed()
-            status = carry_out(job, _folders(self._load), self._begun)
+            status = carry_out(job, _folders(self._load), self._begun, definition)
         except BaseException:
             traceback.print_exc()
         finally:

@@ -95,6 +95,7 @@ def upwell(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def run(*arguments: str) -> Done:
         monkeypatch.setattr(settings, "_current", None)
+        monkeypatch.setenv("UPWELL_PROFILE", "")  # the one that a command before was given
         capsys.readouterr()
         code = main(arguments)
         captured = capsys.readouterr()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from cyclopts import App
-
 from tests.runtime.cli.conftest import Upwell
+
 from upwell.cli.app import make_app
 
 ROOT = Path(__file__).parents[3]
@@ -110,9 +110,14 @@ def test_completion_is_for_the_shell_in_use(upwell: Upwell, monkeypatch: pytest.
 def test_a_question_is_answered_at_a_terminal(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
     upwell("work-pool", "create", "p")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr("builtins.input", lambda _: "n")
+    answer = "n"
+
+    def ask(_: str) -> str:
+        return answer
+
+    monkeypatch.setattr("builtins.input", ask)
     assert (upwell("work-pool", "delete", "p").code, len(upwell("work-pool", "ls", "-o", "json").json)) == (2, 1)
-    monkeypatch.setattr("builtins.input", lambda _: "y")
+    answer = "y"
     assert (upwell("work-pool", "delete", "p").code, upwell("work-pool", "ls", "-o", "json").json) == (0, [])
 
 
@@ -169,7 +174,8 @@ def test_who_reads_may_stop_reading(folder: Path) -> None:
 
 def test_ctrl_c_ends_a_command(folder: Path) -> None:
     (folder / "long.py").write_text(
-        "import time\nfrom upwell import flow\n\n@flow\ndef long():\n    print('begun', flush=True)\n    time.sleep(60)\n"
+        "import time\nfrom upwell import flow\n\n@flow\ndef long():\n"
+        "    print('begun', flush=True)\n    time.sleep(60)\n"
     )
     running = process(folder, "run", "long.py:long")
     assert running.stdout is not None

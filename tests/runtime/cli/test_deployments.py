@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.cli.conftest import Upwell
 
 # --- init and deploy ----------------------------------------------------------------------------------------

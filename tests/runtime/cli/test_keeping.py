@@ -6,8 +6,8 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.cli.conftest import Upwell
+
 from upwell.cli import bench
 
 # --- settings -----------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.runtime.cli.conftest import Upwell
 
 # --- run ----------------------------------------------------------------------------------------------------

@@ -119,7 +119,8 @@ async def remote(folder: Path, **settings: Any) -> AsyncGenerator[Remote]:
 @asynccontextmanager
 async def through_a_server(database: Database) -> AsyncGenerator[RemoteControl]:
     """The control over a database that is open, had through a server."""
-    control, settings, session = SqlControl(database), Settings(), cast(Any, database)
+    control, session = SqlControl(database), cast(Any, database)
+    settings = Settings(server_require_key=False)
     parts = Parts(
         control=control,
         database=database,

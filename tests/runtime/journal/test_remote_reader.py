@@ -70,7 +70,10 @@ async def fill(store: Any) -> None:
     process = elsewhere()
     key = (await store.open(process)).key
     await store.write(batch_of(process, key, 1))
-    rows = [flow_run_row(uid(7), process.id, "FAILED"), flow_run_row(uid(8), process.id, name="an Ü&r run", tags='["x","y z"]')]
+    rows = [
+        flow_run_row(uid(7), process.id, "FAILED"),
+        flow_run_row(uid(8), process.id, name="an Ü&r run", tags='["x","y z"]'),
+    ]
     child = (*flow_run_row(uid(9), process.id)[:14], uid(1), None, uid(1), *flow_run_row(uid(9), process.id)[17:])
     series = batch_of(process, key, 1).series[0][0]
     await store.write(Batch(process.id, key, 2, flow_runs=[*rows, child], edges=[(series, 1, series, 0, "x")]))
@@ -118,7 +121,11 @@ def test_a_history_of_a_server_is_read_through_it(tmp_path: Path, monkeypatch: p
     async def main() -> None:
         async with remote(tmp_path) as server:
             await fill(server.store())
-            monkeypatch.setattr(composition, "api_client", lambda _: server.client())
+
+            def client(_: Any) -> ApiClient:
+                return server.client()
+
+            monkeypatch.setattr(composition, "api_client", client)
             with temporary_settings(api_url="http://127.0.0.1:4200/api"):
                 async with History() as history:
                     assert [run.name for run in await history.flow_runs(state="FAILED")] == ["a-run"]
@@ -169,9 +176,21 @@ def _answer(status: int, content: bytes = b"", **headers: str) -> Any:
         (404, b'{"type":"urn:upwell:UnknownRunError","detail":"no run"}', {}, UnknownRunError, "no run"),
         (404, b'{"detail":"no such thing"}', {}, NotFoundError, "no such thing"),
         (404, b"<html>", {}, WrongAddressError, "should its address end in /api"),
-        (302, b"", {"location": "https://user:pw@other/login?x=1"}, WrongAddressError, "sends on to https://other/login:"),
+        (
+            302,
+            b"",
+            {"location": "https://user:pw@other/login?x=1"},
+            WrongAddressError,
+            "sends on to https://other/login:",
+        ),
         (401, b'{"detail":"wrong key"}', {}, AccessError, "wrong key"),
-        (400, b'{"detail":"Bad.","errors":[{"key":"n","message":"is small"}]}', {}, InvalidRequestError, "Bad: n is small"),
+        (
+            400,
+            b'{"detail":"Bad.","errors":[{"key":"n","message":"is small"}]}',
+            {},
+            InvalidRequestError,
+            "Bad: n is small",
+        ),
         (409, b'{"type":"urn:upwell:Nonsense","detail":"so"}', {}, Exception, "so"),
         (500, b"x" * 10, {}, InternalError, "answered 500"),
         (200, b"", {}, None, ""),

@@ -67,7 +67,12 @@ async def steady(x: int) -> int:
 
 
 def main(life: str) -> Any:
-    lives = {"rounds": lambda: in_rounds(4), "short": short, "endless": endless, "steady": lambda: steady(2)}
+    lives: dict[str, Any] = {
+        "rounds": lambda: in_rounds(4),
+        "short": short,
+        "endless": endless,
+        "steady": lambda: steady(2),
+    }
     return asyncio.run(lives[life]())
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tests.runtime.server.serving import PATIENCE_SECONDS, free_port, server_pro
 
 
 @contextmanager
-def life(folder: Path, port: int, *arguments: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def life(folder: Path, port: int, *arguments: str, **variables: str) -> Generator[subprocess.Popen[str]]:
     """A process that works through the server at this port, and has a home folder of its own."""
     environment = {
         **os.environ,

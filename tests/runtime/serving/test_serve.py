@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.runtime.serving.workplace import PATIENCE_SECONDS, Workplace
+from tests.runtime.serving.workplace import PATIENCE_SECONDS, Workplace, served
 
 from upwell.composition import open_control
-from upwell.core.errors import NotFoundError
 from upwell.history import History
-from upwell.journal.control import Control
 
 Flows = Callable[[str], Path]
 
@@ -36,19 +34,6 @@ async def end(process: subprocess.Popen[bytes]) -> int:
     return await asyncio.to_thread(process.wait, PATIENCE_SECONDS)
 
 
-async def workplace(control: Control, history: History, *names: str) -> Workplace:
-    """What a script serves, once it does."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                deployments = {name: await control.deployment(f"{name}/test") for name in names}
-                if await control.workers():
-                    return Workplace(control, history, None, deployments)
-            except NotFoundError:
-                pass
-            await asyncio.sleep(0.05)
-
-
 def test_a_script_serves_its_flow_until_it_is_told_to_stop(flows: Flows) -> None:
     folder = flows(
         """
@@ -63,7 +48,7 @@ def test_a_script_serves_its_flow_until_it_is_told_to_stop(flows: Flows) -> None
 
     async def main(process: subprocess.Popen[bytes]) -> None:
         async with open_control() as control, History() as history:
-            work = await workplace(control, history, "hello")
+            work = await served(control, history, "hello")
             assert (await work.ended(await work.start("hello", name="Ada"))).state_name == "Completed"
             assert (folder / "greeted").read_text() == "Ada"
             assert [worker.online for worker in await control.workers()] == [True]
@@ -97,7 +82,7 @@ def test_a_run_outlives_its_worker_and_what_has_not_begun_is_taken_by_the_next(f
     async def main() -> None:
         async with open_control() as control, History() as history:
             with script(folder) as process:
-                work = await workplace(control, history, "waits")
+                work = await served(control, history, "waits")
                 runs = [await work.start("waits", k=k) for k in range(3)]
                 while not (begun := list(folder.glob("begun-*"))):
                     await asyncio.sleep(0.02)

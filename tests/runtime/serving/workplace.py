@@ -12,6 +12,7 @@ from uuid import UUID
 
 from upwell.composition import open_control
 from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec
+from upwell.core.errors import NotFoundError
 from upwell.core.model import FlowRunRecord
 from upwell.history import History
 from upwell.journal.control import Control
@@ -77,6 +78,19 @@ async def at_work(folder: Path, *flows: str, limit: int | None = None, **options
         finally:
             shift.stop()
             await working
+
+
+async def served(control: Control, history: History, *names: str) -> Workplace:
+    """What a script serves, once it does."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                deployments = {name: await control.deployment(f"{name}/test") for name in names}
+                if await control.workers():
+                    return Workplace(control, history, None, deployments)
+            except NotFoundError:
+                pass
+            await asyncio.sleep(0.05)
 
 
 def pid_in(folder: Path, name: str = "pid") -> int:

@@ -14,6 +14,9 @@ FROM deployments d WHERE d.flow = :flow AND d.name = :name;
 -- Whoever makes runs of it, or changes it, does so one after the other.
 SELECT id FROM deployments WHERE id = :id FOR UPDATE;
 
+-- name: lock_deployment_by_name
+SELECT id FROM deployments WHERE flow = :flow AND name = :name FOR UPDATE;
+
 -- name: new_deployment
 -- Answers with nothing if there is one of this name.
 INSERT OR IGNORE INTO deployments (id, flow, name, created, updated) VALUES (:id, :flow, :name, :now, :now)
@@ -126,9 +129,9 @@ VALUES :rows(id, flow, name, version, 'SCHEDULED', message, created, due, 0, tag
              idempotency_key, entrypoint);
 
 -- name: put_jobs
-INSERT INTO jobs (flow_run_id, deployment_id, schedule_slug, due, latest, priority, work_pool, work_queue, parameters,
+INSERT INTO jobs (flow_run_id, deployment_id, schedule_slug, due, latest, expected, priority, work_pool, work_queue, parameters,
                   job_variables, state)
-VALUES :rows(flow_run_id, deployment_id, schedule_slug, due, latest, priority, work_pool, work_queue, parameters,
+VALUES :rows(flow_run_id, deployment_id, schedule_slug, due, latest, expected, priority, work_pool, work_queue, parameters,
              job_variables, 'waiting');
 
 -- name: those_there

@@ -28,25 +28,24 @@ ORDER BY d.id FOR UPDATE OF d;
 SELECT d.id, d.concurrency, d.when_full FROM deployments d WHERE d.id = :id AND d.concurrency IS NOT NULL FOR UPDATE OF d;
 
 -- name: under_way_by_deployment
+-- As long as their runs have not ended. (Said so that no index of what has not ended is used: there is a better one.)
 SELECT j.deployment_id, count(*) FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state IN ('claimed', 'begun') AND f.ended IS NULL
+WHERE j.state IN ('claimed', 'begun') AND coalesce(f.ended, 0) = 0
   AND j.deployment_id IN (SELECT value FROM json_each(:ids))
 GROUP BY j.deployment_id;
 
 -- name: under_way_by_queue
 SELECT j.work_queue, count(*) FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state IN ('claimed', 'begun') AND f.ended IS NULL AND j.work_pool = :pool
+WHERE j.state IN ('claimed', 'begun') AND coalesce(f.ended, 0) = 0 AND j.work_pool = :pool
 GROUP BY j.work_queue;
 
 -- name: jobs_due
--- The next ones that a worker may have. closed: deployments and queues that may not begin any more now.
+-- The next ones that a worker may have. closed: deployments of which no more may begin now.
 SELECT j.flow_run_id, j.deployment_id, j.work_queue, d.concurrency, j.work_pool
 FROM jobs j
-JOIN flow_runs f ON f.id = j.flow_run_id
 LEFT JOIN deployments d ON d.id = j.deployment_id
 LEFT JOIN work_queues q ON q.pool = j.work_pool AND q.name = j.work_queue
 WHERE j.state = 'waiting' AND j.due <= :now AND (j.latest IS NULL OR j.latest >= :now)
-  AND f.ended IS NULL AND f.process_id IS NULL
   AND (d.paused IS NULL OR d.paused = 0)
   AND j.deployment_id NOT IN (SELECT value FROM json_each(:closed))
   AND j.flow_run_id NOT IN (SELECT value FROM json_each(:taken))
@@ -54,6 +53,11 @@ WHERE j.state = 'waiting' AND j.due <= :now AND (j.latest IS NULL OR j.latest >=
        OR j.deployment_id IN (SELECT value FROM json_each(:deployments)))
 ORDER BY coalesce(q.priority, 0), j.priority, j.due, j.flow_run_id
 LIMIT :most FOR UPDATE OF j SKIP LOCKED;
+
+-- name: runs_at_work
+-- Those of these that somebody is at work on, or that have ended: they were resumed by hand.
+SELECT id FROM flow_runs WHERE id IN (SELECT value FROM json_each(:ids))
+  AND (coalesce(ended, 0) <> 0 OR coalesce(process_id, '') <> '');
 
 -- name: claim_jobs
 UPDATE jobs SET state = 'claimed', worker_id = :worker_id, claimed = :now, claims = claims + 1
@@ -114,17 +118,17 @@ SELECT requested, actor, reason, grace_micros FROM cancel_requests WHERE flow_ru
 
 -- name: cancel_requests
 SELECT c.flow_run_id, c.requested, c.actor, c.reason, c.grace_micros
-FROM cancel_requests c JOIN flow_runs f ON f.id = c.flow_run_id WHERE f.ended IS NULL ORDER BY c.flow_run_id;
+FROM cancel_requests c JOIN flow_runs f ON f.id = c.flow_run_id WHERE coalesce(f.ended, 0) = 0 ORDER BY c.flow_run_id;
 
 -- name: cancel_requests_of_flow_runs
 SELECT c.flow_run_id, c.requested, c.actor, c.reason, c.grace_micros
 FROM cancel_requests c JOIN flow_runs f ON f.id = c.flow_run_id
-WHERE f.ended IS NULL AND c.flow_run_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.flow_run_id;
+WHERE coalesce(f.ended, 0) = 0 AND c.flow_run_id IN (SELECT value FROM json_each(:ids)) ORDER BY c.flow_run_id;
 
 -- name: cancel_requests_of_process
 SELECT c.flow_run_id, c.requested, c.actor, c.reason, c.grace_micros
 FROM cancel_requests c JOIN flow_runs f ON f.id = c.flow_run_id
-WHERE f.ended IS NULL AND f.process_id = :process_id ORDER BY c.flow_run_id;
+WHERE coalesce(f.ended, 0) = 0 AND f.process_id = :process_id ORDER BY c.flow_run_id;
 
 -- name: remove_cancel_request
 DELETE FROM cancel_requests WHERE flow_run_id = :flow_run_id;
@@ -150,24 +154,24 @@ UPDATE deployments SET asked = :now WHERE id IN (SELECT value FROM json_each(:id
 
 -- name: jobs_too_late
 -- Nobody began them by then.
-SELECT flow_run_id, due, latest FROM jobs WHERE state = 'waiting' AND latest < :now ORDER BY flow_run_id LIMIT :most
-FOR UPDATE SKIP LOCKED;
+SELECT flow_run_id, due, latest FROM jobs WHERE state = 'waiting' AND latest IS NOT NULL AND latest < :now
+ORDER BY flow_run_id LIMIT :most FOR UPDATE SKIP LOCKED;
 
 -- name: jobs_late
-SELECT j.flow_run_id, j.due FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state = 'waiting' AND j.due < :before AND f.created < :before AND f.state = 'SCHEDULED' AND f.state_name IS NULL
-ORDER BY j.flow_run_id LIMIT :most FOR UPDATE OF j SKIP LOCKED;
+SELECT flow_run_id FROM jobs WHERE state = 'waiting' AND late = 0 AND expected < :before
+ORDER BY flow_run_id LIMIT :most FOR UPDATE SKIP LOCKED;
 
--- name: flow_run_is_late
+-- name: jobs_are_late
+UPDATE jobs SET late = 1 WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
+
+-- name: flow_runs_are_late
 UPDATE flow_runs SET state_name = 'Late', message = :message
-WHERE id = :id AND state = 'SCHEDULED' AND state_name IS NULL RETURNING id;
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'SCHEDULED' AND state_name IS NULL RETURNING id;
 
 -- name: is_anything_late
 -- A look before anything is locked.
-SELECT 1 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state = 'waiting' AND (j.latest < :now OR j.due < :before AND f.created < :before AND f.state = 'SCHEDULED'
-                               AND f.state_name IS NULL)
-LIMIT 1;
+SELECT 1 WHERE EXISTS (SELECT 1 FROM jobs WHERE state = 'waiting' AND late = 0 AND expected < :before)
+    OR EXISTS (SELECT 1 FROM jobs WHERE state = 'waiting' AND latest IS NOT NULL AND latest < :now);
 
 -- name: is_anything_to_reap
 -- A look before anything is locked.
@@ -176,16 +180,18 @@ SELECT 1 WHERE EXISTS (
     WHERE j.state = 'claimed' AND (p.state IS NULL OR p.state <> 'alive' OR j.claimed < :before)
 ) OR EXISTS (
     SELECT 1 FROM jobs j LEFT JOIN flow_runs f ON f.id = j.flow_run_id
-    WHERE j.state IN ('waiting', 'claimed', 'begun') AND (f.id IS NULL OR f.ended IS NOT NULL)
+    WHERE j.state IN ('claimed', 'begun') AND (f.id IS NULL OR coalesce(f.ended, 0) <> 0)
 ) OR EXISTS (
     SELECT 1 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-    WHERE j.state = 'begun' AND f.state_name = 'AwaitingResume' AND f.process_id IS NULL AND f.ended IS NULL
+    WHERE j.state = 'begun' AND f.state_name = 'AwaitingResume' AND coalesce(f.process_id, '') = ''
+      AND coalesce(f.ended, 0) = 0
 ) OR EXISTS (
     SELECT 1 FROM cancel_requests c LEFT JOIN flow_runs f ON f.id = c.flow_run_id
-    WHERE f.id IS NULL OR f.ended IS NOT NULL
+    WHERE f.id IS NULL OR coalesce(f.ended, 0) <> 0
 ) OR EXISTS (
-    SELECT 1 FROM deployments d JOIN jobs j ON j.deployment_id = d.id
-    WHERE d.concurrency IS NOT NULL AND d.when_full <> 'queue' AND d.paused = 0 AND j.state = 'waiting' AND j.due <= :now
+    SELECT 1 FROM deployments d
+    WHERE d.concurrency IS NOT NULL AND d.when_full <> 'queue' AND d.paused = 0 AND EXISTS (
+        SELECT 1 FROM jobs j WHERE j.deployment_id = d.id AND j.state = 'waiting' AND j.due <= :now)
 );
 
 -- name: jobs_to_put_back
@@ -197,18 +203,19 @@ ORDER BY j.flow_run_id FOR UPDATE OF j SKIP LOCKED;
 -- name: jobs_to_resume
 -- Their run waits to be gone on with.
 SELECT j.flow_run_id FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state = 'begun' AND f.state_name = 'AwaitingResume' AND f.process_id IS NULL AND f.ended IS NULL
+WHERE j.state = 'begun' AND f.state_name = 'AwaitingResume' AND coalesce(f.process_id, '') = ''
+  AND coalesce(f.ended, 0) = 0
 ORDER BY j.flow_run_id FOR UPDATE OF j SKIP LOCKED;
 
 -- name: jobs_that_have_ended
 SELECT j.flow_run_id FROM jobs j LEFT JOIN flow_runs f ON f.id = j.flow_run_id
-WHERE j.state IN ('waiting', 'claimed', 'begun') AND (f.id IS NULL OR f.ended IS NOT NULL)
+WHERE j.state IN ('claimed', 'begun') AND (f.id IS NULL OR coalesce(f.ended, 0) <> 0)
 ORDER BY j.flow_run_id LIMIT :most FOR UPDATE OF j SKIP LOCKED;
 
 -- name: remove_answered_cancel_requests
 DELETE FROM cancel_requests WHERE flow_run_id IN (
     SELECT c.flow_run_id FROM cancel_requests c LEFT JOIN flow_runs f ON f.id = c.flow_run_id
-    WHERE f.id IS NULL OR f.ended IS NOT NULL)
+    WHERE f.id IS NULL OR coalesce(f.ended, 0) <> 0)
 RETURNING flow_run_id;
 
 -- name: full_deployments
@@ -227,5 +234,5 @@ ORDER BY priority, due, flow_run_id;
 -- The one that began first before the others; and whether it is asked to end.
 SELECT j.flow_run_id, c.flow_run_id IS NOT NULL FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id
 LEFT JOIN cancel_requests c ON c.flow_run_id = j.flow_run_id
-WHERE j.deployment_id = :deployment_id AND j.state IN ('claimed', 'begun') AND f.ended IS NULL
+WHERE j.deployment_id = :deployment_id AND j.state IN ('claimed', 'begun') AND coalesce(f.ended, 0) = 0
 ORDER BY j.claimed, j.flow_run_id;

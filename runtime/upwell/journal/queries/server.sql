@@ -63,11 +63,15 @@ SELECT name FROM (
 ) AS flows
 WHERE name > :after AND lower(name) LIKE :pattern ESCAPE '!' ORDER BY name LIMIT :n;
 
--- name: flow_last_run
-SELECT id, name, state, state_name, created FROM flow_runs WHERE flow = :flow ORDER BY created DESC, id DESC LIMIT 1;
+-- name: flow_last_runs
+-- Of each of these flows the run that was created last.
+SELECT f.flow, f.id, f.name, f.state, f.state_name, f.created FROM json_each(:flows) AS wanted
+JOIN flow_runs f ON f.id = (
+    SELECT id FROM flow_runs WHERE flow = wanted.value ORDER BY created DESC, id DESC LIMIT 1
+);
 
 -- name: flow_deployments
-SELECT count(*) FROM deployments WHERE flow = :flow;
+SELECT flow, count(*) FROM deployments WHERE flow IN (SELECT value FROM json_each(:flows)) GROUP BY flow;
 
 -- name: count_open_flow_runs
 -- Those that have not ended, by state.

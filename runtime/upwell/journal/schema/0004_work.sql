@@ -10,6 +10,8 @@ CREATE TABLE jobs (
     schedule_slug  TEXT,                             -- whose tick it is; NULL if somebody asked for it
     due            INTEGER NOT NULL,
     latest         INTEGER,                          -- if it has not begun by then it is skipped
+    expected       INTEGER NOT NULL,                 -- when it could have begun: not before it was made
+    late           INTEGER NOT NULL DEFAULT 0,       -- it has been said that it is late
     priority       INTEGER NOT NULL DEFAULT 0,
     work_pool      TEXT,
     work_queue     TEXT,
@@ -20,7 +22,9 @@ CREATE TABLE jobs (
     claimed        INTEGER,                          -- when it did
     claims         INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE INDEX jobs_waiting ON jobs (due, priority) WHERE state = 'waiting';
+CREATE INDEX jobs_waiting ON jobs (due, deployment_id, priority, work_pool, work_queue, latest) WHERE state = 'waiting';
+CREATE INDEX jobs_not_late ON jobs (expected) WHERE state = 'waiting' AND late = 0;
+CREATE INDEX jobs_latest ON jobs (latest) WHERE state = 'waiting' AND latest IS NOT NULL;
 CREATE INDEX jobs_under_way ON jobs (deployment_id, state) WHERE state IN ('claimed', 'begun');
 CREATE INDEX jobs_of_pool ON jobs (work_pool, work_queue) WHERE state IN ('claimed', 'begun');
 CREATE INDEX jobs_of_deployment ON jobs (deployment_id, due);

@@ -15,14 +15,14 @@ from upwell.core.errors import InvalidRequestError
 from upwell.core.shown import is_secret
 from upwell.server import auth
 from upwell.server.api.asked import PathId, note
-from upwell.server.pages.rendering import PageRequest, now, page, parts, url
+from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.settings import Settings
 
 LIFETIMES: Final = (("Never", ""), ("In 30 days", "30"), ("In 90 days", "90"), ("In a year", "365"))
 PAGE_ITEMS: Final = 100
 
 
-@get("/settings", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+@get("/settings", include_in_schema=False, opt=auth.READ)
 async def settings_page(request: PageRequest) -> Response[str]:
     """What is set, and what is not."""
     from importlib.metadata import version  # here: reads files
@@ -58,7 +58,7 @@ def _said(name: str, value: Any) -> str:
     return ", ".join(map(str, cast(tuple[Any, ...], value))) if isinstance(value, tuple) else str(value)
 
 
-@get("/keys", include_in_schema=False, opt={**auth.ADMIN, "query": frozenset({"notice"})})
+@get("/keys", include_in_schema=False, opt=auth.ADMIN)
 async def keys(request: PageRequest) -> Response[str]:
     """Keys to the API, without the keys themselves."""
     return await _keys_page(request)
@@ -104,10 +104,10 @@ async def revoke_key(request: PageRequest, key_id: PathId) -> Redirect:
     key = await parts(request).control.revoke_key(key_id)
     parts(request).access.forget()
     await note(request, "revoke key", key.name)
-    return Redirect(url("/keys", notice=f"{key.name} opens nothing any more."), status_code=303)
+    return redirect("/keys", f"{key.name} opens nothing any more.")
 
 
-@get("/audit", include_in_schema=False, opt={**auth.ADMIN, "query": frozenset({"after", "notice"})})
+@get("/audit", include_in_schema=False, opt=auth.ADMIN)
 async def audit(request: PageRequest, after: FromQuery[str] = "") -> Response[str]:
     """Who changed what, the newest first."""
     found = await parts(request).control.audit_records(limit=PAGE_ITEMS, after=after or None)

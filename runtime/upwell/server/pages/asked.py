@@ -19,8 +19,8 @@ PAGE_ITEMS: Final = 50
 _LONG_AGO: Final = re.compile(r"(\d{1,4})\s*([mhd])")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
-LIST_QUERY: Final = frozenset({"state", "flow", "deployment", "tag", "q", "since", "until", "after", "notice"})
-TASK_QUERY: Final = frozenset({"state", "flow", "run", "task", "tag", "q", "since", "until", "after", "notice"})
+LIST_QUERY: Final = frozenset({"state", "flow", "deployment", "tag", "q", "since", "until", "after"})
+TASK_QUERY: Final = frozenset({"state", "flow", "run", "task", "tag", "q", "since", "until", "after"})
 
 
 class Asked(Struct, frozen=True, kw_only=True):

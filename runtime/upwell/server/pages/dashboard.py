@@ -47,7 +47,7 @@ class FlowStrip(Struct, frozen=True, kw_only=True):
     strip: list[charts.Bar]
 
 
-@get("/", include_in_schema=False, opt={**auth.READ, "query": frozenset({"hours", "of", "notice"})})
+@get("/", include_in_schema=False, opt=auth.READ)
 async def dashboard(
     request: PageRequest, hours: FromQuery[int] = 24, of: FromQuery[str] = "flow_runs"
 ) -> Response[str]:

@@ -21,7 +21,7 @@ from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages import charts
 from upwell.server.pages.asked import PAGE_ITEMS, flow_run_filter, moment_of
-from upwell.server.pages.rendering import PageRequest, now, page, parts, url
+from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.server.pages.run_form import Field, fields_of, parameters_of
 from upwell.server.pages.shown import took
 from upwell.server.parts import Parts
@@ -30,7 +30,6 @@ TICKS_SHOWN: Final = 3
 RUNS_SHOWN: Final = 20
 COMING: Final = 5
 
-_LIST_QUERY: Final = frozenset({"q", "flow", "tag", "pool", "after", "notice"})
 STARTS: Final = (
     ("Now", ""),
     ("In 5 minutes", "5m"),
@@ -83,7 +82,7 @@ def shown_schedule(schedule: Schedule) -> ShownSchedule:
     return ShownSchedule(schedule=schedule, words=words_of(schedule), ticks=ticks)
 
 
-@get("/deployments", include_in_schema=False, opt={**auth.READ, "query": _LIST_QUERY})
+@get("/deployments", include_in_schema=False, opt=auth.READ)
 async def deployments(
     request: PageRequest,
     q: FromQuery[str] = "",
@@ -130,7 +129,7 @@ async def _listed(here: Parts, deployment: Deployment) -> Listed:
 @get(
     "/deployments/{deployment_id:uuid}",
     include_in_schema=False,
-    opt={**auth.READ, "query": frozenset({"notice", "after"})},
+    opt=auth.READ,
 )
 async def deployment(request: PageRequest, deployment_id: PathId, after: FromQuery[str] = "") -> Response[str]:
     """One deployment."""
@@ -203,13 +202,13 @@ async def change_deployment(request: PageRequest, deployment_id: PathId, action:
         await here.control.pause_deployment(deployment_id, action == "pause")
         await note(request, f"{action} deployment", found.full_name)
         said = "It is paused: nothing of it begins." if action == "pause" else "It goes on."
-        return Redirect(url(place, notice=said), status_code=303)
+        return redirect(place, said)
     if action == "delete":
         if found.work_pool is not None:
             auth.require(request, "admin")
         await here.control.delete_deployment(deployment_id)
         await note(request, "delete deployment", found.full_name)
-        return Redirect(url("/deployments", notice=f"{found.full_name} was deleted."), status_code=303)
+        return redirect("/deployments", f"{found.full_name} was deleted.")
     return Redirect(place, status_code=303)
 
 

@@ -22,7 +22,7 @@ from upwell.server.pages.shown import seconds_between
 MOST_FLOWS: Final = 500
 
 
-@get("/flows", include_in_schema=False, opt={**auth.READ, "query": frozenset({"q", "notice"})})
+@get("/flows", include_in_schema=False, opt=auth.READ)
 async def flows(request: PageRequest, q: FromQuery[str] = "") -> Response[str]:
     """All flows that have runs or deployments."""
     here = parts(request)

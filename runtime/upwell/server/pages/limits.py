@@ -9,10 +9,10 @@ from upwell.core.errors import ConfigurationError, InvalidRequestError, NotFound
 from upwell.journal.limit_store import LimitChange, checked_limit
 from upwell.server import auth
 from upwell.server.api.asked import note
-from upwell.server.pages.rendering import PageRequest, page, parts, url
+from upwell.server.pages.rendering import PageRequest, page, parts, redirect
 
 
-@get("/limits", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+@get("/limits", include_in_schema=False, opt=auth.READ)
 async def limits(request: PageRequest) -> Response[str]:
     """All limits."""
     return await _list_page(request)
@@ -47,7 +47,7 @@ async def put_limit(request: PageRequest) -> Response[str] | Redirect:
     except (ConfigurationError, InvalidRequestError, ValueError) as error:
         return await _list_page(request, form, str(error))
     await note(request, "put limit", row.name, str(row.slots))
-    return Redirect(url("/limits", notice=f"The limit {row.name} is {row.slots}."), status_code=303)
+    return redirect("/limits", f"The limit {row.name} is {row.slots}.")
 
 
 @post("/limits/delete", include_in_schema=False, opt=auth.ADMIN)
@@ -57,7 +57,7 @@ async def delete_limit(request: PageRequest) -> Redirect:
     if not await parts(request).limits.delete(name):
         raise NotFoundError(f"There is no limit {name!r}.")
     await note(request, "delete limit", name)
-    return Redirect(url("/limits", notice=f"The limit {name} was removed."), status_code=303)
+    return redirect("/limits", f"The limit {name} was removed.")
 
 
 __all__ = ["delete_limit", "limits", "put_limit"]

@@ -10,7 +10,7 @@ from upwell.server import auth
 from upwell.server.access import COOKIE
 from upwell.server.pages.rendering import PageRequest, page, parts
 
-NEXT = frozenset({"next", "notice"})
+NEXT = frozenset({"next"})
 
 
 def _own_address(text: str) -> str:

@@ -7,11 +7,11 @@ import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar.connection import Request
-from litestar.response import Response
+from litestar.response import Redirect, Response
 
 from upwell.core.states import StateType
 from upwell.engine.clock import clock, moment
@@ -23,6 +23,10 @@ from upwell.server.parts import Parts, parts_of
 PageRequest = Request[Actor, Any, Any]
 
 _FOLDER: Final = Path(__file__).parent / "templates"
+
+_NOTICE: Final = "upwell_notice"
+"""A cookie: no address can put words into a page's mouth."""
+_LONGEST_NOTICE: Final = 500
 
 SECTIONS: Final = (
     ("dashboard", "Dashboard", "/"),
@@ -97,6 +101,7 @@ def page(
     """
     scope: dict[str, Any] = cast(Any, request.scope)
     actor: Actor | None = scope.get("user")
+    notice = request.cookies.get(_NOTICE, "")
     theme = request.cookies.get("upwell_theme", "")
     text = (
         environment()
@@ -111,13 +116,26 @@ def page(
             now=now(),
             here=request.url.path,
             address=address,
-            notice=request.query_params.get("notice", ""),
+            notice=request.query_params.get(""),
             **values,
         )
     )
-    return Response(
+    answer = Response(
         text, media_type="text/html; charset=utf-8", status_code=status, headers={"Cache-Control": "no-store"}
     )
+    if notice:
+        answer.delete_cookie(_NOTICE, path="/")
+    return answer
+
+
+def redirect(address: str, notice: str) -> Redirect:
+    """Another page, which says this once: what was done."""
+    answer = Redirect(address, status_code=303)
+    if notice:
+        answer.set_cookie(
+            key=_NOTICE, value=quote(notice[:_LONGEST_NOTICE]), max_age=30, path="/", httponly=True, samesite="strict"
+        )
+    return answer
 
 
 def parts(request: PageRequest) -> Parts:
@@ -125,4 +143,4 @@ def parts(request: PageRequest) -> Parts:
     return parts_of(request)
 
 
-__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "url"]
+__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "redirect", "url"]

@@ -15,7 +15,7 @@ from upwell.server.api.asked import PathId, PathName
 from upwell.server.pages.asked import PAGE_ITEMS, Asked, flow_run_filter
 from upwell.server.pages.graph import graph
 from upwell.server.pages.logs import log_view
-from upwell.server.pages.rendering import PageRequest, now, page, parts, url
+from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.server.pages.runs import act, deployment_names
 from upwell.server.pages.timeline import timeline
 from upwell.server.parts import Parts
@@ -30,7 +30,7 @@ VIEWS: Final = (
 )
 FAILURES_LISTED: Final = 5
 
-_QUERY: Final = frozenset({"view", "task", "after", "by", "level", "q", "state", "before", "notice"})
+_QUERY: Final = frozenset({"view", "task", "after", "by", "level", "q", "state", "before"})
 ACTIONS: Final = ("cancel", "retry", "resume", "delete")
 
 
@@ -113,14 +113,14 @@ async def change_run(request: PageRequest, run_id: PathId, action: PathName) -> 
     reason = str((await request.form()).get("reason", "")).strip() or None
     result = await act(request, action, run_id, reason)
     if action == "delete":
-        return Redirect(url("/runs", notice="The run was deleted."), status_code=303)
+        return redirect("/runs", "The run was deleted.")
     target = result.id if result is not None else run_id
     said = {
         "cancel": "The run is to end: it says so when it has.",
         "retry": "This is the new run. The one before stays as it is.",
         "resume": "The run goes on when a worker takes it up.",
     }
-    return Redirect(url(f"/runs/{target}", notice=said[action]), status_code=303)
+    return redirect(f"/runs/{target}", said[action])
 
 
 __all__ = ["change_run", "run"]

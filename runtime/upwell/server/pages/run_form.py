@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, cast
 
 from msgspec import Struct
@@ -20,8 +20,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _array(value: Any) -> list[Any]:
-    items: list[Any] = value if isinstance(value, list) else []
-    return items
+    return list(cast(Iterable[Any], value)) if isinstance(value, list) else []
 
 
 DEEPEST: Final = 3

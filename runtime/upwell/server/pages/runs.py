@@ -15,7 +15,7 @@ from upwell.journal.views import Views
 from upwell.server import auth
 from upwell.server.api.asked import note
 from upwell.server.pages.asked import LIST_QUERY, PAGE_ITEMS, Asked, id_of
-from upwell.server.pages.rendering import PageRequest, page, parts, url
+from upwell.server.pages.rendering import PageRequest, page, parts, redirect
 from upwell.server.parts import Parts
 
 STATES: Final = (
@@ -87,9 +87,7 @@ async def bulk(request: PageRequest) -> Redirect:
             refused = refused or str(error)
     word = {"cancel": "to be cancelled", "retry": "started again", "delete": "deleted"}.get(action, "")
     notice = f"{done} of {len(chosen)} {word}." + (f" {refused}" if refused else "")
-    path, _, query = back.partition("?")
-    kept = f"{path if path in ('/runs',) else '/runs'}"
-    return Redirect(url(kept, notice=notice) + (f"&{query}" if query else ""), status_code=303)
+    return redirect(back if back.startswith("/runs?") else "/runs", notice)
 
 
 async def act(request: PageRequest, action: str, run_id: UUID, reason: str | None = None) -> FlowRunRecord | None:

@@ -15,7 +15,7 @@ from upwell.core.ticks import zone_of
 from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages.deployments import deployment_page
-from upwell.server.pages.rendering import PageRequest, parts, url
+from upwell.server.pages.rendering import PageRequest, parts, redirect
 from upwell.server.pages.shown import exact
 
 UNITS: Final = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
@@ -113,7 +113,7 @@ def _day(text: str) -> dt.datetime:
 
 
 def _back(deployment_id: UUID, said: str) -> Redirect:
-    return Redirect(url(f"/deployments/{deployment_id}", notice=said), status_code=303)
+    return redirect(f"/deployments/{deployment_id}", said)
 
 
 __all__ = ["add_schedule", "change_schedule"]

@@ -35,7 +35,7 @@ async def task_runs(request: PageRequest) -> Response[str]:
 @get(
     "/task-runs/{run_id:uuid}",
     include_in_schema=False,
-    opt={**auth.READ, "query": frozenset({"level", "q", "before", "notice"})},
+    opt={**auth.READ, "query": frozenset({"level", "q", "before"})},
 )
 async def task_run(request: PageRequest, run_id: PathId) -> Response[str]:
     """One task run."""

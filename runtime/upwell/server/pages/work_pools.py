@@ -13,12 +13,12 @@ from upwell.core.deployments import WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError
 from upwell.server import auth
 from upwell.server.api.asked import PathName, note
-from upwell.server.pages.rendering import PageRequest, page, parts, url
+from upwell.server.pages.rendering import PageRequest, page, parts, redirect
 
 KINDS = ("process", "docker")
 
 
-@get("/work-pools", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+@get("/work-pools", include_in_schema=False, opt=auth.READ)
 async def work_pools(request: PageRequest) -> Response[str]:
     """All work pools, and all who work, the scripts that serve their own deployments too."""
     return await _list_page(request)
@@ -41,7 +41,7 @@ async def _list_page(request: PageRequest, filled: dict[str, str] | None = None,
     )
 
 
-@get("/work-pools/{name:str}", include_in_schema=False, opt={**auth.READ, "query": frozenset({"notice"})})
+@get("/work-pools/{name:str}", include_in_schema=False, opt=auth.READ)
 async def work_pool(request: PageRequest, name: PathName) -> Response[str]:
     """One work pool."""
     return await _pool_page(request, name)
@@ -78,7 +78,7 @@ async def new_pool(request: PageRequest) -> Response[str] | Redirect:
     except (InvalidRequestError, ConflictError) as error:
         return await _list_page(request, form, str(error))
     await note(request, "put work pool", made.name)
-    return Redirect(url(f"/work-pools/{quote(made.name)}", notice="The work pool was made."), status_code=303)
+    return redirect(f"/work-pools/{quote(made.name)}", "The work pool was made.")
 
 
 @post("/work-pools/{name:str}/{action:str}", include_in_schema=False, opt=auth.ADMIN)
@@ -103,11 +103,11 @@ async def change_pool(request: PageRequest, name: PathName, action: PathName) ->
         elif action == "delete":
             await control.delete_work_pool(name)
             await note(request, "delete work pool", name)
-            return Redirect(url("/work-pools", notice=f"{name} was deleted."), status_code=303)
+            return redirect("/work-pools", f"{name} was deleted.")
     except (InvalidRequestError, ConflictError, ValueError) as error:
         return await _pool_page(request, name, str(error))
     await note(request, f"{action} work pool", name, form.get("queue"))
-    return Redirect(url(f"/work-pools/{quote(name)}", notice="Done."), status_code=303)
+    return redirect(f"/work-pools/{quote(name)}", "Done.")
 
 
 def _queue(form: dict[str, str]) -> WorkQueue:

@@ -364,7 +364,7 @@ def test_whatever_is_done_at_once_is_done_once(tell: Tell, make_database: Callab
                             schedules=(every(60),),
                             concurrency_limit=2,
                             when_full=chance.choice(("queue", "cancel_new", "cancel_running")),
-                        )  # fmt: skip
+                        )
                     )
                     try:
                         await one_act(control, worker, deployment)
@@ -394,7 +394,8 @@ def test_whatever_is_done_at_once_is_done_once(tell: Tell, make_database: Callab
         assert begun
         assert len(begun) == len(set(begun))
         rows = await world.database.fetch_text(
-            "SELECT j.state, f.ended IS NULL, f.process_id IS NULL FROM jobs j LEFT JOIN flow_runs f ON f.id = j.flow_run_id"
+            "SELECT j.state, f.ended IS NULL, f.process_id IS NULL FROM jobs j "
+            "LEFT JOIN flow_runs f ON f.id = j.flow_run_id"
         )
         allowed = {("waiting", 1, 1), ("claimed", 1, 1), ("begun", 1, 0), ("ended", 0, 1)}
         assert set(rows) <= allowed

@@ -11,6 +11,9 @@ from tests.runtime.journal.control.worlds import NOON, World
 
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 
+pytestmark = pytest.mark.parametrize("make_database", ["sqlite", "postgres"], indirect=True)
+"""Not through a server: it keeps the record itself, and asks for a key as soon as there is one."""
+
 
 def test_a_key_is_known_until_it_is_revoked_or_over(tell: Tell) -> None:
     async def story(world: World) -> None:

@@ -151,6 +151,42 @@ def test_light_and_dark(visit: Visit) -> None:
     assert page.evaluate(ground) == light
 
 
+CONTRAST = """(scheme) => {
+    document.documentElement.dataset.theme = scheme;
+    const probe = document.body.appendChild(document.createElement("i"));
+    const painter = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+    const light = (color) => {
+        probe.style.color = color;
+        painter.fillStyle = getComputedStyle(probe).color;
+        painter.fillRect(0, 0, 1, 1);
+        const parts = [...painter.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255);
+        const [r, g, b] = parts.map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (one, other) => {
+        const [dark, bright] = [light(one), light(other)].sort((a, b) => a - b);
+        return (bright + 0.05) / (dark + 0.05);
+    };
+    const texts = ["text", "muted", "faint", "accent", "accent-strong", "completed", "running", "failed", "crashed",
+                   "cancelled", "pending", "scheduled", "late", "paused"];
+    const found = [];
+    for (const text of texts) for (const ground of ["ground", "surface", "raised", "sunk", "hover"])
+        found.push([`${text} on ${ground}`, contrast(`var(--${text})`, `var(--${ground})`)]);
+    for (const state of texts.slice(5)) found.push([`${state} on its own`,
+        contrast(`var(--${state})`, `color-mix(in srgb, var(--${state}) 12%, var(--surface))`)]);
+    found.push(["on accent", contrast("var(--on-accent)", "var(--accent)")]);
+    found.push(["where one is", contrast("var(--accent-strong)", "var(--accent-soft)")]);
+    return found;
+}"""
+
+
+def test_text_stands_out_from_its_ground(visit: Visit) -> None:
+    page = visit.to("/settings")
+    for scheme in ("light", "dark"):
+        weak = {name: round(value, 2) for name, value in page.evaluate(CONTRAST, scheme) if value < 4.5}
+        assert weak == {}, scheme
+
+
 def test_a_run_of_100_000_task_runs_is_light(visit: Visit, server: Process) -> None:
     page = visit.to("/flows/score-everything")
     page.locator("#list a.name, #list .what a").first.click()

@@ -1,0 +1,191 @@
+"""Every page is made, escapes what people wrote, holds nothing that is refused by a browser, and asks who may."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from tests.runtime.server.serving import Asked, asking
+
+from upwell import composition, flow, get_run_logger, task
+from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec
+from upwell.settings import temporary_settings
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}{% raw %}javascript:alert(1)"
+INLINE = re.compile(r"<script(?![^>]*\ssrc=)|\son\w+=|\sstyle=|javascript:[^a]", re.I)
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+
+
+def record(home: Path) -> None:
+    """Runs whose every text is an attack."""
+
+    @task(name="a-task", tags=[ATTACK])
+    def one(text: str) -> str:
+        get_run_logger().error(text)
+        raise ValueError(text)
+
+    @flow(name='it\'s "{{7*7}}"', flow_run_name='of "onerror=alert(1)"')
+    def whole(text: str) -> None:
+        one(text)
+
+    with temporary_settings(home=str(home), journal="on"):
+        with pytest.raises(ValueError, match="script"):
+            whole(ATTACK)
+        composition.close_journal()
+
+
+async def furnish(asked: Asked) -> dict[str, UUID]:
+    control = asked.parts.control
+    await control.put_work_pool("pool", description=ATTACK)
+    wanted = DeploymentSpec(
+        flow_name="deployed",
+        name="one",
+        entrypoint="x.py:deployed",
+        description=f"{ATTACK} [here](javascript:alert(1)) **bold**",
+        tags=(ATTACK,),
+        work_pool="pool",
+        parameters={"text": ATTACK},
+        parameter_schema={"type": "object", "properties": {"text": {"type": "string", "description": ATTACK}}},
+        schedules=(ScheduleSpec(kind="cron", expression="0 6 * * *", slug="daily"),),
+    )
+    deployment = await control.apply_deployment(wanted)
+    run = await control.run_deployment(deployment.id, RunSpec(tags=(ATTACK,)))
+    await control.audit(ATTACK, ATTACK, ATTACK, ATTACK)
+    return {"deployment": deployment.id, "run": run.id}
+
+
+async def addresses(asked: Asked, ids: dict[str, UUID]) -> list[str]:
+    runs = (await asked.http.get("/api/flow-runs")).json()["items"]
+    tasks = (await asked.http.get("/api/task-runs")).json()["items"]
+    found = ["/", "/?of=task_runs&hours=1", "/runs", "/runs?state=FAILED&q=script", "/task-runs", "/flows", "/login"]
+    for run in runs:
+        found += [
+            f"/runs/{run['id']}?view={view}" for view in ("timeline", "graph", "logs", "tasks", "subflows", "details")
+        ]
+    found += [f"/task-runs/{item['id']}" for item in tasks]
+    found += ["/flows/deployed", "/deployments", f"/deployments/{ids['deployment']}"]
+    found += [f"/deployments/{ids['deployment']}/custom-run", "/work-pools", "/work-pools/pool", "/limits"]
+    return [*found, "/settings", "/keys", "/audit", "/search?q=script", "/search?part=found&q=deploy", "/search?q="]
+
+
+def on_pages(home: Path, check: Any) -> None:
+    async def main() -> None:
+        async with asking(home) as asked:
+            ids = await furnish(asked)
+            await check(asked, ids)
+
+    asyncio.run(main())
+
+
+def test_every_page_shows_what_people_wrote_as_text(tmp_path: Path) -> None:
+    record(tmp_path)
+
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        attacked = 0
+        for address in await addresses(asked, ids):
+            answer = await asked.http.get(address, headers={"Accept": "text/html"})
+            assert answer.status_code == 200, address
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert "<script>alert" not in answer.text, address
+            assert "<img src=x" not in answer.text, address
+            assert '"49"' not in answer.text, address
+            text = re.sub(r"title=\"[^\"]*\"|value=\"[^\"]*\"|content=\"[^\"]*\"|data-\w+=\"[^\"]*\"", "", answer.text)
+            assert not [tag for tag in re.findall(r"<[a-z][^>]*>", text) if INLINE.search(tag)], address
+            attacked += "&lt;script&gt;alert(1)" in answer.text
+        assert attacked > 12
+        page = (await asked.http.get(f"/deployments/{ids['deployment']}")).text
+        assert "<strong>bold</strong>" in page
+        assert 'href="javascript' not in page
+
+    on_pages(tmp_path, check)
+
+
+def test_what_is_not_there_is_said_on_a_page(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        nowhere = "01890000-0000-7000-8000-000000000000"
+        for address in (
+            f"/runs/{nowhere}",
+            f"/task-runs/{nowhere}",
+            f"/deployments/{nowhere}",
+            "/flows/none",
+            "/work-pools/none",
+        ):
+            answer = await asked.http.get(address, headers={"Accept": "text/html"})
+            assert answer.status_code == 404, address
+            assert "There is nothing here" in answer.text
+        for address in ("/runs?since=soon", "/runs?deployment=x"):
+            answer = await asked.http.get(address, headers={"Accept": "text/html"})
+            assert answer.status_code in (400, 422), address
+            assert "<main" in answer.text
+        assert (await asked.http.get("/runs?stat=FAILED")).status_code == 400
+        assert (await asked.http.get("/static/x/../secret")).status_code in (401, 404)
+
+    on_pages(tmp_path, check)
+
+
+def test_a_form_of_another_page_changes_nothing(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        place = f"/deployments/{ids['deployment']}"
+        for address in (f"{place}/pause", f"{place}/schedules/daily/delete", f"/runs/{ids['run']}/cancel", "/keys/new"):
+            for body in ("", "csrf_token=guess"):
+                answer = await asked.http.post(address, content=body, headers=FORM)
+                assert answer.status_code == 403, address
+        assert not (await asked.parts.control.deployment(ids["deployment"])).paused
+
+    on_pages(tmp_path, check)
+
+
+def test_a_key_that_may_look_sees_no_buttons_and_does_nothing(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        reader = await asked.key("read")
+        place = f"/deployments/{ids['deployment']}"
+        page = await asked.http.get(place, headers=reader)
+        assert page.status_code == 200
+        assert "<form" not in page.text.split("<main", 1)[1].split("</main>")[0]
+        for address in (f"{place}/run", f"{place}/pause", f"/runs/{ids['run']}/cancel", "/runs/bulk", "/limits/put"):
+            assert (await asked.http.post(address, headers={**reader, **FORM})).status_code == 403, address
+        for address in ("/keys", "/audit", f"{place}/custom-run"):
+            assert (await asked.http.get(address, headers=reader)).status_code == 403, address
+
+    on_pages(tmp_path, check)
+
+
+def test_somebody_logs_in_looks_and_logs_out(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        secret = (await asked.key("run"))["Authorization"].removeprefix("Bearer ")
+        html = {"Accept": "text/html"}
+        sent_away = await asked.http.get("/runs?state=FAILED", headers=html)
+        assert sent_away.status_code == 303
+        assert sent_away.headers["location"] == "/login?next=%2Fruns%3Fstate%3DFAILED"
+        login = await asked.http.get(sent_away.headers["location"])
+        assert login.status_code == 200
+        for address in re.findall(r'(?:href|src)="(/static/[^"#]+)"', login.text):
+            assert (await asked.http.get(address)).status_code == 200, address
+        wrong = await asked.http.post("/login", data={"key": "wrong", "next": "/runs"})
+        assert wrong.status_code == 403
+        assert "not known" in wrong.text
+        for target, leads in (
+            ("/runs", "/runs"),
+            ("//evil.example", "/"),
+            ("https://evil.example", "/"),
+            ("/\\evil", "/"),
+        ):
+            asked.http.cookies.clear()
+            right = await asked.http.post("/login", data={"key": secret, "next": target})
+            assert right.status_code == 303
+            assert right.headers["location"] == leads
+        cookie = right.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        page = await asked.http.get("/settings", headers=html)
+        assert "run-key" in page.text
+        token = re.search(r'name="csrf" content="([^"]+)"', page.text)
+        assert token is not None
+        assert (await asked.http.post("/logout", data={"csrf_token": token[1]})).status_code == 303
+        assert (await asked.http.get("/settings", headers=html)).status_code == 303
+
+    on_pages(tmp_path, check)
