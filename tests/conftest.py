@@ -1,12 +1,14 @@
-"""What holds for every test: it leaves nothing behind. And how long the random ones go on."""
+"""What holds for every test: it leaves nothing behind. How long random ones go on, and PostgreSQL for who needs it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 
 import pytest
+from tests.postgres import NoPostgres, PostgresServer, postgres_server
 
 os.environ.setdefault("UPWELL_JOURNAL", "off")  # tests of the journal switch it on
 os.environ["UPWELL_HOME"] = os.path.join(tempfile.gettempdir(), f"upwell-tests-{os.getpid()}")  # never the user's own
@@ -42,3 +44,30 @@ def _leaves_nothing_behind() -> Iterator[None]:  # pyright: ignore[reportUnusedF
 def _closes_the_portal() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
     yield
     close_portal()
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Nothing is logged: thousands of failures would take longer to print than to happen."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A server for the whole session, started for the first test that needs it."""
+    try:
+        with postgres_server() as server:
+            yield server
+    except NoPostgres as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A new, empty database on it."""
+    with postgres.database() as url:
+        yield url

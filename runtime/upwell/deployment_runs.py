@@ -82,8 +82,8 @@ def run_deployment(
         BlockingWaitError: called on an event loop's thread, where `await arun_deployment(...)` is right.
     """
     refuse_to_block("run_deployment", "arun_deployment")
-    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
-    if as_subflow and runtime.flow_run.id is not None:
+    asked = _Asked(str(name), _run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
+    if asked.is_child:
         return _as_task_run(asked.deployment, asked.wanted.parameters, asked)
     return live_blocking(_life(asked))
 
@@ -98,13 +98,13 @@ async def arun_deployment(
     **wanted: Unpack[RunKeywords],
 ) -> FlowRunRecord:
     """The same as `run_deployment` in async code."""
-    asked = _Asked(str(name), _run_spec(parameters, wanted), timeout, poll_interval)
-    if as_subflow and runtime.flow_run.id is not None:
+    asked = _Asked(str(name), _run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
+    if asked.is_child:
         return await _as_task_run_async(asked.deployment, asked.wanted.parameters, asked)
     return await _live_async(asked)
 
 
-def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords) -> RunSpec:
+def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords, as_subflow: bool) -> RunSpec:
     unknown = [name for name in wanted if name not in RunKeywords.__annotations__]
     if unknown:
         raise TypeError(
@@ -122,6 +122,7 @@ def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords) -> RunS
         priority=wanted.get("priority", 0),
         work_queue=wanted.get("work_queue_name"),
         job_variables=plain_parameters(wanted.get("job_variables") or {}),
+        parent_flow_run_id=runtime.flow_run.id if as_subflow else None,
     )
 
 
@@ -133,9 +134,13 @@ class _Asked(NamedTuple):
     timeout: float | None
     poll_interval: float
 
+    @property
+    def is_child(self) -> bool:
+        """Whether it belongs to the flow run that asks for it."""
+        return self.wanted.parent_flow_run_id is not None
+
     def of_this_task_run(self) -> _Asked:
-        parents = {"parent_flow_run_id": runtime.flow_run.id, "parent_task_run_id": runtime.task_run.id}
-        return self._replace(wanted=replace(self.wanted, **parents))
+        return self._replace(wanted=replace(self.wanted, parent_task_run_id=runtime.task_run.id))
 
 
 @task(name="run-deployment", task_run_name="{deployment}")
@@ -183,7 +188,7 @@ class _Ask(Generic[T]):
 def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
     """A run of a deployment is asked for, and looked at until it has ended or the time is over."""
     begun, journal = clock().time(), recorder()
-    if journal is not None and asked.wanted.parent_flow_run_id is not None:
+    if journal is not None and asked.is_child:
         yield Written(journal)  # the store knows the parent then
     run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
     _awaited.add(run.id)
@@ -199,7 +204,7 @@ def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
     except GeneratorExit:
         raise
     except BaseException:
-        if asked.wanted.parent_flow_run_id is not None:  # nothing outlives the flow run that it belongs to
+        if asked.is_child:  # nothing outlives the flow run that it belongs to
             with suppress(Exception):  # what happened here counts more
                 yield _Ask(lambda control: control.request_cancel(run.id, by="parent", reason=GONE_PARENT))
         raise

@@ -92,6 +92,7 @@ class History:
         text: str | None = None,
         parent: Id | None = None,
         deployment: Id | None = None,
+        ahead: bool = True,
         order: Order = "newest",
         limit: int = PAGE_ITEMS,
         after: str | None = None,
@@ -106,10 +107,19 @@ class History:
             text: part of their name or of their flow's, in capitals or not.
             parent: the flow run that started them.
             deployment: whose runs they are, by its id or as `flow/deployment`.
+            ahead: those that are due only later, too; schedules make runs ahead of their time.
             after: the `next` of the page before.
         """
         wanted = FlowRunFilter(
-            flow=flow, state=state, tags=tags, since=since, until=until, text=text, parent=parent, deployment=deployment
+            flow=flow,
+            state=state,
+            tags=tags,
+            since=since,
+            until=until,
+            text=text,
+            parent=parent,
+            deployment=deployment,
+            ahead=ahead,
         )
         reader = await self._reader()
         return await reader.flow_runs(wanted, order, limit, after)

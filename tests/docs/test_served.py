@@ -42,6 +42,8 @@ def test_a_served_script_carries_runs_out_until_it_is_stopped(home: Path) -> Non
             assert served.stdout is not None
             greeting = served.stdout.readline()
             assert greeting == "Your flow 'report' is being served and polling for scheduled runs!\n"
+            said = [served.stdout.readline() for _ in range(4)]
+            assert "'report/nightly': cron 0 3 * * * (Europe/Berlin)" in said[3]
             run = run_deployment("report/nightly", {"currency": "CHF"}, timeout=30)
             assert (run.state_type, run.flow_name) == ("COMPLETED", "report")
             assert [line.message for line in history.logs(run.id)][1] == "1000 CHF in 2 shops"

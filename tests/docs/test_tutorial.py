@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ EXAMPLES = ROOT / "docs/examples"
 
 
 @contextmanager
-def started(command: list[str], folder: Path, **variables: str) -> Iterator[subprocess.Popen[str]]:
+def started(command: list[str], folder: Path, **variables: str) -> Generator[subprocess.Popen[str]]:
     """A program, interrupted at the end."""
     with subprocess.Popen(
         command,

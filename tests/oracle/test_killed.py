@@ -18,13 +18,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.oracle.program import expected, plan
-from tests.postgres import NoPostgres, PostgresServer, postgres_server
+from tests.postgres import PostgresServer
 
 from upwell.testing.crash_points import CRASH_POINTS
 
@@ -203,17 +203,6 @@ def test_terminated_it_can_be_resumed_and_interrupted_it_is_cancelled(
 SEED_WITH_ALL = next(
     seed for seed in range(1, 1000) if seed % 5 and {"large", "large map", "safe"} <= {one.kind for one in plan(seed)}
 )
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    try:
-        with postgres_server() as server:
-            yield server
-    except NoPostgres as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize("number", range(2))

@@ -1,17 +1,14 @@
-"""What tests share: the loops that asynchronous promises are tested on, a call that is known to end, PostgreSQL."""
+"""What tests share: the loops that asynchronous promises are tested on, and a call that is known to end."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, Final
 
 import pytest
-from tests.postgres import NoPostgres, PostgresServer, postgres_server
 
 try:
     import uvloop
@@ -62,30 +59,3 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(main)
 
     return run_on_uvloop
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Nothing is logged: thousands of failures would take longer to print than to happen."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A server for the whole session, started for the first test that needs it."""
-    try:
-        with postgres_server() as server:
-            yield server
-    except NoPostgres as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
-
-
-@pytest.fixture
-def postgres_url(postgres: PostgresServer) -> Iterator[str]:
-    """A new, empty database on it."""
-    with postgres.database() as url:
-        yield url

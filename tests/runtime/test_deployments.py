@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -309,6 +312,38 @@ def test_a_run_that_cannot_be_is_refused(
 
 
 # --- inside of flow runs ------------------------------------------------------------------------------------
+
+
+ELSEWHERE = """
+from upwell import flow, runtime, task
+from upwell.deployments import run_deployment
+
+@flow
+def plain(): ...
+
+@task(task_runner="processes")
+def ask():
+    return run_deployment("plain/a", timeout=0)
+
+@flow
+def around():
+    child = ask.submit().result()
+    print(child.parent_flow_run_id == runtime.flow_run.id)
+
+if __name__ == "__main__":
+    plain.to_deployment("a").apply()
+    around()
+"""
+
+
+def test_a_task_in_another_process_starts_a_child_of_its_flow_run(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(ELSEWHERE)
+    environment = {**os.environ, "UPWELL_HOME": str(tmp_path), "UPWELL_JOURNAL": "on"}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["True"], done.stderr
 
 
 @pytest.mark.parametrize("is_async", [False, True])

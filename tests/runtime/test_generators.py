@@ -61,38 +61,6 @@ def test_a_generator_task_takes_what_is_sent_and_returns_its_value() -> None:
     assert stop.value.value == "got it"
 
 
-def test_a_generator_that_is_left_early_is_closed(run: Run) -> None:
-    closed: list[str] = []
-
-    @task
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append("sync")
-
-    @task
-    async def endless_later() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append("async")
-
-    generator: Any = endless()
-    next(generator)
-    generator.close()
-
-    async def main() -> None:
-        generator: Any = endless_later()
-        await anext(generator)
-        await generator.aclose()
-
-    run(main())
-    assert closed == ["sync", "async"]
-
-
 def test_an_exception_in_a_generator_reaches_the_caller_as_itself() -> None:
     @task
     def breaks() -> Iterator[int]:
@@ -154,39 +122,6 @@ def test_a_generator_flow_streams_to_its_caller(run: Run) -> None:
 
     assert run(main()) == ([0, 2, 4],) * 3
     assert generate.submit(3).result() == [0, 2, 4]  # type: ignore[comparison-overlap]  # it gives something else than it is typed
-
-
-def test_a_generator_flow_that_is_left_early_ends_well(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    ended: list[str] = []
-
-    @flow
-    def endless() -> Iterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            ended.append("sync")
-
-    @flow
-    async def endless_later() -> AsyncIterator[int]:
-        try:
-            while True:
-                yield 1
-        finally:
-            ended.append("async")
-
-    generator: Any = endless()
-    assert next(generator) == 1
-    generator.close()
-
-    async def main() -> None:
-        generator: Any = endless_later()
-        assert await anext(generator) == 1
-        await generator.aclose()
-
-    run(main())
-    assert ended == ["sync", "async"]
-    assert sum(r.getMessage() == "Finished in state Completed()" for r in caplog.records) == 2
 
 
 def test_a_generator_flow_knows_where_it_is_between_its_yields(run: Run) -> None:
@@ -312,3 +247,36 @@ def test_a_generator_that_fails_when_it_is_left_has_failed(decorator: Any, run: 
 
     run(main())
     assert states == ["Failed", "Failed"]
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_a_generator_that_is_left_early_is_closed_and_ends_well(decorator: Any, run: Run) -> None:
+    states: list[str] = []
+    closed: list[str] = []
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("sync")
+
+    async def endless_later() -> AsyncIterator[int]:
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append("async")
+
+    left = watched(decorator, states, endless)()
+    assert next(left) == 1
+    left.close()
+
+    async def main() -> None:
+        left = watched(decorator, states, endless_later)()
+        assert await anext(left) == 1
+        await left.aclose()
+
+    run(main())
+    assert closed == ["sync", "async"]
+    assert states == ["Completed", "Completed"]

@@ -138,7 +138,7 @@ def until_refused(server: Process, headers: dict[str, str]) -> None:
 def test_a_server_that_was_killed_while_it_was_asked_comes_back(tmp_path: Path) -> None:
     async def main() -> None:
         port = free_port()
-        for _ in range(3):
+        for _ in range(2):
             with server_process(tmp_path, port) as server:
                 async with httpx.AsyncClient(base_url=server.url) as http:
                     asking = [

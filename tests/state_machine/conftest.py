@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
-from tests.postgres import NoPostgres, PostgresServer, postgres_server
+from tests.postgres import PostgresServer
 from tests.state_machine.test_state_machine import NewStore
 
 from upwell.journal.database import Database
 from upwell.journal.postgres import PostgresDatabase
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A server, started for the first test that needs it."""
-    try:
-        with postgres_server() as server:
-            yield server
-    except NoPostgres as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 @pytest.fixture
@@ -73,11 +59,3 @@ async def _empty(url: str) -> None:
                 await connection.execute(f"DELETE FROM {name}")
     finally:
         await connection.close()
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    """Thousands of deaths would take longer to print than to happen."""
-    logging.disable()
-    yield
-    logging.disable(logging.NOTSET)

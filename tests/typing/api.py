@@ -6,7 +6,9 @@ Each line is a promise. Mistakes that must be found carry an ignore, and an igno
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from datetime import datetime
 from typing import Any, assert_type
+from uuid import UUID
 
 from upwell import (
     Flow,
@@ -16,6 +18,7 @@ from upwell import (
     TaskFuture,
     allow_failure,
     as_completed,
+    deploy,
     exponential_backoff,
     first,
     first_async,
@@ -26,7 +29,10 @@ from upwell import (
     wait,
     wait_async,
 )
+from upwell.deployments import RunnerDeployment, arun_deployment, run_deployment
 from upwell.futures import DoneAndNotDoneFutures, FutureList
+from upwell.history import FlowRunRecord
+from upwell.schedules import Cron, Interval
 from upwell.streams import TaskStream
 
 # --- tasks --------------------------------------------------------------------------------------------------------
@@ -187,3 +193,21 @@ async def a_runtime_is_a_context() -> None:
 
 def coroutines_stay_coroutines() -> Coroutine[Any, Any, bytes]:
     return fetch("u")
+
+
+# --- deployments --------------------------------------------------------------------------------------------------
+
+
+def deployments_and_their_runs() -> None:
+    deployment = crawl.to_deployment("nightly", cron=["0 3 * * *", "0 4 * * *"], interval=60, schedules=[Interval(5)])
+    assert_type(deployment, RunnerDeployment)
+    assert_type(run_deployment("crawl/nightly", {"urls": []}, timeout=0), FlowRunRecord)
+    assert_type(crawl.deploy("nightly", "pool"), UUID)
+    assert_type(deploy(deployment, work_pool_name="pool"), list[UUID])
+    assert_type(Cron("0 3 * * *", timezone="UTC").upcoming(), list[datetime])
+    crawl.serve("nightly", clock="0 3 * * *")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    Cron("0 3 * * *", catchup="some")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def deployments_in_async_code() -> None:
+    assert_type(await arun_deployment("crawl/nightly"), FlowRunRecord)

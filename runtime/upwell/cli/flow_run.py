@@ -46,6 +46,7 @@ async def ls(
     since: Since = None,
     until: Until = None,
     text: Text = None,
+    ahead: bool = False,
     order: Order = "newest",
     limit: Limit = 20,
     output: Output = "table",
@@ -55,8 +56,9 @@ async def ls(
     Args:
         flow: The name of their flow.
         deployment: Their deployment, flow/name.
+        ahead: Those that are due only later, too; `--state SCHEDULED` lists them as well.
     """
-    wanted = Filter(flow, deployment, state, tuple(tag), since, until, text)
+    wanted = Filter(flow, deployment, state, tuple(tag), since, until, text, ahead=ahead or state is not None)
     async with History() as history:
         runs = await wanted.runs(history, order, limit)
     show(
@@ -66,7 +68,7 @@ async def ls(
             ("flow", lambda run: run.flow_name),
             ("name", lambda run: run.name),
             ("state", lambda run: run.state),
-            ("created", lambda run: run.created),
+            ("when", lambda run: run.start_time or run.due or run.created),
             ("took", lambda run: span_text(seconds_of(run))),
         ],
         output,
@@ -186,13 +188,13 @@ async def cancel(
         deployment: All runs of this deployment that have not ended.
     """
     wanted = Filter(flow, deployment, state, (), since, None, None)
-    runs = [it for it in await _meant(run, wanted, "Cancel", yes) if not it.state.is_final()]
+    runs = await _meant(run, wanted, "Cancel", yes, open_only=True)
     by = _who()
     async with control() as asked:
         return await each(
             runs,
             lambda it: asked.request_cancel(it.id, by=by, reason=reason, grace_seconds=grace),
-            lambda it, changed: f"{it.name}: {changed.state.name}",
+            lambda it, changed: f"{it.name}: {changed.state.name if changed.state.is_final() else 'asked to end'}",
         )
 
 
@@ -298,8 +300,11 @@ class Filter:
         since: str | None,
         until: str | None,
         text: str | None,
+        *,
+        ahead: bool = True,
     ) -> None:
         self.flow = flow
+        self.ahead = ahead
         self.deployment = deployment
         self.state = state
         self.tags = tags
@@ -322,6 +327,7 @@ class Filter:
                     since=self.since,
                     until=self.until,
                     text=self.text,
+                    ahead=self.ahead,
                     order=order,
                     limit=n,
                     after=after,
@@ -333,9 +339,11 @@ class Filter:
 
 
 async def _meant(
-    names: list[str], wanted: Filter, action: str, yes: bool, *, always: bool = False
+    names: list[str], wanted: Filter, action: str, yes: bool, *, always: bool = False, open_only: bool = False
 ) -> list[FlowRunRecord]:
     """The runs that are named, or those that a filter lets through, once somebody has said yes to these.
+
+    always: those that are named are asked about, too. open_only: the filter lets only those through that go on.
 
     Raises:
         UsageError: neither or both; or nobody said yes.
@@ -347,6 +355,7 @@ async def _meant(
             runs = [await find_flow_run(history, name) for name in names]
         else:
             runs = await wanted.runs(history, "oldest", 0)
+            runs = [run for run in runs if not (open_only and run.state.is_final())]
     if not names or always:
         confirm(f"{action} {len(runs)} flow runs?" if len(runs) != 1 else f"{action} {runs[0].name}?", yes)
     return runs

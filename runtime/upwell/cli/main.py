@@ -20,7 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     tokens = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return run_command(_use_profile(tokens))
+        code = run_command(_use_profile(tokens))
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # who reads has read enough, such as `head`

@@ -12,7 +12,7 @@ from rich.text import Text
 Cell = tuple[str, str]
 """Its text, which is never markup, and its style."""
 
-_WHOLE = {"id", "state", "created", "took", "next", "since"}
+_WHOLE = {"id", "state", "created", "took", "next", "since", "when"}
 """Columns that are never broken; others go on in the next line where there is no room."""
 
 

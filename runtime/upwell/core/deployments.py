@@ -21,7 +21,7 @@ DEFAULT_GRACE_SECONDS: Final = 30.0
 """How long a run that is cancelled has to end by itself, before its process is killed."""
 
 
-class ScheduleSpec(Struct, frozen=True, kw_only=True):
+class ScheduleSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A schedule as it is wanted.
 
     expression: five or six fields of cron, seconds between ticks, or an RRULE.
@@ -60,7 +60,7 @@ class Schedule(Struct, frozen=True, kw_only=True):
     next_tick: dt.datetime | None
 
 
-class DeploymentSpec(Struct, frozen=True, kw_only=True):
+class DeploymentSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A deployment as it is wanted: what is there by this flow and name becomes like this.
 
     entrypoint: where the flow is found, `path/to/file.py:flow` or `package.module:flow`.
@@ -116,7 +116,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
         return f"{self.flow_name}/{self.name}"
 
 
-class RunSpec(Struct, frozen=True, kw_only=True):
+class RunSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run of a deployment as it is wanted.
 
     parameters: instead of the deployment's, by name. due: None is now.

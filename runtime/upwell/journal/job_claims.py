@@ -14,7 +14,7 @@ import msgspec
 
 from upwell.core.deployments import Job
 from upwell.core.errors import ConflictError
-from upwell.journal.control_part import ids_json, now_micros
+from upwell.journal.control_part import firsts, ids_json, now_micros
 from upwell.journal.database import Row, Session
 from upwell.journal.full import see_to_full
 from upwell.journal.reader_records import moment
@@ -42,6 +42,7 @@ class _Limits:
         self.total = total
         self.deployments: dict[str, int] = {}
         self.queues: dict[str, int | None] = {}
+        self.sees_to_full = False
 
     def take(self, deployment_id: str, concurrency: int | None, queue: str | None) -> bool:
         """Whether one more may be, which is counted then."""
@@ -76,18 +77,17 @@ async def claim(session: Session, wanted: Wanted) -> list[Job]:
     limits = await _limits(session, wanted, now)
     chosen: list[str] = []
     while limits.total > 0:
-        page = await session.fetch(
-            "jobs_due",
-            now=now,
-            most=limits.total,
-            closed=ids_json(limits.closed()),
-            queues=ids_json(limits.open_queues()),
-            taken=ids_json(chosen),
-            **wanted.scope(),
-        )
-        before = limits.total, len(limits.closed()), len(limits.open_queues())
-        chosen += [row[0] for row in page if limits.take(row[1], row[3], row[2] if row[4] == wanted.pool else None)]
-        if before == (limits.total, len(limits.closed()), len(limits.open_queues())):
+        page = await _page(session, wanted, now, limits, chosen)
+        at_work = set(firsts(await session.fetch("runs_at_work", ids=ids_json(row[0] for row in page))))
+        for run_id in at_work:  # somebody has resumed it by hand
+            await session.fetch("set_job", id=run_id, state="begun")
+        before = len(at_work) == 0, limits.total, len(limits.closed()), len(limits.open_queues())
+        for run_id, deployment_id, queue, concurrency, pool in page:
+            if run_id not in at_work and limits.take(
+                deployment_id, concurrency, queue if pool == wanted.pool else None
+            ):
+                chosen.append(run_id)
+        if before == (True, limits.total, len(limits.closed()), len(limits.open_queues())):
             break
     if not chosen:
         return []
@@ -97,12 +97,27 @@ async def claim(session: Session, wanted: Wanted) -> list[Job]:
     return [jobs[one] for one in chosen]
 
 
+async def could_claim(session: Session, wanted: Wanted) -> bool:
+    """Whether it is worth while to try: a look before the store is locked, where that locks all of it."""
+    now = now_micros()
+    limits = await _limits(session, wanted, now, looks_only=True)
+    return limits.sees_to_full or (limits.total > 0 and bool(await _page(session, wanted, now, limits, [])))
+
+
+async def _page(session: Session, wanted: Wanted, now: int, limits: _Limits, chosen: Sequence[str]) -> list[Row]:
+    """The next ones that are due, as far as it is known that there is a place for them."""
+    closed, queues = ids_json(limits.closed()), ids_json(limits.open_queues())
+    return await session.fetch(
+        "jobs_due", now=now, most=limits.total, closed=closed, queues=queues, taken=ids_json(chosen), **wanted.scope()
+    )
+
+
 async def jobs_of(session: Session, ids: Sequence[str]) -> dict[str, Job]:
     """Jobs as whoever has claimed them gets them, by the ids of their runs."""
     return {row[0]: _job(row) for row in await session.fetch("jobs_claimed", ids=ids_json(ids))}
 
 
-async def _limits(session: Session, wanted: Wanted, now: int) -> _Limits:
+async def _limits(session: Session, wanted: Wanted, now: int, *, looks_only: bool = False) -> _Limits:
     """How many may be claimed, with all rows locked that say so."""
     limits = _Limits(wanted.limit)
     if wanted.pool is not None:
@@ -110,7 +125,8 @@ async def _limits(session: Session, wanted: Wanted, now: int) -> _Limits:
     limited = await session.fetch("lock_limited_deployments", now=now, **wanted.scope())
     if limited:
         for deployment_id, concurrency, when_full in limited:
-            if when_full != "queue":
+            limits.sees_to_full |= when_full != "queue"
+            if when_full != "queue" and not looks_only:
                 await see_to_full(session, deployment_id, concurrency, when_full, now)
         counts: dict[str, int] = dict(
             await session.fetch("under_way_by_deployment", ids=ids_json(row[0] for row in limited))

@@ -21,9 +21,10 @@ from upwell.journal.control_part import Part, end_run, firsts, ids_json, now_mic
 from upwell.journal.database import Database, Session
 from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs
 from upwell.journal.deployment_records import find_deployment
-from upwell.journal.job_claims import AWAITING_RESUME, Wanted, claim, jobs_of
+from upwell.journal.job_claims import AWAITING_RESUME, Wanted, claim, could_claim, jobs_of
 from upwell.journal.liveness import give_up_process
 from upwell.journal.reader_records import moment
+from upwell.journal.sql import Dialect
 from upwell.settings import current as settings
 
 MOST_CLAIMS: Final = 1_000
@@ -59,6 +60,8 @@ class SqlJobs(Part):
             await self._transact(lambda session: self._absence.see_to(session, scope))
         if not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
             return []
+        if self._database.dialect is Dialect.SQLITE and not await could_claim(self._database, wanted):
+            return []
         return await self._transact(lambda session: claim(session, wanted))
 
     async def claimed_jobs(self, worker_id: str) -> list[Job]:
@@ -79,9 +82,7 @@ class SqlJobs(Part):
             if run[0][4] is not None:
                 return False  # somebody has resumed it by hand meanwhile
             await session.fetch("set_job", id=str(job.flow_run_id), state="begun")
-            await session.fetch(
-                "flow_run_begins", id=str(job.flow_run_id), process_id=process_id, durable=int(durable)
-            )
+            await session.fetch("flow_run_begins", id=str(job.flow_run_id), process_id=process_id, durable=int(durable))
             return True
 
         return await self._transact(begin)

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
-from upwell.journal.database import Database
+from upwell.journal.database import Database, StoreDamaged
 from upwell.journal.migrations import migrate
 from upwell.journal.sql import Dialect, migrations
 from upwell.journal.sqlite import SqliteDatabase
@@ -119,7 +119,10 @@ async def problems_in(database: Database) -> list[str]:
     """What SQLite finds damaged in its file; nothing where all is well, and elsewhere."""
     if database.dialect is not Dialect.SQLITE:
         return []
-    rows = await database.fetch_text("PRAGMA quick_check(10)")
+    try:
+        rows = await database.fetch_text("PRAGMA quick_check(10)")
+    except StoreDamaged as error:  # so much that it cannot even be looked through
+        return [str(error)]
     return [str(text) for (text,) in rows if text != "ok"]
 
 

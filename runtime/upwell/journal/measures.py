@@ -42,7 +42,7 @@ async def flows(session: Session, *, text: str | None, limit: int, after: str | 
     names = [row[0] for row in rows]
     following = cursor("flow_name", names[limit - 1]) if len(names) > limit else None
     wanted = json_text(names[:limit])
-    deployments = dict(await session.fetch("flow_deployments", flows=wanted))
+    deployments: dict[str, int] = dict(await session.fetch("flow_deployments", flows=wanted))
     last = {row[0]: row[1:] for row in await session.fetch("flow_last_runs", flows=wanted)}
     items = tuple(_summary(name, deployments.get(name, 0), last.get(name)) for name in names[:limit])
     return Page(items=items, next=following)

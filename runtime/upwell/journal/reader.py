@@ -13,6 +13,7 @@ from uuid import UUID
 from upwell.core.errors import InvalidRequestError, UnknownRunError
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts, TaskRun
 from upwell.core.states import State, StateType
+from upwell.engine.clock import clock
 from upwell.journal import measures
 from upwell.journal import reader_overview as overview
 from upwell.journal.database import Row, Session
@@ -61,7 +62,7 @@ class FlowRunFilter(TaskRunFilter, frozen=True, kw_only=True):
 
     deployment: UUID | str | None = None
     ahead: bool = True
-    """Whether runs that are only scheduled count, too."""
+    """Whether runs that are due only later count, too."""
 
 
 class Reader:
@@ -99,7 +100,8 @@ class Reader:
             parameters["flow"] = wanted.flow
             others.append(Condition("f.flow", "= :flow"))
         if not wanted.ahead:
-            conditions.append("f.state <> 'SCHEDULED'")
+            parameters["now"] = int(clock().time() * 1e6)
+            conditions.append("NOT (f.state = 'SCHEDULED' AND f.state_name IS NULL AND coalesce(f.due, 0) > :now)")
         if wanted.deployment is not None:
             others.append(_of_deployment(wanted.deployment, parameters))
         tags = checked_tags(wanted.tags)

@@ -68,10 +68,6 @@ class ReceivingStore(SqlStore):
         await self.check_owner(process.id)
         return await super().state_of(process)
 
-    async def write(self, batch: Batch) -> None:
-        await self.check_owner(batch.process_id)
-        await super().write(batch)
-
     async def take_over(self, process: Process, batch: Batch) -> None:
         if process.id != batch.process_id:
             raise InvalidRequestError("The batch is of another process than is said.")
@@ -108,7 +104,7 @@ class ReceivingStore(SqlStore):
         kept = Batch(
             batch.process_id, batch.process_key, batch.number, **{kind: getattr(batch, kind) for kind in KINDS}
         )
-        key = await self._key_of(session, batch)
+        key = await self._key_of(session, batch.process_id)
         if key != batch.process_key:
             raise InvalidRequestError(f"The series of process {batch.process_id} are not numbered as the store said.")
         for kind, place in _PROCESSES.items():
@@ -121,13 +117,17 @@ class ReceivingStore(SqlStore):
     async def own_rows(self, batch: Batch) -> Batch:
         """What of a batch may be written, to be written by somebody else."""
         async with self.database.transaction() as session:
-            return await self.admitted(session, batch.numbered_from(await self._key_of(session, batch)))
+            key = await self._key_of(session, batch.process_id)
+            return await self.admitted(session, batch.numbered_from(key))
 
-    async def _key_of(self, session: Session, batch: Batch) -> int:
-        rows = await session.fetch("process_key", id=batch.process_id)
+    async def _key_of(self, session: Session, process_id: str) -> int:
+        """Where the series of a process of the sender's begin."""
+        rows = await session.fetch("process_owner", id=process_id)
         if not rows:
-            await check_alive(session, batch.process_id)  # which says so
-        return int(rows[0][0])
+            await check_alive(session, process_id)  # which says so
+        owner, key = rows[0]
+        self._check(process_id, owner)
+        return int(key)
 
     def _leave_out(self, batch: Batch, kind: str, place: int, is_others: Callable[[Any], bool], why: str) -> None:
         """Keep the rows whose value at this place is nobody else's."""

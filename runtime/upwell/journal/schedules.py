@@ -123,7 +123,7 @@ async def put_schedule(session: Session, deployment: Deployment, slug: str, want
 
 
 async def start_anew(session: Session, schedule: Schedule, now: int, *, skip: bool) -> None:
-    """Have its ticks made again, now that those made ahead were taken back. skip: what was missed is not made up for."""
+    """Have its ticks made again, now that those made ahead were taken back. skip: and not what was missed."""
     last = now if skip or schedule.last_tick is None else min(now, micros_of(schedule.last_tick, "last_tick"))
     following = _micros(next_tick(schedule, moment(last)))
     await session.fetch("move_schedule", id=str(schedule.id), last_tick=last, next_tick=following, look=0)

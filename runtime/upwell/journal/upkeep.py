@@ -62,7 +62,9 @@ class SqlUpkeep(Part):
             ids = ids_json(firsts(await session.fetch("jobs_late", before=before, most=MOST_JOBS)))
             await session.fetch("jobs_are_late", ids=ids)
             message = f"It should have begun more than {after_seconds:g} seconds ago, and nobody has taken it yet."
-            late = firsts(await session.fetch("flow_runs_are_late", ids=ids, message=message))
+            found = await session.fetch("states_of_flow_runs", ids=ids)
+            late = [run_id for run_id, state, name in found if state == SCHEDULED.value and name is None]
+            await session.fetch("flow_runs_are_late", ids=ids_json(late), message=message)
             await add_states(session, [(run_id, now, SCHEDULED.value, "Late", message) for run_id in late])
             return len(too_late) + len(late)
 

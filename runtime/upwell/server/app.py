@@ -53,11 +53,11 @@ class Server(Litestar):
 
 def create_app(parts: Parts) -> Server:
     """The application over these parts."""
-    pages, public_files = _pages()
+    pages, public_files, faults = _pages()
     return Server(
         route_handlers=[*api_routes(), *pages],
         guards=[auth.check_scope, auth.check_form, auth.check_query],
-        exception_handlers=HANDLERS,
+        exception_handlers={**HANDLERS, **faults},
         state=State({"parts": parts, "public_files": public_files, "metrics": ServerMetrics()}),
         openapi_config=_openapi(),
         request_max_body_size=MOST_BODY_BYTES,
@@ -102,14 +102,14 @@ def _openapi() -> OpenAPIConfig:
     )
 
 
-def _pages() -> tuple[Sequence[ControllerRouterHandler], frozenset[str]]:
-    """The pages, and the addresses of those files that somebody who is not known may see."""
+def _pages() -> tuple[Sequence[ControllerRouterHandler], frozenset[str], dict[Any, Any]]:
+    """The pages, the addresses of those files that somebody who is not known may see, and what is shown of faults."""
     try:
         pages: Any = importlib.import_module(PAGES)
     except ModuleNotFoundError as error:
         if error.name != PAGES:
             raise
-        return (), frozenset()
+        return (), frozenset(), {}
     if not hasattr(pages, "routes"):
-        return (), frozenset()
-    return pages.routes(), frozenset(pages.PUBLIC_FILES)
+        return (), frozenset(), {}
+    return pages.routes(), frozenset(pages.PUBLIC_FILES), pages.FAULTS

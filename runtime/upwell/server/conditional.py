@@ -19,10 +19,9 @@ def with_tags(send: Send, method: str, if_none_match: str | None) -> Send:
 
     async def send_tagged(message: Message) -> None:
         nonlocal start
-        if message["type"] == "http.response.start":
-            if _has_tag(message):
-                start = message
-                return
+        if message["type"] == "http.response.start" and _has_tag(message):
+            start = message
+            return
         if start is None or message["type"] != "http.response.body":
             await send(message)
             return

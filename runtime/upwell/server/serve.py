@@ -118,7 +118,7 @@ def _told_by_signals(server: _Server) -> Generator[None]:
 def _listening(host: str, port: int) -> Generator[socket.socket]:
     """A socket at this address."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # else asyncio sets no TCP_NODELAY
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -10,7 +10,7 @@ import asyncio
 import io
 import tarfile
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from msgspec.msgpack import encode
@@ -23,8 +23,8 @@ from upwell.serving.job_templates import JobTemplate
 from upwell.serving.logs import LOGGER
 from upwell.serving.templates import how_it_ended
 from upwell.serving.wire import Load
-from upwell.settings import PREFIX
 from upwell.settings import current as settings
+from upwell.settings import variable_of
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -140,7 +140,8 @@ class DockerCarrier:
             **{name: value for name, value in options.items() if value is not None},
         )
         try:
-            container.put_archive("/", _as_archive(encode((Load(job.entrypoint, None, []), job))))
+            put_file = cast("Callable[[str, bytes], bool]", container.put_archive)  # pyright: ignore
+            put_file("/", _as_archive(encode((Load(job.entrypoint, None, []), job))))
             container.start()
         except BaseException:
             container.remove(force=True)
@@ -234,7 +235,7 @@ def _environment() -> dict[str, str]:
     """The settings by which a container finds the store of its worker."""
     wanted = settings()
     said = {"api_url": wanted.api_url, "api_key": wanted.api_key, "database_url": wanted.database_url}
-    return {PREFIX + name.upper(): value for name, value in said.items() if value}
+    return {variable_of(name): value for name, value in said.items() if value}
 
 
 def _as_archive(content: bytes) -> bytes:

@@ -79,7 +79,8 @@ def _filled(value: Any, values: dict[str, Any]) -> Any:
     if isinstance(value, dict):
         return {name: _filled(inner, values) for name, inner in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_filled(inner, values) for inner in cast("list[Any]", value)]
+        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]  # a cast is redundant to mypy
+        return [_filled(inner, values) for inner in items]
     if not isinstance(value, str):
         return value
     if (whole := _PLACE.fullmatch(value.strip())) is not None:

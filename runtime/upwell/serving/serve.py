@@ -89,7 +89,11 @@ async def _pause(control: Control, deployments: Sequence[Deployment]) -> None:
 def _greet(deployments: Sequence[Deployment]) -> None:
     what = f"Your flow '{deployments[0].flow_name}' is" if len(deployments) == 1 else "Your deployments are"
     commands = "".join(f"    upwell deployment run '{deployment.full_name}'\n" for deployment in deployments)
+    active = [(deployment, it) for deployment in deployments for it in deployment.schedules if it.active]
+    schedules = "".join(f"    '{of.full_name}': {it.kind} {it.expression} ({it.timezone})\n" for of, it in active)
+    by_themselves = f"Runs begin by themselves:\n\n{schedules}\n" if schedules else ""
     sys.stdout.write(
-        f"{what} being served and polling for scheduled runs!\n\nTo start a run:\n\n{commands}\nCtrl-C ends this.\n"
+        f"{what} being served and polling for scheduled runs!\n\n{by_themselves}"
+        f"To start a run:\n\n{commands}\nCtrl-C ends this.\n"
     )
     sys.stdout.flush()

@@ -37,7 +37,7 @@ from upwell.serving import wire
 from upwell.serving.child import carry_out, end_process, find_definition
 from upwell.settings import current as settings
 
-LOOK_SECONDS: Final = 0.2
+LOOK_SECONDS: Final = 0.02
 """How long code that was found unchanged is taken to be so."""
 
 _PRELOADED: Final = (
@@ -109,12 +109,13 @@ class Template:
             for message in messages:
                 assert isinstance(message, wire.Start)
                 self._start(message.job)
-            ready, _, _ = select.select([self._link, wakeup], [], [])
+            link = self._link.fileno()
+            ready, _, _ = select.select([link, wakeup], [], [])
             if wakeup in ready:
                 _drain(wakeup)
                 self._reap()
             messages = []
-            if self._link in ready:
+            if link in ready:
                 received = self._link.receive()
                 if received is None:
                     return

@@ -13,6 +13,7 @@ import pytest
 from upwell import settings
 from upwell.cli.main import main
 from upwell.composition import close_journal
+from upwell.engine.console import ensure_configured
 from upwell.settings import Settings, variable_of
 
 FLOWS = '''
@@ -87,6 +88,7 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[Path]:
     yield folder
     close_journal()
     monkeypatch.undo()
+    ensure_configured()  # the loggers are as other tests want them
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ def test_a_run_of_a_deployment_waits_for_a_worker_and_says_why(deployed: Upwell)
 def test_a_run_may_begin_later_and_is_explained_so(deployed: Upwell) -> None:
     deployed("deployment", "run", "etl/etl", "--start-in", "1h30m", "--name", "in-time")
     assert "It is due at " in deployed("explain", "in-time").out
+    assert deployed("flow-run", "ls", "-o", "json").json == []
+    assert len(deployed("flow-run", "ls", "--ahead", "-o", "json").json) == 1
+    assert len(deployed("flow-run", "ls", "--state", "SCHEDULED", "-o", "json").json) == 1
     made = deployed("deployment", "run", "etl/etl", "--start-at", "2040-01-31T08:00+00:00", "-o", "json").json
     assert made["due"].startswith("2040-01-31T08:00:00")
 

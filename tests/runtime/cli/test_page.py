@@ -33,7 +33,6 @@ def test_the_commands_of_the_page_print_what_it_shows(
     [code] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     (folder / "flows.py").write_text(code)
     monkeypatch.delenv("UPWELL_LOGGING_LEVEL")
-    caplog.set_level("INFO", "upwell")
     for command, lines in shown():
         caplog.clear()
         done = upwell(*shlex.split(command))

@@ -60,7 +60,7 @@ def test_the_exit_code_says_how_it_went(upwell: Upwell, arguments: list[str], co
 
 def test_runs_are_listed_for_people_and_for_programs(ran: Upwell) -> None:
     table = ran("flow-run", "ls")
-    assert table.lines[0].split() == ["ID", "FLOW", "NAME", "STATE", "CREATED", "TOOK"]
+    assert table.lines[0].split() == ["ID", "FLOW", "NAME", "STATE", "WHEN", "TOOK"]
     assert [line.split()[3] for line in table.lines[1:]] == ["Failed", "Completed"]
     assert [run["state"]["type"] for run in ran("flow-run", "ls", "-o", "json").json] == ["FAILED", "COMPLETED"]
 

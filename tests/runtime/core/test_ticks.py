@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice, pairwise
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -29,8 +29,8 @@ MINUTE: Final = dt.timedelta(minutes=1)
 AROUND: Final = dt.timedelta(days=1)
 
 
-def rhythm(kind: ScheduleKind, expression: str, zone: str = "UTC", **fields: Any) -> ScheduleSpec:
-    return ScheduleSpec(kind=kind, expression=expression, timezone=zone, **{"anchor": START, **fields})
+def rhythm(kind: ScheduleKind, expression: str, zone: str = "UTC", anchor: dt.datetime = START) -> ScheduleSpec:
+    return ScheduleSpec(kind=kind, expression=expression, timezone=zone, anchor=anchor)
 
 
 zone_of = cache(ZoneInfo)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import pytest
@@ -18,7 +18,7 @@ from upwell.runtime import flow_run
 
 
 @contextmanager
-def stopped(name: str | None = None) -> Iterator[None]:
+def stopped(name: str | None = None) -> Generator[None]:
     """As soon as the code inside is ready for it, the run of this flow is asked to end; of the only one unless said."""
 
     def stop() -> None:
@@ -148,7 +148,7 @@ def test_a_subflow_alone_can_be_stopped() -> None:
         return state.name or ""
 
     with stopped("inner"):
-        assert asyncio.run(outer()) == "Cancelled"  # type: ignore[arg-type]
+        assert asyncio.run(outer()) == "Cancelled"
 
 
 def test_a_caller_that_is_cancelled_as_well_hears_of_it() -> None:

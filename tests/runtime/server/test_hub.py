@@ -141,13 +141,13 @@ def test_who_cannot_keep_up_is_let_go_and_the_others_are_not(tmp_path: Path, mon
     monkeypatch.setattr(hubs, "MOST_WAITING", 10)
 
     async def main() -> None:
-        async with store_and_hub(tmp_path) as (database, hub):
-            async with hub.listen(logs=True) as slow, hub.listen() as other:
-                await log(database, *map(str, range(20)))
-                await enter(database, "RUNNING")
-                assert messages(await take(other, 1)) == ["RUNNING"]
-                async with asyncio.timeout(5):
-                    assert len([change async for change in slow]) <= 10
+        store = store_and_hub(tmp_path)
+        async with store as (database, hub), hub.listen(logs=True) as slow, hub.listen() as other:
+            await log(database, *map(str, range(20)))
+            await enter(database, "RUNNING")
+            assert messages(await take(other, 1)) == ["RUNNING"]
+            async with asyncio.timeout(5):
+                assert len([change async for change in slow]) <= 10
 
     asyncio.run(main())
 
@@ -229,9 +229,7 @@ def test_rows_that_become_visible_late_are_told_too(postgres_url: str) -> None:
             assert await changes.new_rows(tail, 2.0) == []
             assert tail.settled == tail.last == 5
             with pytest.raises(RuntimeError):
-                async with first.transaction() as one:
-                    await one.insert("put_logs", [(RUN, None, 0, 20, "l", "rolled back")])
-                    raise RuntimeError
+                await write_and_roll_back(first)
             await log(first, "after")
             assert [row[6] for row in await changes.new_rows(tail, 3.0)] == ["after"]
             assert tail.settled == 5
@@ -243,6 +241,12 @@ def test_rows_that_become_visible_late_are_told_too(postgres_url: str) -> None:
                 await database.close()
 
     asyncio.run(main())
+
+
+async def write_and_roll_back(database: Database) -> None:
+    async with database.transaction() as session:
+        await session.insert("put_logs", [(RUN, None, 0, 20, "l", "rolled back")])
+        raise RuntimeError
 
 
 def test_a_stream_is_refused_before_it_begins_if_it_cannot_be(tmp_path: Path) -> None:

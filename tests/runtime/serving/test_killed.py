@@ -81,9 +81,9 @@ class Victims:
         found: list[int] = []
         for entry in Path("/proc").iterdir():
             try:
-                if b"upwell.serving.template" in (entry / "cmdline").read_bytes():
-                    if os.readlink(entry / "cwd") == str(self._folder):
-                        found.append(int(entry.name))
+                is_one = b"upwell.serving.template" in (entry / "cmdline").read_bytes()
+                if is_one and os.readlink(entry / "cwd") == str(self._folder):
+                    found.append(int(entry.name))
             except (OSError, ValueError):
                 continue
         return found
@@ -128,8 +128,8 @@ def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
     for line in (folder / "ledger").read_text().splitlines():
         run, what = line.split()
         ledger.setdefault(run, Counter())[what] += 1
-    for run, record in ended.items():
-        done = ledger.get(str(run), Counter())
+    for record in ended.values():
+        done = ledger.get(str(record.id), Counter())
         if record.flow_name == "plain":
             assert done["begin"] <= 1, (record, done)
             assert record.state_name in ("Completed", "Crashed")

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ Flows = Callable[[str], Path]
 
 
 @contextmanager
-def script(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def script(folder: Path) -> Generator[subprocess.Popen[bytes]]:
     """The folder's `flows.py`, run. What it says goes to a file, for its runs may outlive it."""
     with (folder / "said").open("a") as said:
         process = subprocess.Popen([sys.executable, "flows.py"], cwd=folder, stdout=said, stderr=said)

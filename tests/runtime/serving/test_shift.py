@@ -56,7 +56,7 @@ def test_a_run_is_carried_out_as_the_one_that_the_store_knows(flows: Flows) -> N
         assert (wrong.state_name, unknown.state_name) == ("Failed", "Failed")
         assert "x: expected int, got str 'seven'" in (wrong.state.message or "")
         assert "'z'" in (unknown.state.message or "")
-        assert (summed.id, summed.tags, summed.run_count) == (started[0], {"nightly"}, 1)
+        assert (summed.id, summed.tags, summed.run_count) == (started[0], frozenset({"nightly"}), 1)
         facts = f"{summed.id} {summed.name} test {deployment.id}"
         assert (folder / "facts").read_text() == facts
 
@@ -89,7 +89,6 @@ def test_code_that_has_changed_is_imported_anew(flows: Flows) -> None:
             await work.ended(await work.start("says"))
             assert (folder / "said").read_text() == "one"
             flows("@flow\ndef says(): Path('said').write_text('another')")
-            await asyncio.sleep(0.25)
             await work.ended(await work.start("says"))
             assert (folder / "said").read_text() == "another"
 
@@ -274,11 +273,11 @@ def test_a_worker_that_is_stopped_lets_runs_end_and_cancels_them_when_told_again
             ends, never = await work.start("waits", file="there"), await work.start("waits", file="nowhere")
             for run in (ends, never):
                 await work.running(run)
-            work.shift.stop()
+            work.stop()
             waits = await work.start("waits", file="there")
             (folder / "there").touch()
             assert (await work.ended(ends)).state_name == "Completed"
-            work.shift.stop()
+            work.stop()
             stopped = await work.ended(never)
             assert (stopped.state_name, stopped.state.message) == (
                 "Cancelled",

@@ -36,6 +36,11 @@ class Workplace:
         self.shift = shift
         self.deployments = deployments
 
+    def stop(self) -> None:
+        """Tell the worker to stop."""
+        assert self.shift is not None
+        self.shift.stop()
+
     async def start(self, flow: str, *, variables: dict[str, Any] | None = None, **parameters: Any) -> UUID:
         """Ask for a run of this flow."""
         wanted = RunSpec(parameters=parameters, job_variables=variables or {})

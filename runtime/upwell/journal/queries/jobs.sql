@@ -60,8 +60,9 @@ SELECT id FROM flow_runs WHERE id IN (SELECT value FROM json_each(:ids))
   AND (coalesce(ended, 0) <> 0 OR coalesce(process_id, '') <> '');
 
 -- name: claim_jobs
+-- Those that `jobs_due` has locked.
 UPDATE jobs SET state = 'claimed', worker_id = :worker_id, claimed = :now, claims = claims + 1
-WHERE flow_run_id IN (SELECT value FROM json_each(:ids)) AND state = 'waiting';
+WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
 
 -- name: jobs_claimed
 SELECT j.flow_run_id, f.name, f.flow, j.deployment_id, d.name, coalesce(d.entrypoint, f.entrypoint, ''), j.parameters,
@@ -164,9 +165,11 @@ ORDER BY flow_run_id LIMIT :most FOR UPDATE SKIP LOCKED;
 -- name: jobs_are_late
 UPDATE jobs SET late = 1 WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
 
+-- name: states_of_flow_runs
+SELECT id, state, state_name FROM flow_runs WHERE id IN (SELECT value FROM json_each(:ids));
+
 -- name: flow_runs_are_late
-UPDATE flow_runs SET state_name = 'Late', message = :message
-WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'SCHEDULED' AND state_name IS NULL RETURNING id;
+UPDATE flow_runs SET state_name = 'Late', message = :message WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: is_anything_late
 -- A look before anything is locked.

@@ -2,7 +2,7 @@
 
 -- name: process_owner
 -- It stays so until the transaction that asks has ended.
-SELECT owner, state FROM processes WHERE id = :id FOR UPDATE;
+SELECT owner, key FROM processes WHERE id = :id FOR UPDATE;
 
 -- name: note_owned_process
 INSERT OR IGNORE INTO processes (id, host, pid, pid_started, state, beat, seen, lease_until, owner)

@@ -16,12 +16,16 @@ def routes() -> list[ControllerRouterHandler]:
 
 
 def __getattr__(name: str) -> object:
-    """PUBLIC_FILES: the addresses of what the login page loads, which anybody may have."""
-    if name != "PUBLIC_FILES":
-        raise AttributeError(name)
-    from upwell.server.pages.assets import asset, assets
+    """PUBLIC_FILES: what the login page loads, which anybody may have. FAULTS: what is shown of faults."""
+    if name == "PUBLIC_FILES":
+        from upwell.server.pages.assets import asset, assets
 
-    return frozenset(asset(file) for file in assets().files)
+        return frozenset(asset(file) for file in assets().files)
+    if name == "FAULTS":
+        from upwell.server.pages.routing import FAULTS
+
+        return FAULTS
+    raise AttributeError(name)
 
 
 __all__ = ["routes"]

@@ -7,7 +7,7 @@ import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar.connection import Request
@@ -101,7 +101,8 @@ def page(
     """
     scope: dict[str, Any] = cast(Any, request.scope)
     actor: Actor | None = scope.get("user")
-    notice = request.cookies.get(_NOTICE, "")
+    is_looked_at = request.headers.get("sec-fetch-dest", "document") == "document"  # else it is only refreshed
+    notice = request.cookies.get(_NOTICE, "") if is_looked_at else ""
     theme = request.cookies.get("upwell_theme", "")
     text = (
         environment()
@@ -116,7 +117,7 @@ def page(
             now=now(),
             here=request.url.path,
             address=address,
-            notice=request.query_params.get(""),
+            notice=unquote(notice),
             **values,
         )
     )

@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from litestar import Router
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.response import Response
 
 from upwell.core.errors import UnknownRunError
@@ -25,7 +25,7 @@ from upwell.server.pages.schedules import add_schedule, change_schedule
 from upwell.server.pages.search import search
 from upwell.server.pages.task_runs import task_run, task_runs
 from upwell.server.pages.work_pools import change_pool, new_pool, work_pool, work_pools
-from upwell.server.problems import STATUS_OF
+from upwell.server.problems import HANDLERS, STATUS_OF
 
 _TITLES: Final = {
     HTTPStatus.NOT_FOUND: "There is nothing here",
@@ -61,6 +61,18 @@ _HANDLERS: Final[dict[Any, Any]] = {
     HTTPException: _of_http,
     Exception: _of_any,
 }
+
+
+def _nowhere(request: PageRequest, error: NotFoundException) -> Response[Any]:
+    """An address that nothing has: a page for people, a problem for programs."""
+    if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
+        answer: Response[Any] = HANDLERS[HTTPException](request, error)
+        return answer
+    return _error_page(request, error.status_code, "No page has this address.")
+
+
+FAULTS: Final[dict[Any, Any]] = {NotFoundException: _nowhere}
+"""What the whole server shows of a fault that no route has met."""
 
 
 def pages_router() -> Router:
@@ -103,4 +115,4 @@ def pages_router() -> Router:
     return Router(path="/", route_handlers=handlers, exception_handlers=_HANDLERS)
 
 
-__all__ = ["pages_router"]
+__all__ = ["FAULTS", "pages_router"]

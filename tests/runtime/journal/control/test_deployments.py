@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -55,7 +56,7 @@ def test_what_is_applied_is_what_is_found(tell: Tell) -> None:
 def test_what_cannot_be_is_refused_and_says_why(tell: Tell) -> None:
     async def story(world: World) -> None:
         deployment = await world.deploy(parameter_schema=SCHEMA)
-        for fields, why in (
+        refused: list[tuple[dict[str, Any], str]] = [
             ({"name": "a/b"}, "name"),
             ({"name": " "}, "empty"),
             ({"flow": "x" * 500}, "too long"),
@@ -71,9 +72,10 @@ def test_what_cannot_be_is_refused_and_says_why(tell: Tell) -> None:
             ({"schedules": (ScheduleSpec(kind="cron", expression="61 * * * *"),)}, "cannot be read"),
             ({"parameters": {"x": object()}}, "JSON"),
             ({"parameters": {"x": "x" * 600_000}}, "524,288"),
-        ):
+        ]
+        for fields, why in refused:
             with pytest.raises(InvalidRequestError, match=why):
-                await world.deploy(**fields)  # type: ignore[arg-type]
+                await world.deploy(**fields)
         with pytest.raises(NotFoundError, match="work-pool create"):
             await world.deploy(work_pool="nowhere")
         with pytest.raises(NotFoundError, match="flow/deployment"):
@@ -94,15 +96,16 @@ def test_deployments_are_listed_in_pages_by_name(tell: Tell) -> None:
         first = await world.control.deployments(limit=3)
         assert [one.full_name for one in first] == ["a/x", "a/y", "b/x"]
         assert [one.full_name for one in await world.control.deployments(limit=3, after=first.next)] == ["c_/z"]
-        for filters, names in (
+        filtered: list[tuple[dict[str, Any], list[str]]] = [
             ({"flow": "a"}, ["a/x", "a/y"]),
             ({"text": "A/X"}, ["a/x"]),
             ({"text": "_"}, ["c_/z"]),
             ({"tags": ["all", "b"]}, ["b/x"]),
             ({"tags": ["none"]}, []),
             ({"work_pool": "pool"}, ["b/x"]),
-        ):
-            assert [one.full_name for one in await world.control.deployments(**filters)] == names  # type: ignore[arg-type]
+        ]
+        for filters, names in filtered:
+            assert [one.full_name for one in await world.control.deployments(**filters)] == names
 
     tell(story)
 

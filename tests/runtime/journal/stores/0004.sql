@@ -180,6 +180,8 @@ CREATE TABLE public.jobs (
     schedule_slug text COLLATE pg_catalog."C",
     due bigint NOT NULL,
     latest bigint,
+    expected bigint NOT NULL,
+    late bigint DEFAULT 0 NOT NULL,
     priority bigint DEFAULT 0 NOT NULL,
     work_pool text COLLATE pg_catalog."C",
     work_queue text COLLATE pg_catalog."C",
@@ -400,9 +402,9 @@ INSERT INTO public.flow_run_states VALUES (3, 'flow_run_id 3 ü', 3, 'state 3 ü
 INSERT INTO public.flow_runs VALUES ('id 1 ü', 'flow 1 ü', 'name 1 ü', 'version 1 ü', 'state 1 ü', 'state_name 1 ü', 'message 1 ü', 1, 1, 1, 1, 1, 'tags 1 ü', 'parameters 1 ü', 'parent_flow_run_id 1 ü', 'parent_task_run_id 1 ü', 'root_flow_run_id 1 ü', 'process_id 1 ü', 'deployment_id 1 ü', 'idempotency_key 1 ü', 1, 'source_hash 1 ü', 'entrypoint 1 ü', '\x0100', '\x0100', 1);
 INSERT INTO public.flow_runs VALUES ('id 2 ü', 'flow 2 ü', 'name 2 ü', 'version 2 ü', 'state 2 ü', 'state_name 2 ü', 'message 2 ü', 2, 2, 2, 2, 2, 'tags 2 ü', 'parameters 2 ü', 'parent_flow_run_id 2 ü', 'parent_task_run_id 2 ü', 'root_flow_run_id 2 ü', 'process_id 2 ü', 'deployment_id 2 ü', 'idempotency_key 2 ü', 2, 'source_hash 2 ü', 'entrypoint 2 ü', '\x0200', '\x0200', 2);
 INSERT INTO public.flow_runs VALUES ('id 3 ü', 'flow 3 ü', 'name 3 ü', 'version 3 ü', 'state 3 ü', 'state_name 3 ü', 'message 3 ü', 3, 3, 3, 3, 3, 'tags 3 ü', 'parameters 3 ü', 'parent_flow_run_id 3 ü', 'parent_task_run_id 3 ü', 'root_flow_run_id 3 ü', 'process_id 3 ü', 'deployment_id 3 ü', 'idempotency_key 3 ü', 3, 'source_hash 3 ü', 'entrypoint 3 ü', '\x0300', '\x0300', 3);
-INSERT INTO public.jobs VALUES ('flow_run_id 1 ü', 'deployment_id 1 ü', 'schedule_slug 1 ü', 1, 1, 1, 'work_pool 1 ü', 'work_queue 1 ü', 'parameters 1 ü', 'job_variables 1 ü', 'state 1 ü', 'worker_id 1 ü', 1, 1);
-INSERT INTO public.jobs VALUES ('flow_run_id 2 ü', 'deployment_id 2 ü', 'schedule_slug 2 ü', 2, 2, 2, 'work_pool 2 ü', 'work_queue 2 ü', 'parameters 2 ü', 'job_variables 2 ü', 'state 2 ü', 'worker_id 2 ü', 2, 2);
-INSERT INTO public.jobs VALUES ('flow_run_id 3 ü', 'deployment_id 3 ü', 'schedule_slug 3 ü', 3, 3, 3, 'work_pool 3 ü', 'work_queue 3 ü', 'parameters 3 ü', 'job_variables 3 ü', 'state 3 ü', 'worker_id 3 ü', 3, 3);
+INSERT INTO public.jobs VALUES ('flow_run_id 1 ü', 'deployment_id 1 ü', 'schedule_slug 1 ü', 1, 1, 1, 1, 1, 'work_pool 1 ü', 'work_queue 1 ü', 'parameters 1 ü', 'job_variables 1 ü', 'state 1 ü', 'worker_id 1 ü', 1, 1);
+INSERT INTO public.jobs VALUES ('flow_run_id 2 ü', 'deployment_id 2 ü', 'schedule_slug 2 ü', 2, 2, 2, 2, 2, 'work_pool 2 ü', 'work_queue 2 ü', 'parameters 2 ü', 'job_variables 2 ü', 'state 2 ü', 'worker_id 2 ü', 2, 2);
+INSERT INTO public.jobs VALUES ('flow_run_id 3 ü', 'deployment_id 3 ü', 'schedule_slug 3 ü', 3, 3, 3, 3, 3, 'work_pool 3 ü', 'work_queue 3 ü', 'parameters 3 ü', 'job_variables 3 ü', 'state 3 ü', 'worker_id 3 ü', 3, 3);
 INSERT INTO public.leases VALUES ('id 1 ü', 'limit_name 1 ü', 'process_id 1 ü', 'holder 1 ü', 1, 'state 1 ü', 1, 1);
 INSERT INTO public.leases VALUES ('id 2 ü', 'limit_name 2 ü', 'process_id 2 ü', 'holder 2 ü', 2, 'state 2 ü', 2, 2);
 INSERT INTO public.leases VALUES ('id 3 ü', 'limit_name 3 ü', 'process_id 3 ü', 'holder 3 ü', 3, 'state 3 ü', 3, 3);
@@ -418,10 +420,10 @@ INSERT INTO public.processes VALUES (3, 'id 3 ü', 'host 3 ü', 3, 'pid_started 
 INSERT INTO public.schedules VALUES ('id 1 ü', 'deployment_id 1 ü', 'slug 1 ü', 'kind 1 ü', 'expression 1 ü', 'timezone 1 ü', 1, 'parameters 1 ü', 1, 'catchup 1 ü', 1, 1, 1, 1);
 INSERT INTO public.schedules VALUES ('id 2 ü', 'deployment_id 2 ü', 'slug 2 ü', 'kind 2 ü', 'expression 2 ü', 'timezone 2 ü', 2, 'parameters 2 ü', 2, 'catchup 2 ü', 2, 2, 2, 2);
 INSERT INTO public.schedules VALUES ('id 3 ü', 'deployment_id 3 ü', 'slug 3 ü', 'kind 3 ü', 'expression 3 ü', 'timezone 3 ü', 3, 'parameters 3 ü', 3, 'catchup 3 ü', 3, 3, 3, 3);
-INSERT INTO public.schema_migrations VALUES (1, 'runs', 1795311876551795);
-INSERT INTO public.schema_migrations VALUES (2, 'orchestration', 1795311876886344);
-INSERT INTO public.schema_migrations VALUES (3, 'upkeep', 1795311876935051);
-INSERT INTO public.schema_migrations VALUES (4, 'work', 1795311877269892);
+INSERT INTO public.schema_migrations VALUES (1, 'runs', 1795312896902076);
+INSERT INTO public.schema_migrations VALUES (2, 'orchestration', 1795312897037971);
+INSERT INTO public.schema_migrations VALUES (3, 'upkeep', 1795312897054015);
+INSERT INTO public.schema_migrations VALUES (4, 'work', 1795312897349996);
 INSERT INTO public.series VALUES (1, 'base 1 ü', 'task 1 ü', 'flow_run_id 1 ü', 1, 'tags 1 ü', '\x0100', 1, 'process_id 1 ü');
 INSERT INTO public.series VALUES (2, 'base 2 ü', 'task 2 ü', 'flow_run_id 2 ü', 2, 'tags 2 ü', '\x0200', 2, 'process_id 2 ü');
 INSERT INTO public.series VALUES (3, 'base 3 ü', 'task 3 ü', 'flow_run_id 3 ü', 3, 'tags 3 ü', '\x0300', 3, 'process_id 3 ü');
@@ -538,11 +540,13 @@ CREATE INDEX flow_runs_parent ON public.flow_runs USING btree (parent_flow_run_i
 CREATE INDEX flow_runs_process ON public.flow_runs USING btree (process_id) WHERE (ended IS NULL);
 CREATE INDEX flow_runs_state ON public.flow_runs USING btree (state, created, id) WHERE (state <> 'COMPLETED'::text);
 CREATE INDEX flow_runs_tags ON public.flow_runs USING btree (tags, created, id) WHERE (tags IS NOT NULL);
+CREATE INDEX jobs_latest ON public.jobs USING btree (latest) WHERE ((state = 'waiting'::text) AND (latest IS NOT NULL));
+CREATE INDEX jobs_not_late ON public.jobs USING btree (expected) WHERE ((state = 'waiting'::text) AND (late = 0));
 CREATE INDEX jobs_of_deployment ON public.jobs USING btree (deployment_id, due);
 CREATE INDEX jobs_of_pool ON public.jobs USING btree (work_pool, work_queue) WHERE (state = ANY (ARRAY['claimed'::text, 'begun'::text]));
 CREATE INDEX jobs_of_worker ON public.jobs USING btree (worker_id) WHERE (state = ANY (ARRAY['claimed'::text, 'begun'::text]));
 CREATE INDEX jobs_under_way ON public.jobs USING btree (deployment_id, state) WHERE (state = ANY (ARRAY['claimed'::text, 'begun'::text]));
-CREATE INDEX jobs_waiting ON public.jobs USING btree (due, priority) WHERE (state = 'waiting'::text);
+CREATE INDEX jobs_waiting ON public.jobs USING btree (due, deployment_id, priority, work_pool, work_queue, latest) WHERE (state = 'waiting'::text);
 CREATE INDEX leases_limit ON public.leases USING btree (limit_name, state, place);
 CREATE INDEX leases_process ON public.leases USING btree (process_id);
 CREATE INDEX logs_flow_run ON public.logs USING btree (flow_run_id, key) WHERE (flow_run_id IS NOT NULL);

@@ -121,6 +121,9 @@ def test_what_is_not_there_is_said_on_a_page(tmp_path: Path) -> None:
             answer = await asked.http.get(address, headers={"Accept": "text/html"})
             assert answer.status_code in (400, 422), address
             assert "<main" in answer.text
+        elsewhere = await asked.http.get("/nowhere", headers={"Accept": "text/html"})
+        assert (elsewhere.status_code, "There is nothing here" in elsewhere.text) == (404, True)
+        assert (await asked.http.get("/nowhere")).headers["content-type"] == "application/problem+json"
         assert (await asked.http.get("/runs?stat=FAILED")).status_code == 400
         assert (await asked.http.get("/static/x/../secret")).status_code in (401, 404)
 

@@ -21,7 +21,7 @@ export function missedLines(fresh) {
   if (!box || !now) return;
   box.dataset.series = now.dataset.series;
   if (box.dataset.following !== "yes") return;
-  const missed = [...now.querySelectorAll("li")].filter((line) => !box.querySelector(`li[data-key="${CSS.escape(line.dataset.key)}"]`));
+  const missed = [...now.querySelectorAll("li")].filter((line) => !isShown(box, line.dataset.key));
   if (!missed.length) return;
   const atEnd = isAtEnd(box);
   const list = box.querySelector("ol");
@@ -30,6 +30,10 @@ export function missedLines(fresh) {
   box.querySelector(".empty")?.remove();
   localTimes(list);
   if (atEnd) box.scrollTop = box.scrollHeight;
+}
+
+function isShown(box, key) {
+  return Boolean(box.querySelector(`li[data-key="${CSS.escape(key)}"]`));
 }
 
 function isAtEnd(box) {
@@ -41,7 +45,7 @@ export function logLines(line) {
   if (!box || box.dataset.following !== "yes") return;
   if (line.level < Number(box.dataset.level) || !line.message.toLowerCase().includes(box.dataset.text.toLowerCase())) return;
   if (box.dataset.taskRun && line.task_run_id !== box.dataset.taskRun) return;
-  if (waiting.some((other) => other.key === line.key) || box.querySelector(`li[data-key="${CSS.escape(line.key)}"]`)) return;
+  if (waiting.some((other) => other.key === line.key) || isShown(box, line.key)) return;
   waiting.push(line);
   if (waiting.length === 1) requestAnimationFrame(() => put(box));
 }
@@ -52,7 +56,7 @@ function put(box) {
   waiting = [];
   const fragment = document.createDocumentFragment();
   const series = JSON.parse(box.dataset.series || "[]").map(([base, task]) => [BigInt(`0x${base}`), task]);
-  for (const line of lines) fragment.append(made(line, box, series));
+  for (const line of lines) if (!isShown(box, line.key)) fragment.append(made(line, box, series));
   const list = box.querySelector("ol");
   list.append(fragment);
   while (list.childElementCount > MOST_LINES) list.firstElementChild.remove();

@@ -1,0 +1,235 @@
+"""The API as programs use it: pages, filters, errors that say what to do, requests that may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.runtime.server.serving import Asked, asking
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer", "minimum": 0}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+DEPLOYMENT = {"flow_name": "report", "name": "daily", "entrypoint": "report.py:report", "parameter_schema": SCHEMA}
+NO_ID = "01a2002d-6a01-7143-816b-ca90af17019f"
+
+
+def with_server(folder: Path, check: Callable[[Asked], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asking(folder) as asked:
+            await check(asked)
+
+    asyncio.run(main())
+
+
+async def deployed(asked: Asked, **others: Any) -> str:
+    answer = await asked.http.put("/api/deployments", json={**DEPLOYMENT, **others})
+    assert answer.status_code == 200, answer.text
+    identity: str = answer.json()["id"]
+    return f"/api/deployments/{identity}"
+
+
+def test_a_deployment_is_made_scheduled_run_paused_and_removed(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        assert await deployed(asked) == at, "what is wanted again is there already"
+        by_name = await asked.http.get("/api/deployments/by-name/report/daily")
+        assert at.endswith(by_name.json()["id"])
+        schedule = {"kind": "cron", "expression": "0 9 * * *", "slug": "nine", "parameters": {"n": 1}}
+        assert (await asked.http.put(f"{at}/schedules", json=schedule)).json()["schedules"][0]["slug"] == "nine"
+        paused = await asked.http.patch(f"{at}/schedules/nine", json={"active": False})
+        assert paused.json()["schedules"][0]["active"] is False
+        run = await asked.http.post(f"{at}/runs", json={"parameters": {"n": 3}})
+        assert run.status_code == 201
+        assert run.json()["state"]["type"] == "SCHEDULED"
+        found = await asked.http.get(f"/api/flow-runs?deployment={at.rpartition('/')[2]}")
+        assert run.json()["id"] in [item["id"] for item in found.json()["items"]]
+        cancelled = await asked.http.post(f"/api/flow-runs/{run.json()['id']}/cancel", json={"reason": "not today"})
+        assert cancelled.status_code == 202
+        assert cancelled.json()["state"]["type"] == "CANCELLED"
+        assert (await asked.http.post(f"{at}/pause")).json()["paused"] is True
+        assert (await asked.http.post(f"{at}/resume")).json()["paused"] is False
+        assert (await asked.http.delete(f"{at}/schedules/nine")).json()["schedules"] == []
+        assert (await asked.http.delete(at)).status_code == 204
+        assert (await asked.http.get(at)).status_code == 404
+        audit = (await asked.http.get("/api/audit")).json()["items"]
+        actions = [record["action"] for record in reversed(audit)]
+        assert actions[:3] == ["apply deployment", "apply deployment", "put schedule"]
+        assert actions[-1] == "delete deployment"
+        assert {record["actor"] for record in audit} == {"loopback"}
+
+    with_server(tmp_path, check)
+
+
+def test_what_is_wrong_is_a_problem_that_says_so(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        run = (await asked.http.post(f"{at}/runs", json={"parameters": {"n": 1}})).json()["id"]
+        await asked.http.post(f"/api/flow-runs/{run}/cancel")
+        soon = dt.datetime.now(dt.UTC).isoformat()
+        expected: list[tuple[int, str, str, Any, str]] = [
+            (404, "GET", f"/api/flow-runs/{NO_ID}", None, NO_ID),
+            (404, "GET", f"/api/task-runs/{NO_ID}/states", None, NO_ID),
+            (404, "GET", f"/api/deployments/{NO_ID}", None, NO_ID),
+            (404, "GET", "/api/nothing", None, "nothing at this address"),
+            (404, "DELETE", "/api/concurrency-limits/none", None, "none"),
+            (405, "PATCH", "/api/flow-runs", None, ""),
+            (400, "GET", "/api/flow-runs?lmit=3", None, "not known"),
+            (400, "GET", "/api/flow-runs?limit=0", None, "limit"),
+            (400, "GET", "/api/flow-runs?limit=1001", None, "limit"),
+            (400, "GET", "/api/flow-runs?since=yesterday", None, "since"),
+            (422, "GET", "/api/flow-runs?since=2026-01-01T00:00:00", None, "time zone"),
+            (422, "GET", "/api/flow-runs?after=nonsense", None, "after"),
+            (422, "POST", f"{at}/runs", {"parameters": {"n": -1}}, "n"),
+            (422, "POST", f"{at}/runs", {"parameters": {}}, "n"),
+            (400, "POST", f"{at}/runs", {"paramters": {"n": 1}}, "paramters"),
+            (422, "PUT", f"{at}/schedules", {"kind": "cron", "expression": "every day"}, "every day"),
+            (409, "POST", f"/api/flow-runs/{run}/cancel", None, "Cancelled"),
+            (400, "POST", f"{at}/schedules/x/backfill", {"since": soon}, "until"),
+            (400, "PUT", "/api/concurrency-limits/x", {"slots": -1}, "slots"),
+            (400, "PUT", "/api/concurrency-limits/x", {"slots": 2**70}, "slots"),
+            (400, "POST", "/api/api-keys", {"name": "x", "scope": "root"}, "scope"),
+        ]
+        for status, method, path, body, says in expected:
+            answer = await asked.http.request(method, path, json=body)
+            assert answer.status_code == status, (method, path, answer.text)
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert answer.json()["status"] == status
+            assert says in answer.text, answer.text
+
+    with_server(tmp_path, check)
+
+
+def test_bodies_that_are_no_json_too_large_or_too_deep_are_refused(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        deep = b'{"parameters": {"n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
+        large = b'{"parameters": {"n": "' + b"x" * 2_000_000 + b'"}}'
+        for status, body in ((400, b"{"), (400, b"[]"), (400, b"\xff"), (400, deep), (413, large)):
+            headers = {"Content-Type": "application/json"}
+            answer = await asked.http.post(f"{at}/runs", content=body, headers=headers)
+            assert answer.status_code == status, (body[:30], answer.status_code)
+
+        async def endless() -> AsyncGenerator[bytes]:
+            for _ in range(100):
+                yield b"x" * 100_000
+
+        answer = await asked.http.post(f"{at}/runs", content=endless(), headers={"Content-Type": "application/json"})
+        assert answer.status_code == 413
+
+    with_server(tmp_path, check)
+
+
+def test_a_run_of_one_idempotency_key_is_made_once(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        body, headers = {"parameters": {"n": 1}}, {"Idempotency-Key": "monday"}
+        made = await asyncio.gather(*(asked.http.post(f"{at}/runs", json=body, headers=headers) for _ in range(8)))
+        assert {answer.status_code for answer in made} == {201}
+        assert len({answer.json()["id"] for answer in made}) == 1
+
+    with_server(tmp_path, check)
+
+
+def test_pages_go_on_where_the_one_before_ended(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        ids = [(await asked.http.post(f"{at}/runs", json={"parameters": {"n": n}})).json()["id"] for n in range(7)]
+        seen: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            page = (await asked.http.get("/api/flow-runs", params={"limit": "3", "order": "oldest", **after})).json()
+            seen += [item["id"] for item in page["items"]]
+            if page["next"] is None:
+                break
+            after = {"after": page["next"]}
+        assert seen == ids
+
+    with_server(tmp_path, check)
+
+
+def test_what_somebody_has_already_is_not_sent_again(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        first = await asked.http.get(at)
+        tag = first.headers["etag"]
+        for names in (tag, f"W/{tag}", f'"x", {tag}', "*"):
+            again = await asked.http.get(at, headers={"If-None-Match": names})
+            assert (again.status_code, again.content) == (304, b"")
+            assert again.headers["etag"] == tag
+        assert (await asked.http.get(at, headers={"If-None-Match": '"x"'})).status_code == 200
+        await asked.http.post(f"{at}/pause")
+        changed = await asked.http.get(at, headers={"If-None-Match": tag})
+        assert changed.status_code == 200
+        assert changed.json()["paused"] is True
+
+    with_server(tmp_path, check)
+
+
+def test_flows_are_listed_with_their_last_run(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        await deployed(asked, flow_name="other")
+        run = (await asked.http.post(f"{at}/runs", json={"parameters": {"n": 1}})).json()
+        page = (await asked.http.get("/api/flows?limit=1")).json()
+        assert [(flow["name"], flow["deployments"], flow["last_run_id"]) for flow in page["items"]] == [
+            ("other", 1, None)
+        ]
+        page = (await asked.http.get("/api/flows", params={"after": page["next"]})).json()
+        assert [(flow["name"], flow["last_run_id"]) for flow in page["items"]] == [("report", run["id"])]
+        assert (await asked.http.get("/api/flows?text=REP")).json()["items"] == page["items"]
+
+    with_server(tmp_path, check)
+
+
+def test_a_key_of_scope_run_cannot_say_what_workers_run(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        admin, run = await asked.key("admin"), await asked.key("run")
+        await asked.http.put("/api/work-pools/pool", json={}, headers=admin)
+        of_pool = {**DEPLOYMENT, "name": "pooled", "work_pool": "pool"}
+        assert (await asked.http.put("/api/deployments", json=of_pool, headers=run)).status_code == 403
+        assert (await asked.http.put("/api/deployments", json=of_pool, headers=admin)).status_code == 200
+        without = {**of_pool, "work_pool": None, "entrypoint": "evil.py:evil"}
+        assert (await asked.http.put("/api/deployments", json=without, headers=run)).status_code == 403
+        own = await asked.http.put("/api/deployments", json=DEPLOYMENT, headers=run)
+        assert own.status_code == 200
+        runs = f"/api/deployments/{own.json()['id']}/runs"
+        with_image = {"parameters": {"n": 1}, "job_variables": {"image": "evil"}}
+        assert (await asked.http.post(runs, json=with_image, headers=run)).status_code == 403
+        assert (await asked.http.post(runs, json={"parameters": {"n": 1}}, headers=run)).status_code == 201
+        records = (await asked.http.get("/api/audit", headers=admin)).json()["items"]
+        assert records[0]["actor"] == "run-key"
+
+    with_server(tmp_path, check)
+
+
+def test_metrics_say_how_the_store_stands(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        await asked.http.post(f"{at}/runs", json={"parameters": {"n": 1}})
+        await asked.http.put("/api/concurrency-limits/tag:a/b", json={"slots": 3})
+        assert (await asked.http.get("/api/concurrency-limits/tag:a/b")).json()["slots"] == 3
+        text = (await asked.http.get("/metrics")).text
+        assert 'upwell_flow_runs{state="SCHEDULED"} 1.0' in text
+        assert 'upwell_jobs{state="due"} 1.0' in text
+        assert 'upwell_limit_slots{limit="tag:a/b"} 3.0' in text
+        assert 'upwell_server_request_seconds_count{method="POST",status="2xx"} 1.0' in text
+        await asked.key("admin")
+        asked.parts.access.forget()
+        assert (await asked.http.get("/metrics")).status_code == 401
+
+    with_server(tmp_path, check)
+
+
+def test_readiness_tells_whether_the_store_can_be_used_and_nothing_else(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        assert (await asked.http.get("/api/health")).json() == {"status": "ok"}
+        assert (await asked.http.get("/api/ready")).json() == {"status": "ok"}
+
+    with_server(tmp_path, check)
