@@ -322,24 +322,24 @@ def test_an_async_flow_is_cancelled_with_what_it_started() -> None:
 
 @pytest.mark.timeout(0)  # pytest-timeout would take the alarm
 def test_a_sync_flow_is_interrupted_with_what_it_started() -> None:
-    futures: list[Any] = []
+    futures: list[Any] = []  # there is time enough to submit
 
     @task
     async def long() -> None:
         await asyncio.sleep(1000)
 
-    @flow(timeout_seconds=SOON)
+    @flow(timeout_seconds=0.3)
     def spins() -> None:
         futures.append(long.submit())
         spin()
 
-    @flow(timeout_seconds=SOON)
+    @flow(timeout_seconds=0.3)
     def waits() -> None:
         futures.append(long.submit())
         futures[-1].result()
 
     for slow in (spins, waits):
-        assert_timed_out(slow(return_state=True), SOON, "Flow")
+        assert_timed_out(slow(return_state=True), 0.3, "Flow")
     assert [future.state.name for future in futures] == ["Cancelled", "Cancelled"]
 
 

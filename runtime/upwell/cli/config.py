@@ -16,6 +16,7 @@ app = App(
         "upwell config view",
         "upwell config view --show-defaults -o json",
         "upwell config set logging_level=DEBUG",
+        "upwell config set api_key=-",
         "upwell config unset UPWELL_LOGGING_LEVEL",
         more="A setting goes by its name, logging_level or UPWELL_LOGGING_LEVEL. Of the places that set it the first "
         "counts: the environment, .env, upwell.toml, [tool.upwell] in pyproject.toml, the profile.",
@@ -101,8 +102,11 @@ def set_(
         if not is_one or not text.strip():
             raise UsageError(f"{item!r} must be NAME=VALUE; `upwell config unset {setting}` sets nothing any more.")
         field = field_of(setting)
-        check_value(field, text.strip())
-        file.set(name, variable_of(field), text.strip())
+        value = _asked_for(field) if text.strip() == "-" else text.strip()
+        if value == text.strip() and field.endswith("_key"):
+            note(f"Others on this machine may see a command's words: `upwell config set {setting}=-` asks for the key.")
+        check_value(field, value)
+        file.set(name, variable_of(field), value)
     file.save()
     for item in settings:
         field = field_of(item.partition("=")[0])
@@ -152,6 +156,17 @@ def without_secrets(field: str, value: Any) -> Any:
         if parts.password:
             return str(value).replace(f":{parts.password}@", ":********@", 1)
     return value
+
+
+def _asked_for(field: str) -> str:
+    """A value that is not on the command line: typed unseen, or the first line of the input."""
+    import getpass
+    import sys
+
+    text = getpass.getpass(f"{variable_of(field)}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    if not text.strip():
+        raise UsageError(f"No value of {variable_of(field)} was given.")
+    return text.strip()
 
 
 def _say_if_hidden(field: str, name: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
 
 from cyclopts import Parameter
 
 from upwell.cli.output import Format, UsageError, compact_json, note, say, say_json
+from upwell.core.errors import UnknownRunError
 from upwell.core.model import LogLine, Page
 
 if TYPE_CHECKING:
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PAGE_ITEMS: Final = 200
+LOG_LINES: Final = 1000
+"""Of one page."""
+
+MOST_NAMES: Final = 1000
+"""Of task runs that are looked up for one log; those of others are left out."""
 
 LOOK_SECONDS: Final = 0.25
 """How often it is looked whether something has happened."""
@@ -72,14 +79,15 @@ def level_number(name: str) -> int:
     return number
 
 
-def say_log_line(line: LogLine) -> None:
-    """As the console shows it."""
+def say_log_line(line: LogLine, run: str | None = None) -> None:
+    """As the console shows it. run: the name of the task run that it speaks for."""
     moment = line.timestamp.astimezone()
-    say(f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} | {line.level_name:<7} | {line.message}")
+    said = line.message if run is None else f"Task run {run!r} - {line.message}"
+    say(f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} | {line.level_name:<7} | {said}")
 
 
 class LogTail:
-    """Reads a run's log on from where it has come to."""
+    """Reads a run's log on from where it has come to, and knows the names of the task runs in it."""
 
     def __init__(self, history: History, run_id: UUID, least: int) -> None:
         self._history = history
@@ -88,16 +96,29 @@ class LogTail:
         self._after: str | None = None
         self._seen = 0
         """How many lines after that cursor are known."""
+        self._names: dict[UUID, str | None] = {}
 
-    async def fresh(self) -> list[LogLine]:
-        """The lines that were not there before."""
-        found: list[LogLine] = []
+    async def name_of(self, line: LogLine) -> str | None:
+        """The task run that a line of a flow run's log speaks for; None if it is the flow run's own."""
+        found = line.task_run_id
+        if found is None or found == self._run_id:
+            return None
+        if found not in self._names and len(self._names) < MOST_NAMES:
+            try:
+                self._names[found] = (await self._history.task_run(found)).name
+            except UnknownRunError:  # its line was written before it was
+                return None
+        return self._names.get(found)
+
+    async def fresh(self) -> AsyncGenerator[LogLine]:
+        """The lines that were not there before, as they are read."""
         while True:
-            page = await self._history.logs(self._run_id, level=self._least, limit=PAGE_ITEMS, after=self._after)
-            found += page.items[self._seen :]
+            page = await self._history.logs(self._run_id, level=self._least, limit=LOG_LINES, after=self._after)
+            for line in page.items[self._seen :]:
+                yield line
             if page.next is None:
                 self._seen = len(page.items)
-                return found
+                return
             self._after, self._seen = page.next, 0
 
 
@@ -106,24 +127,27 @@ async def show_logs(
 ) -> None:
     """The log of a flow run or task run; the last lines of it only, or until the run has ended."""
     log = LogTail(history, run_id, least)
-    lines = await log.fresh()
-    lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
+
+    async def say_line(line: LogLine) -> None:
+        if output == "json":
+            say(compact_json(line))
+        else:
+            say_log_line(line, await log.name_of(line))
+
     if output == "json" and not follow:
-        say_json(lines)
+        say_json(list(deque([line async for line in log.fresh()], maxlen=tail)))
         return
+    if tail is not None:
+        for line in deque([line async for line in log.fresh()], maxlen=tail):
+            await say_line(line)
     while True:
-        for line in lines:
-            if output == "json":
-                say(compact_json(line))
-            else:
-                say_log_line(line)
+        ended = not follow or await _has_ended(history, run_id)  # first: what it logged before is there then
+        async for line in log.fresh():
+            await say_line(line)
         sys.stdout.flush()
-        if not follow:
+        if ended:
             return
-        follow = not await _has_ended(history, run_id)  # first: what it logged before is there then
-        if follow:
-            await asyncio.sleep(LOOK_SECONDS)
-        lines = await log.fresh()
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 async def _has_ended(history: History, run_id: UUID) -> bool:

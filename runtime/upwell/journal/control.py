@@ -96,12 +96,13 @@ class Jobs(Protocol):
     ) -> list[Job]:
         """Jobs that are due now, for this worker alone: of these deployments, or of this pool (and these queues).
 
-        In the order of queue, priority and due time; within the limits of deployments, pools and queues.
+        In the order of queue, priority and due time; within the limits of deployments, pools and queues. Who is busy
+        asks for 0 now and then: that somebody is there is seen by it, so that ticks that wait are not taken for missed.
         """
         ...
 
     async def claimed_jobs(self, worker_id: str) -> list[Job]:
-        """Those that this worker has claimed and nobody has begun: what it was given, whether it has heard so or not."""
+        """Those that this worker has claimed and nobody has begun: what it was given, heard of or not."""
         ...
 
     async def begin_job(self, job: Job, process_id: str, *, durable: bool = False) -> bool:

@@ -295,7 +295,7 @@ async def _queue_of(session: Session, wanted: DeploymentSpec) -> str | None:
     """The queue of the pool that is wanted; made if it is missing."""
     if wanted.work_pool is None:
         return None
-    if not await session.fetch("pool", name=wanted.work_pool):
+    if not await session.fetch("lock_pool", name=wanted.work_pool):
         raise NotFoundError(
             f"There is no work pool {wanted.work_pool!r}: make it with `upwell work-pool create {wanted.work_pool}`."
         )

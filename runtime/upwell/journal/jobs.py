@@ -52,13 +52,13 @@ class SqlJobs(Part):
         queues: Sequence[str] = (),
         limit: int = 1,
     ) -> list[Job]:
-        if not 1 <= limit <= MOST_CLAIMS:
-            raise InvalidRequestError(f"limit is {limit}, and must be from 1 to {MOST_CLAIMS:,}.")
+        if not 0 <= limit <= MOST_CLAIMS:
+            raise InvalidRequestError(f"limit is {limit}, and must be from 0 to {MOST_CLAIMS:,}.")
         wanted = Wanted(worker_id, deployments, pool, queues, limit)
         scope = wanted.scope()
         if await self._absence.is_to_be_seen_to(scope):
             await self._transact(lambda session: self._absence.see_to(session, scope))
-        if not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
+        if not limit or not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
             return []
         if self._database.dialect is Dialect.SQLITE and not await could_claim(self._database, wanted):
             return []

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from upwell.core.deployments import Scope
 from upwell.engine.clock import clock
-from upwell.journal.database import Database
+from upwell.journal.database import Database, Session
 
 SESSION_SECONDS: Final = 12 * 3600
 TOKEN_BYTES: Final = 32
@@ -28,10 +28,11 @@ class LoginSession(NamedTuple):
 
 
 class LoginSessions:
-    """Those of one store."""
+    """Those of one store. reading: another way to it, that waits for no change which is being made."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reading: Session | None = None) -> None:
         self._database = database
+        self._reading = reading or database
 
     async def open(self, key_id: UUID) -> tuple[str, str]:
         """A new one for whoever has this key: its token, which is not kept, and its word for forms."""
@@ -50,7 +51,7 @@ class LoginSessions:
 
     async def find(self, token: str) -> LoginSession | None:
         """The session of this token, if it may be used now."""
-        rows = await self._database.fetch("find_session", digest=_digest(token), now=_now())
+        rows = await self._reading.fetch("find_session", digest=_digest(token), now=_now())
         if not rows:
             return None
         csrf, key_id, name, scope = rows[0]
@@ -63,11 +64,11 @@ class LoginSessions:
 
     async def is_any_key(self) -> bool:
         """Whether a key was ever made."""
-        return bool(await self._database.fetch("any_key"))
+        return bool(await self._reading.fetch("any_key"))
 
     async def is_admin_key(self) -> bool:
         """Whether there is a key that may do everything now."""
-        return bool(await self._database.fetch("usable_admin_key", now=_now()))
+        return bool(await self._reading.fetch("usable_admin_key", now=_now()))
 
 
 def _digest(token: str) -> bytes:

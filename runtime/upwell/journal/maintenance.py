@@ -85,19 +85,36 @@ async def back_up(database: Database, to: Path) -> int:
     """
     if not isinstance(database, SqliteDatabase):
         raise ConfigurationError(f"{database.place} is backed up with PostgreSQL's own means: `pg_dump`.")
+    partial = _empty_beside(to)
+    try:
+        await database.fetch_text("VACUUM INTO :path", path=str(partial))  # an empty file is filled, as it is
+        return _put_in_place(partial, to)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _empty_beside(to: Path) -> Path:
+    """An empty file for the copy, for its owner only."""
     if to.exists():
         raise ConfigurationError(f"There is a file {to} already; a backup never writes over one.")
     partial = to.with_name(f"{to.name}.partial")
     try:
         to.parent.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # an empty file is filled, as it is
-        await database.fetch_text("VACUUM INTO :path", path=str(partial))
-        partial.replace(to)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise ConfigurationError(f"The backup {to} cannot be written: {error.strerror or error}.") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    return partial
+
+
+def _put_in_place(partial: Path, to: Path) -> int:
+    """Give the copy its name, unless somebody has it by now; its bytes."""
+    try:
+        os.link(partial, to)
+    except FileExistsError:
+        raise ConfigurationError(f"There is a file {to} by now; a backup never writes over one.") from None
+    except OSError:  # the file system has no links
+        partial.replace(to)
     return to.stat().st_size
 
 

@@ -20,7 +20,6 @@ from upwell.core.deployments import ApiKey, Scope
 from upwell.core.errors import AccessError, ConfigurationError
 from upwell.engine.clock import clock
 from upwell.journal.control import Control
-from upwell.journal.database import Database
 from upwell.journal.login_sessions import LoginSessions
 from upwell.settings import Settings
 
@@ -52,9 +51,9 @@ class Actor(Struct, frozen=True, kw_only=True):
 class Access:
     """Decides who is let in to one server."""
 
-    def __init__(self, control: Control, database: Database, settings: Settings) -> None:
+    def __init__(self, control: Control, sessions: LoginSessions, settings: Settings) -> None:
         self._control = control
-        self._sessions = LoginSessions(database)
+        self._sessions = sessions
         self._settings = settings
         self._local_token = secrets.token_urlsafe(32)
         self._remembered: dict[bytes, tuple[float, ApiKey]] = {}

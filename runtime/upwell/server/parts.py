@@ -11,6 +11,7 @@ from msgspec import Struct
 from upwell.journal.control import Control
 from upwell.journal.database import Database
 from upwell.journal.limit_store import LimitStore, SqlLimits
+from upwell.journal.login_sessions import LoginSessions
 from upwell.journal.read_pool import ReadPool
 from upwell.journal.reader import Reader
 from upwell.server.access import Access
@@ -62,10 +63,10 @@ async def open_parts(make_database: MakeDatabase, settings: Settings) -> AsyncGe
             control=control,
             database=database,
             session=session,
-            reader=Reader(session, database.place),
+            reader=Reader(session, "the store of this server"),
             limits=SqlLimits(database),
             hub=hub,
-            access=Access(control, database, settings),
+            access=Access(control, LoginSessions(database, session), settings),
             settings=settings,
         )
     finally:

@@ -76,8 +76,8 @@ class Perimeter:
             actor = await self._check(scope)
         except Refused as refused:
             await _answer(send, problem(refused.status, refused.detail))
-        except StoreUnavailable as error:
-            await _answer(send, problem(HTTPStatus.SERVICE_UNAVAILABLE, str(error)))
+        except StoreUnavailable:  # which one it is concerns nobody who is not known
+            await _answer(send, problem(HTTPStatus.SERVICE_UNAVAILABLE, "The store cannot be used now; try again."))
         else:
             if actor is None and scope["path"] not in self._public:
                 await self._ask_who(scope, send)

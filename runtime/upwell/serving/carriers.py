@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError
@@ -86,6 +88,8 @@ class ProcessCarrier:
         asyncio.get_running_loop().add_reader(self._begun, self._hear_begun)
 
     async def carry(self, job: Job) -> Carried:
+        if job.deployment_id in self._own:
+            job = replace(job, entrypoint=self._own[job.deployment_id])
         try:
             configuration = self._template.configuration(job)
             recipe = recipe_of(job, self._roots, self._path, configuration)

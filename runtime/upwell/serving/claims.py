@@ -34,6 +34,9 @@ STARTS_AT_ONCE: Final = 4 * (os.cpu_count() or 1)
 AHEAD: Final = 8 * STARTS_AT_ONCE
 """How many are claimed that have not begun; and no fewer than `STARTS_AT_ONCE` more in one go."""
 
+PRESENT_SECONDS: Final = 15.0
+"""How often a worker that is busy says that it is there, by asking for no job at all."""
+
 CANCELS_SECONDS: Final = 1.0
 """How often is looked for requests to cancel what is under way."""
 
@@ -99,6 +102,7 @@ class Claims:
         self._look = asyncio.Event()
         self._has_ended = asyncio.Event()
         self._draining = False
+        self._asked = 0.0
 
     @property
     def under_way(self) -> Sequence[Job]:
@@ -155,9 +159,9 @@ class Claims:
             self._look.clear()
             free = self._free()
             jobs: list[Job] = []
-            if free > 0:
+            if free > 0 or self._time() > self._asked + PRESENT_SECONDS:
                 try:
-                    jobs = await self._claim(free)
+                    jobs = await self._claim(max(free, 0))
                     failures = 0
                 except UpwellError as error:
                     failures += 1
@@ -177,10 +181,14 @@ class Claims:
         return free if self._limit is None else min(free, self._limit - len(self._jobs))
 
     async def _claim(self, free: int) -> list[Job]:
-        source = self._source
+        source, self._asked = self._source, self._time()
         return await self._control.claim_jobs(
             self._worker_id(), deployments=source.deployments, pool=source.pool, queues=source.queues, limit=free
         )
+
+    @staticmethod
+    def _time() -> float:
+        return asyncio.get_running_loop().time()
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until there is a reason to look."""

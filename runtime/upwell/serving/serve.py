@@ -64,7 +64,8 @@ async def serve_forever(
     ensure_configured()
     async with store_to_work_with() as control:
         held = [await control.apply_deployment(deployment.spec) for deployment in deployments]
-        carrier = ProcessCarrier(JobTemplate({}, PROCESS_TEMPLATE), path=tuple(map(os.path.abspath, sys.path)))
+        own = {one.id: it.spec.entrypoint or "" for one, it in zip(held, deployments, strict=True)}
+        carrier = ProcessCarrier(JobTemplate({}, PROCESS_TEMPLATE), path=tuple(map(os.path.abspath, sys.path)), own=own)
         source = Source(deployments=tuple(deployment.id for deployment in held))
         shift = Shift(control, carrier, source, f"{socket.gethostname()}-{os.getpid()}", limit)
         if print_starting_message:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,14 @@ def test_a_setting_that_cannot_be_is_refused(upwell: Upwell, item: str, code: in
     done = upwell("config", "set", "api_key=x", item)
     assert (done.code, said in done.err) == (code, True)
     assert upwell("profile", "inspect").err == "The profile default sets nothing.\n"  # not a part of it either
+
+
+def test_a_key_is_asked_for_and_not_said(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
+    assert upwell("config", "set", "api_key=-") == (0, "UPWELL_API_KEY is set in the profile default.\n", "")
+    assert "secret" in upwell("config", "view", "--show-secrets").out
+    assert upwell("config", "set", "api_key=-").code == 2  # there is no more to be read
+    assert "may see a command's words" in upwell("config", "set", "api_key=other").err
 
 
 def test_a_setting_that_has_no_effect_says_so(upwell: Upwell) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,7 @@ def test_the_commands_of_the_page_print_what_it_shows(
     [code] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
     (folder / "flows.py").write_text(code)
     monkeypatch.delenv("UPWELL_LOGGING_LEVEL")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("secret\n"))
     for command, lines in shown():
         caplog.clear()
         done = upwell(*shlex.split(command))

@@ -141,6 +141,8 @@ def test_logs_are_chosen_by_level_and_from_the_end(ran: Upwell) -> None:
     assert ran("flow-run", "logs", name, "--tail", "0").lines == []
     assert len(ran("flow-run", "logs", name, "-o", "json").json) == len(everything)
     assert ran("flow-run", "logs", name, "--level", "loud").code == 2
+    failed = ran("flow-run", "ls", "--state", "FAILED", "-o", "json").json[0]["name"]
+    assert "| Task run 'double-13' - Finished in state Failed" in ran("flow-run", "logs", failed).out
 
 
 def test_followed_logs_go_on_until_the_run_has_ended(upwell: Upwell, folder: Path) -> None:

@@ -61,11 +61,11 @@ def test_timeouts_end_the_wait_and_leave_no_cancellation_behind(world: Any, susp
 
 def test_a_timeout_that_is_not_reached_leaves_nothing_that_fires_later(world: Any) -> None:
     async def be_quick() -> None:
-        async with asyncio.timeout(0.002):
+        async with asyncio.timeout(0.1):
             await asyncio.sleep(0)
 
     async def last() -> str:
-        await asyncio.sleep(0.006)
+        await asyncio.sleep(0.12)
         return "undisturbed"
 
     async def main() -> None:

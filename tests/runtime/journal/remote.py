@@ -17,6 +17,7 @@ from upwell.core.deployments import Scope
 from upwell.journal.batch import SERIES_BITS, Batch
 from upwell.journal.database import Database
 from upwell.journal.limit_store import SqlLimits
+from upwell.journal.login_sessions import LoginSessions
 from upwell.journal.processes import Process, this_process
 from upwell.journal.reader import Reader
 from upwell.journal.remote_client import ApiClient
@@ -119,6 +120,13 @@ async def remote(folder: Path, **settings: Any) -> AsyncGenerator[Remote]:
 @asynccontextmanager
 async def through_a_server(database: Database) -> AsyncGenerator[RemoteControl]:
     """The control over a database that is open, had through a server."""
+    async with serving(database) as server:
+        yield RemoteControl(server.client())
+
+
+@asynccontextmanager
+async def serving(database: Database) -> AsyncGenerator[Remote]:
+    """A server over a database that is open."""
     control, session = SqlControl(database), cast(Any, database)
     settings = Settings(server_require_key=False)
     parts = Parts(
@@ -128,12 +136,12 @@ async def through_a_server(database: Database) -> AsyncGenerator[RemoteControl]:
         reader=Reader(database, database.place),
         limits=SqlLimits(database),
         hub=Hub(lambda: database, session),
-        access=Access(control, database, settings),
+        access=Access(control, LoginSessions(database, session), settings),
         settings=settings,
     )
     made = Remote(parts, _app_over(parts))
     try:
-        yield RemoteControl(made.client())
+        yield made
     finally:
         await made.close()
 
@@ -144,7 +152,7 @@ _apps: list[Server] = []
 def _app_over(parts: Parts) -> Server:
     """The application over these parts, without pages; one for all tests, for to make one takes a while."""
     if not _apps:
-        with patch("upwell.server.app._pages", lambda: ((), frozenset[str]())):
+        with patch("upwell.server.app.PAGES", "upwell.server.no_pages"):
             _apps.append(create_app(parts))
     _apps[0].state.parts = parts
     _apps[0].perimeter = None

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
-from tests.runtime.journal.remote import Remote, batch_of, elsewhere, flow_run_row, remote, uid
+from tests.runtime.journal.conftest import MakeDatabase
+from tests.runtime.journal.remote import Remote, batch_of, elsewhere, flow_run_row, serving, uid
 
 from upwell.journal.batch import SERIES_BITS, Batch
 from upwell.journal.database import StoreUnavailable
+from upwell.journal.migrations import migrate
 from upwell.journal.processes import Process
 from upwell.journal.remote_store import RemoteStore
 from upwell.journal.wire import LeftOut, Sender, pack, read_batch, unpacker
+from upwell.server.api.journal_operations import OPERATIONS
 
 
 class Writer:
@@ -37,9 +41,22 @@ class Writer:
 
 
 @asynccontextmanager
-async def two_writers(folder: Path) -> AsyncGenerator[tuple[Remote, Writer, Writer]]:
+async def over(make_database: MakeDatabase) -> AsyncGenerator[Remote]:
+    """A server over this database."""
+    database = make_database()
+    await database.open()
+    try:
+        await migrate(database)
+        async with serving(database) as server:
+            yield server
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def two_writers(make_database: MakeDatabase) -> AsyncGenerator[tuple[Remote, Writer, Writer]]:
     """Of whom the first has a flow run, 1, with three task runs."""
-    async with remote(folder) as server:
+    async with over(make_database) as server:
         await server.key("boss", "admin")
         writers: list[Writer] = []
         for number in (1, 2):
@@ -55,9 +72,9 @@ def series_row(key: int, base: int, process: Process, flow_run_id: str | None = 
     return key, f"{base:019x}", "a-task", flow_run_id, 15, None, None, 3, process.id
 
 
-def test_nobody_writes_in_the_name_of_another(tmp_path: Path) -> None:
+def test_nobody_writes_in_the_name_of_another(make_database: MakeDatabase) -> None:
     async def main() -> None:
-        async with two_writers(tmp_path) as (server, one, two):
+        async with two_writers(make_database) as (server, one, two):
             in_its_name = Batch(one.process.id, one.key, 7, logs=[(uid(1), None, 1, 20, "x", "forged")])
             for work in (
                 two.store.write(in_its_name),
@@ -77,9 +94,11 @@ def test_nobody_writes_in_the_name_of_another(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_rows_about_what_is_another_s_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_about_what_is_another_s_are_left_out(
+    make_database: MakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
-        async with two_writers(tmp_path) as (server, one, two):
+        async with two_writers(make_database) as (server, one, two):
             its_series = (one.key << SERIES_BITS) + 1
             (base,) = (await server.rows("SELECT base FROM series"))[0]
             own = (two.key << SERIES_BITS) + 1
@@ -112,9 +131,9 @@ def test_rows_about_what_is_another_s_are_left_out(tmp_path: Path, caplog: pytes
     asyncio.run(main())
 
 
-def test_what_one_goes_on_with_one_may_write_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_one_goes_on_with_one_may_write_of(make_database: MakeDatabase, caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
-        async with two_writers(tmp_path) as (server, one, two):
+        async with two_writers(make_database) as (server, one, two):
             its_series = (one.key << SERIES_BITS) + 1
             await server.rows(f"UPDATE flow_runs SET process_id = '{two.process.id}'")
             await two.write(
@@ -130,9 +149,11 @@ def test_what_one_goes_on_with_one_may_write_of(tmp_path: Path, caplog: pytest.L
     asyncio.run(main())
 
 
-def test_a_run_that_is_due_is_nobody_s_until_it_begins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_that_is_due_is_nobody_s_until_it_begins(
+    make_database: MakeDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
     async def main() -> None:
-        async with two_writers(tmp_path) as (server, _, two):
+        async with two_writers(make_database) as (server, _, two):
             await server.rows("UPDATE flow_runs SET process_id = NULL, state = 'SCHEDULED', state_name = NULL")
             row = flow_run_row(uid(1), two.process.id, "COMPLETED")
             await two.write(flow_runs=[row])
@@ -143,9 +164,9 @@ def test_a_run_that_is_due_is_nobody_s_until_it_begins(tmp_path: Path, caplog: p
     asyncio.run(main())
 
 
-def test_an_administrator_may_bring_in_what_a_lost_key_has_spooled(tmp_path: Path) -> None:
+def test_an_administrator_may_bring_in_what_a_lost_key_has_spooled(make_database: MakeDatabase) -> None:
     async def main() -> None:
-        async with two_writers(tmp_path) as (server, one, _):
+        async with two_writers(make_database) as (server, one, _):
             boss = server.store(await server.key("another boss", "admin"))
             await boss.take_over(one.process, one.batch(logs=[(uid(1), None, 50, 20, "x", "spooled")]))
             assert await server.rows("SELECT count(*) FROM logs WHERE message = 'spooled'") == [(1,)]
@@ -242,3 +263,31 @@ def task_run_id_of(base: str, number: int) -> str:
     from upwell.core.ids import uuid7
 
     return str(uuid7(1.0, int(base, 16) + number))
+
+
+JUNK: list[Any] = [
+    None, 0, -1, 2**63, 1.5, "", "x" * 20_000, "\0", "a\ufffdb", b"", b"\x80\x04.", [], [[]], {}, uid(1), [uid(1)],
+    [uid(1), "x", 1], [uid(1), "\0", []], [uid(1), []], [uid(1), [["k", "h", True, True]]], ["x", 5, -1.0, True],
+    ["x", 2**62, 1e308, True], ["x", None, None, None], [uid(1), "x", ["a"], [["w", 1, None]], [], []],
+    {"id": uid(1), "host": "\0", "pid": 1, "pid_started": "", "lease_seconds": 30.0},
+    {"id": uid(1), "host": "h", "pid": 1, "pid_started": "", "lease_seconds": 1e300},
+    [{"id": uid(1), "host": "h", "pid": 1, "pid_started": "", "lease_seconds": 30.0}, {"process_id": uid(1)}],
+    {"process_id": uid(1), "process_key": 0, "number": 2**62, "logs": [[None, None, 1, 20, "\0", "\0"]]},
+    [uid(1), {"id": "x", "name": "\0", "created": 1.0, "flow_name": "\0", "entrypoint": "\0", "is_child": False}],
+    [uid(1), {"id": uid(2), "name": "n", "created": 1.0, "flow_name": "f", "entrypoint": None, "is_child": True,
+              "known_by": b"\0"}, {"process_id": uid(1), "process_key": 0, "number": 0}, "\0"],
+]  # fmt: skip  # messages of any kind
+
+
+def test_no_message_finds_a_fault_of_the_server(make_database: MakeDatabase) -> None:
+    async def main() -> None:
+        messages = (*map(pack, JUNK), b"", b"\xc1", b"\x92\x01", b"\x92\x02\xc0")
+        async with (
+            over(make_database) as server,
+            httpx.AsyncClient(transport=server.network(), base_url="http://127.0.0.1:4200") as client,
+        ):
+            for operation, message in itertools.product((*OPERATIONS, "nothing", "..%2fapi-keys"), messages):
+                answer = await client.post(f"/api/journal/{operation}", content=message)
+                assert answer.status_code != 500, (operation, message, answer.content)
+
+    asyncio.run(main())

@@ -7,12 +7,15 @@ import logging
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from tests.runtime.journal.remote import Loss, Remote, batch_of, elsewhere, flow_run_row, remote, uid
 
 from upwell.journal import wire
 from upwell.journal.batch import Batch
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.liveness import Observer
+from upwell.journal.processes import this_process
+from upwell.journal.spool import Spool
 from upwell.journal.store import ProcessLost, Registered
 
 COUNTS = "SELECT (SELECT count(*) FROM flow_runs), (SELECT count(*) FROM task_runs), (SELECT count(*) FROM logs)"
@@ -189,5 +192,29 @@ def test_a_server_that_does_not_let_us_in_is_a_store_that_is_away_and_says_why(
             assert await _answers(server, runs) == "in"
             for key in (reads, runs):
                 assert key not in caplog.text
+
+    asyncio.run(main())
+
+
+def test_a_spool_that_a_server_does_not_take_from_us_stays_and_stands_in_nobody_s_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with remote(tmp_path) as server:
+            await server.key("boss", "admin")
+            gone = replace(this_process(30.0), pid=2**22 - 1, pid_started="long ago")
+            first = server.store(await server.key("one"))
+            key = (await first.open(gone)).key
+            left = Spool(tmp_path / "spool", gone)
+            left.keep([batch_of(gone, key, 1)])
+            left.close()
+            process = elsewhere()
+            second, spool = server.store(await server.key("two")), Spool(tmp_path / "spool", process)
+            assert await spool.bring_in_others(second) == 0
+            assert "has come in with another key than 'two'" in caplog.text
+            assert await server.rows(COUNTS) == [(0, 0, 0)]
+            assert await spool.bring_in_others(first) == 1
+            assert await server.rows(COUNTS) == [(1, 3, 1)]
+            spool.close()
 
     asyncio.run(main())

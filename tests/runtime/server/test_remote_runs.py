@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 from tests.runtime.server import remote_lives
 from tests.runtime.server.remote_lives import RUNS
 from tests.runtime.server.serving import PATIENCE_SECONDS, free_port, server_process
+
+from upwell.server.serve import _listening  # pyright: ignore[reportPrivateUsage]  # what it listens on
 
 
 @contextmanager
@@ -146,3 +149,8 @@ def test_the_run_of_a_process_that_was_killed_is_crashed_by_the_server(tmp_path:
             process.wait()
         eventually(tmp_path, "SELECT state FROM flow_runs", [("CRASHED",)])
         assert rows(tmp_path, "SELECT state FROM processes") == [("lost",)]
+
+
+def test_answers_are_sent_at_once() -> None:
+    with _listening("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP  # else asyncio leaves it to TCP to wait, 40 ms an answer

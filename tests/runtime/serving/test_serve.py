@@ -13,6 +13,7 @@ from pathlib import Path
 from tests.runtime.serving.workplace import PATIENCE_SECONDS, Workplace, served
 
 from upwell.composition import open_control
+from upwell.core.deployments import DeploymentSpec
 from upwell.history import History
 
 Flows = Callable[[str], Path]
@@ -49,6 +50,8 @@ def test_a_script_serves_its_flow_until_it_is_told_to_stop(flows: Flows) -> None
     async def main(process: subprocess.Popen[bytes]) -> None:
         async with open_control() as control, History() as history:
             work = await served(control, history, "hello")
+            elsewhere = DeploymentSpec(flow_name="hello", name="test", entrypoint="/elsewhere.py:hello")
+            await control.apply_deployment(elsewhere)  # it serves its own code all the same
             assert (await work.ended(await work.start("hello", name="Ada"))).state_name == "Completed"
             assert (folder / "greeted").read_text() == "Ada"
             assert [worker.online for worker in await control.workers()] == [True]

@@ -28,7 +28,7 @@ class ClaimBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deployments: Annotated[list[UUID], Meta(max_length=10_000)] = []
     pool: Name | None = None
     queues: Annotated[list[Name], Meta(max_length=1000)] = []
-    limit: Annotated[int, Meta(ge=1, le=MOST_CLAIMED)] = 1
+    limit: Annotated[int, Meta(ge=0, le=MOST_CLAIMED)] = 1
 
 
 class WorkerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Any, Final, cast, get_args
 
 from litestar import get, post
@@ -14,6 +15,7 @@ from upwell.core.deployments import Scope
 from upwell.core.errors import InvalidRequestError
 from upwell.core.shown import is_secret
 from upwell.server import auth
+from upwell.server.api.admin import version_of_upwell
 from upwell.server.api.asked import PathId, note
 from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.settings import Settings
@@ -25,8 +27,6 @@ PAGE_ITEMS: Final = 100
 @get("/settings", include_in_schema=False, opt=auth.READ)
 async def settings_page(request: PageRequest) -> Response[str]:
     """What is set, and what is not."""
-    from importlib.metadata import version  # here: reads files
-
     here = parts(request)
     values = asdict(here.settings)
     defaults = {item.name: item.default for item in fields(Settings)}
@@ -38,7 +38,7 @@ async def settings_page(request: PageRequest) -> Response[str]:
         "settings.html",
         section="settings",
         shown=shown,
-        version=version("upwell"),
+        version=version_of_upwell(),
         place=here.database.place,
         via=auth.actor_of(request).via,
     )
@@ -55,7 +55,7 @@ def _said(name: str, value: Any) -> str:
         return f"{scheme}://…@{rest.rpartition('@')[2]}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return ", ".join(map(str, cast(tuple[Any, ...], value))) if isinstance(value, tuple) else str(value)
+    return ", ".join(map(str, cast(Iterable[Any], value))) if isinstance(value, tuple) else str(value)
 
 
 @get("/keys", include_in_schema=False, opt=auth.ADMIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import Final
 
 from litestar import get
@@ -26,6 +27,8 @@ _SPAN_SECONDS: Final = {1: 60, 6: 300, 24: 900, 168: 7_200, 720: 28_800}
 
 LISTED: Final = 8
 FLOWS_LISTED: Final = 8
+RECENT: Final = 200
+"""Of so many runs, the newest, the flows are shown."""
 
 
 class Tiles(Struct, frozen=True, kw_only=True):
@@ -60,7 +63,9 @@ async def dashboard(
     spans = charts.happened(await here.reader.counts("flow_runs", _SPAN_SECONDS[hours], since, until))
     drawn = spans if of == "flow_runs" else await here.reader.counts(of, _SPAN_SECONDS[hours], since, until)
     running = (await here.reader.flow_runs(flow_run_filter(state=RUNNING), "newest", LISTED, None)).items
-    names = await views.flow_names()
+    recent = (await here.reader.flow_runs(flow_run_filter(ahead=False), "newest", RECENT, None)).items
+    names = list(dict.fromkeys(run.flow_name for run in recent))[:FLOWS_LISTED]
+    coming = await views.due_runs(LISTED)
     target = "/runs" if of == "flow_runs" else "/task-runs"
     return page(
         request,
@@ -77,9 +82,9 @@ async def dashboard(
         trouble=await _trouble(here, views, since),
         running=running,
         progress=await views.progress(run.id for run in running),
-        coming=await views.due_runs(LISTED),
-        flows=await flow_strips(here, names[: FLOWS_LISTED * 4], moment, FLOWS_LISTED),
-        nothing=not names,
+        coming=coming,
+        flows=await flow_strips(here, names, moment),
+        nothing=not recent and not coming,
         place=here.database.place,
     )
 
@@ -122,7 +127,7 @@ async def _trouble(here: Parts, views: Views, since: dt.datetime) -> list[FlowRu
     return [*await views.due_runs(LISTED // 2, overdue=True), *ended][:LISTED]
 
 
-async def flow_strips(here: Parts, names: list[str], moment: dt.datetime, limit: int) -> list[FlowStrip]:
+async def flow_strips(here: Parts, names: Sequence[str], moment: dt.datetime) -> list[FlowStrip]:
     """Flows and their last runs; the one that ran last first."""
     found: list[FlowStrip] = []
     for name in names:
@@ -131,7 +136,7 @@ async def flow_strips(here: Parts, names: list[str], moment: dt.datetime, limit:
         begun = next((run for run in runs if run.start_time is not None), runs[0] if runs else None)
         found.append(FlowStrip(name=name, last=begun, strip=charts.strip(runs, moment)))
     found.sort(key=lambda flow: flow.last.created.timestamp() if flow.last else 0.0, reverse=True)
-    return found[:limit]
+    return found
 
 
 __all__ = ["FlowStrip", "dashboard", "flow_strips"]

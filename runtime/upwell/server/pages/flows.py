@@ -20,6 +20,8 @@ from upwell.server.pages.runs import STATES, deployment_names
 from upwell.server.pages.shown import seconds_between
 
 MOST_FLOWS: Final = 500
+SHOWN: Final = 100
+"""Of more flows, those are found that the filter names."""
 
 
 @get("/flows", include_in_schema=False, opt=auth.READ)
@@ -28,13 +30,14 @@ async def flows(request: PageRequest, q: FromQuery[str] = "") -> Response[str]:
     here = parts(request)
     deployed = Counter(item.flow_name for item in (await here.control.deployments(limit=MOST_FLOWS)).items)
     names = sorted({*await Views(here.session).flow_names(), *deployed})
-    wanted = [name for name in names if q.lower() in name.lower()][:MOST_FLOWS]
+    wanted = [name for name in names if q.lower() in name.lower()]
     return page(
         request,
         "flows.html",
         section="flows",
         q=q,
-        flows=await flow_strips(here, wanted, now(), MOST_FLOWS),
+        flows=await flow_strips(here, wanted[:SHOWN], now()),
+        left_out=max(len(wanted) - SHOWN, 0),
         deployed=deployed,
         any=bool(names),
     )
@@ -47,7 +50,7 @@ async def flow(request: PageRequest, name: PathName) -> Response[str]:
     asked = Asked.of({**request.query_params, "flow": name})
     found = await here.reader.flow_runs(asked.flow_runs(), "newest", PAGE_ITEMS, asked.after or None)
     deployments = (await here.control.deployments(flow=name, limit=MOST_FLOWS)).items
-    strip = (await flow_strips(here, [name], now(), 1))[0]
+    strip = (await flow_strips(here, [name], now()))[0]
     if not found.items and not deployments and strip.last is None:
         raise NotFoundError(f"No flow {name!r} has run here or is deployed.")
     lengths = sorted(

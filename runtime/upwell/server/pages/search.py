@@ -63,12 +63,12 @@ async def _find(here: Parts, text: str) -> Hits:
         for name in await Views(here.session).flow_names()
         if low in name.lower()
     ]
-    runs = (await here.reader.flow_runs(flow_run_filter(text=text or None), "newest", LISTED, None)).items
+    runs = (await here.reader.flow_runs(flow_run_filter(text=text or None, ahead=False), "newest", LISTED, None)).items
     deployments = (await here.control.deployments(text=text or None, limit=LISTED)).items
     return [
-        ("Runs", [_of_run(run, run.state.name) for run in (runs if len(text) >= LEAST_LETTERS else runs[:3])]),
         ("Flows", flows[:LISTED] if text else []),
         ("Deployments", [_of_deployment(item) for item in (deployments if text else deployments[:3])]),
+        ("Runs", [_of_run(run, run.state.name) for run in (runs if len(text) >= LEAST_LETTERS else runs[:3])]),
         ("Go to", pages),
     ]
 

@@ -234,6 +234,13 @@ def test_everything_by_keyboard(visit: Visit) -> None:
     page.wait_for_url("**view=logs")
 
 
+def test_the_login_page_works_by_itself(visit: Visit) -> None:
+    page = visit.to("/login")
+    expect(page.get_by_label("API key")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("button", name="Log in")).to_be_visible()
+
+
 def test_what_is_done_to_many(visit: Visit) -> None:
     page = visit.to("/runs?q=hourly-weather&state=COMPLETED")
     before = page.locator("[data-rows] tbody tr").count()

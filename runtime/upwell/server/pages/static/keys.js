@@ -34,7 +34,7 @@ function pressed(event) {
   const at = document.querySelector("[data-rows] [data-chosen]");
   switch (event.key) {
     case "/": openPalette(); return true;
-    case "?": document.querySelector("[data-keys]").showModal(); return true;
+    case "?": document.querySelector("[data-keys]")?.showModal(); return true;
     case "g": going = performance.now(); return true;
     case "t": switchTheme(); return true;
     case "j": case "k": step(at, event.key === "j" ? 1 : -1); return true;

@@ -9,6 +9,7 @@ const dialog = () => document.querySelector("[data-palette]");
 
 export function openPalette() {
   const palette = dialog();
+  if (!palette) return;
   if (!palette.open) palette.showModal();
   const input = palette.querySelector("input");
   input.select();
@@ -43,6 +44,7 @@ function choose(place) {
 
 export function palette() {
   const palette = dialog();
+  if (!palette) return; // the login page has none
   for (const button of document.querySelectorAll("[data-search]")) button.addEventListener("click", openPalette);
   const input = palette.querySelector("input");
   input.addEventListener("input", () => {
