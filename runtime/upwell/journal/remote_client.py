@@ -47,7 +47,7 @@ FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 1.0
 
 TYPES: Final = "urn:upwell:"
-"""What the type of a problem begins with that is one of these errors."""
+"""What the type of a problem begins with that is one of these errors; its name follows, for programs to go by."""
 
 _ERRORS: Final[dict[str, type[UpwellError]]] = {
     error.__name__: error

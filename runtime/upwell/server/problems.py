@@ -22,12 +22,11 @@ from upwell.core.errors import (
 from upwell.engine.loggers import ENGINE
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.limit_store import NotAlive
+from upwell.journal.remote_client import TYPES
 from upwell.journal.store import ProcessLost
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 2
-TYPES: Final = "urn:upwell:"
-"""What the type of a problem begins with that is one of our errors; its name follows, for programs to go by."""
 
 
 class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):

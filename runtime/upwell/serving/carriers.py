@@ -72,9 +72,17 @@ class ProcessCarrier:
     """Processes of this machine, forked by templates.
 
     roots: folders outside of which no code is run; None: whatever the jobs name. path: where imports look, too.
+    own: where the flows are of these deployments, whatever the store says of them.
     """
 
-    def __init__(self, template: JobTemplate, roots: tuple[str, ...] | None = None, path: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        template: JobTemplate,
+        roots: tuple[str, ...] | None = None,
+        path: tuple[str, ...] = (),
+        own: Mapping[UUID, str] | None = None,
+    ) -> None:
+        self._own: Mapping[UUID | None, str] = {**own} if own else {}
         self._template = template
         self._roots = roots
         self._path = path

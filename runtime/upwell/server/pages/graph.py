@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
 from msgspec import Struct
@@ -21,6 +23,8 @@ MOST_NODES: Final = 60
 """Of so many task runs each is a node; of more, each task is one."""
 MOST_TASKS: Final = 300
 MOST_FLOW_RUNS: Final = 24
+MOST_BENDS: Final = 1_500
+"""So many layers may all edges cross that are laid out together; those that cross the most are drawn without."""
 
 WIDTH: Final = 188
 HEIGHT: Final = 46
@@ -92,11 +96,11 @@ async def graph(here: Parts, tree: RunTree, by: str) -> Graph:
     few = sum(group.total for group in tree.tasks) <= MOST_NODES
     if few and by != "task":
         boxes, edges = await _by_run(here, tree)
-        return _drawn(boxes, edges, grouped=False)
+        return await asyncio.to_thread(_drawn, boxes, edges, grouped=False)
     if len(tree.tasks) > MOST_TASKS:
         return Graph(width=0, height=0, nodes=[], edges=[], grouped=True, too_many=True)
     boxes, edges = await _by_task(here, tree)
-    return _drawn(boxes, edges, grouped=True)
+    return await asyncio.to_thread(_drawn, boxes, edges, grouped=True)  # it may take some tenths of a second
 
 
 async def _by_run(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
@@ -184,12 +188,17 @@ def _drawn(boxes: Boxes, edges: Edges, *, grouped: bool) -> Graph:
     places: dict[Hashable, Point] = {}
     paths: list[Drawn] = []
     bottom = 0.0
-    pairs = [pair for pair in edges if pair[0] != pair[1]]
+    pairs, straight = _split(edges)
     for component, hops in _layouts(pairs):
         placed, height = _placed(component, bottom)
         places.update(placed)
         paths += _paths(placed, hops, edges)
         bottom += height + STEP_Y
+    paths += [
+        Drawn(_curve([places[source], places[target]]), source, target, "")
+        for source, target in straight
+        if source in places and target in places
+    ]
     alone = [key for key in boxes if key not in places]
     columns = COLUMNS if pairs else max(min(COLUMNS, len(alone)), 1)
     for number, key in enumerate(alone):
@@ -202,6 +211,35 @@ def _drawn(boxes: Boxes, edges: Edges, *, grouped: bool) -> Graph:
         edges=paths,
         grouped=grouped,
     )
+
+
+def _split(edges: Edges) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The edges that are laid out, and those that cross too many layers for that."""
+    needs: dict[str, set[str]] = {}
+    for source, target in edges:
+        needs.setdefault(target, set()).add(source)
+    layers: dict[str, int] = {}
+    for key in _without_circles(needs):
+        layers[key] = max((layers[source] + 1 for source in needs[key]), default=0)
+    forwards = [pair for pair in edges if pair[0] in needs[pair[1]]]
+    backwards = [pair for pair in edges if pair[0] not in needs[pair[1]] and pair[0] != pair[1]]
+    ordered = sorted(forwards, key=lambda pair: layers[pair[1]] - layers[pair[0]])
+    crossed = itertools.accumulate(layers[target] - layers[source] for source, target in ordered)
+    kept = sum(1 for total in crossed if total <= MOST_BENDS)
+    return ordered[:kept], [*ordered[kept:], *backwards]
+
+
+def _without_circles(needs: dict[str, set[str]]) -> list[str]:
+    """All boxes, each after those that it needs; where tasks need each other in a circle one need is taken back."""
+    for sources in list(needs.values()):
+        for source in sources:
+            needs.setdefault(source, set())
+    while True:
+        try:
+            return list(TopologicalSorter(needs).static_order())
+        except CycleError as error:
+            circle: list[str] = error.args[1]
+            needs[circle[1]].discard(circle[0])
 
 
 Layout = tuple[Sequence[tuple[Hashable, Point]], list[tuple[Hashable, Hashable]]]
