@@ -13,6 +13,8 @@ from upwell.core.results import ResultStorageError as ResultStorageError
 from upwell.core.storage_keys import InvalidStorageKeyError as InvalidStorageKeyError
 from upwell.journal.database import StoreDamaged as StoreDamaged
 from upwell.journal.database import StoreError as StoreError
+from upwell.journal.database import StoreRefuses as StoreRefuses
+from upwell.journal.database import StoreSlow as StoreSlow
 from upwell.journal.database import StoreTooNew as StoreTooNew
 from upwell.journal.database import StoreUnavailable as StoreUnavailable
 from upwell.journal.store import ProcessLost as ProcessLost

@@ -62,6 +62,7 @@ LATE = [
 NEVER_NAMED = {
     "NotAlive",  # between the store and its limits; who waits for a slot gets the next one
     "NotThere",  # caught as the ConcurrencySlotAcquisitionError that it is
+    "TooManyListeners",  # an answer of the server's
     "UncarriedException",  # of a part of its own; caught as the FailedRun that it is
 }
 """Errors that are not offered by name."""

@@ -65,6 +65,10 @@ class UnknownTaskRunnerError(ConfigurationError):
     """No task runner of this name is installed."""
 
 
+class WrongAddressError(ConfigurationError):
+    """What answers at the address of a server is none of upwell's, or nothing can."""
+
+
 class MissingExtraError(ConfigurationError, ImportError):
     """A feature needs a package that is not installed; the message names the extra."""
 

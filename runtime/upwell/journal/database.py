@@ -21,7 +21,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreRefuses(StoreUnavailable):
-    """The server before the store does not take this from us: another key, or another version of it, may change that."""
+    """The server before the store does not take this from us; another key, or version of it, may change that."""
 
 
 class StoreSlow(StoreUnavailable):

@@ -25,6 +25,7 @@ from upwell.core.errors import (
     NotResumableError,
     UnknownRunError,
     UpwellError,
+    WrongAddressError,
 )
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.limit_store import NotAlive
@@ -68,10 +69,6 @@ _BY_STATUS: Final[dict[int, type[UpwellError]]] = {
     421: AccessError,
     422: InvalidRequestError,
 }
-
-
-class WrongAddressError(ConfigurationError):
-    """What answers at the address of a server is none of upwell's, or nothing can."""
 
 
 class _Problem(msgspec.Struct):

@@ -14,13 +14,14 @@ from upwell.core.errors import (
     InvalidRequestError,
     NotFoundError,
     UpwellError,
+    WrongAddressError,
 )
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import Batch
 from upwell.journal.database import StoreRefuses
 from upwell.journal.messages import MEDIA_TYPE, TakeOver
 from upwell.journal.processes import Process
-from upwell.journal.remote_client import ApiClient, WrongAddressError
+from upwell.journal.remote_client import ApiClient
 from upwell.journal.store import Registered
 from upwell.journal.wire import LeftOut, Sender, pack, parts, unpacker, whole_number
 

@@ -82,7 +82,7 @@ class ProcessCarrier:
         path: tuple[str, ...] = (),
         own: Mapping[UUID, str] | None = None,
     ) -> None:
-        self._own: Mapping[UUID | None, str] = {**own} if own else {}
+        self._own = own or {}
         self._template = template
         self._roots = roots
         self._path = path
@@ -96,7 +96,7 @@ class ProcessCarrier:
         asyncio.get_running_loop().add_reader(self._begun, self._hear_begun)
 
     async def carry(self, job: Job) -> Carried:
-        if job.deployment_id in self._own:
+        if job.deployment_id is not None and job.deployment_id in self._own:
             job = replace(job, entrypoint=self._own[job.deployment_id])
         try:
             configuration = self._template.configuration(job)

@@ -13,7 +13,14 @@ import msgspec
 import pytest
 from tests.runtime.journal.remote import batch_of, elsewhere, flow_run_row, remote, uid
 
-from upwell.core.errors import AccessError, InternalError, InvalidRequestError, NotFoundError, UnknownRunError
+from upwell.core.errors import (
+    AccessError,
+    InternalError,
+    InvalidRequestError,
+    NotFoundError,
+    UnknownRunError,
+    WrongAddressError,
+)
 from upwell.core.states import StateType
 from upwell.history import History
 from upwell.journal import remote_client
@@ -21,7 +28,7 @@ from upwell.journal.batch import Batch
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.reader import FlowRunFilter, Reader
 from upwell.journal.reader_task_runs import TaskRunFilter
-from upwell.journal.remote_client import ApiClient, WrongAddressError
+from upwell.journal.remote_client import ApiClient
 from upwell.journal.remote_reader import RemoteReader
 
 NOW = dt.datetime(1970, 1, 2, tzinfo=dt.UTC)
