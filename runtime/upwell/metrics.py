@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from upwell import composition
 from upwell.core.errors import ConfigurationError
-from upwell.journal.journal import Journal
+from upwell.journal.journal import OBSERVERS
 from upwell.journal.sql import Dialect, bulk_inserts
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Metrics(Collector):
         )
         self._rows = Counter("upwell_journal_rows", "Rows that were written to the store.", registry=registry)
         registry.register(self)
-        Journal.observe = staticmethod(self._observe)
+        OBSERVERS.append(self._observe)
         _registered = self
 
     def unregister(self) -> None:
@@ -75,7 +75,7 @@ class Metrics(Collector):
         global _registered
         if _registered is self:
             _registered = None
-            Journal.observe = staticmethod(_nothing)
+            OBSERVERS.remove(self._observe)
             for measure in (*self._measures(), self):
                 self._registry.unregister(measure)
 
@@ -111,10 +111,6 @@ class Metrics(Collector):
 
 
 _registered: Metrics | None = None
-
-
-def _nothing(*_: Any) -> None:
-    """What is done with a write where nobody measures."""
 
 
 def _observe_seconds(histogram: Histogram, row: dict[str, Any]) -> None:

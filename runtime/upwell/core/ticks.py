@@ -32,6 +32,11 @@ MOST_SECONDS: Final = 3_650 * DAY_SECONDS
 MOST_CHARACTERS: Final = 4_096
 """Of an expression."""
 
+MOST_COUNTED: Final = 10_000
+"""Ticks of a rule that says how many."""
+
+FIRST_YEAR: Final = 1970
+
 ANCHOR: Final = dt.datetime(2020, 1, 1)
 """From when intervals and rules count unless they say; by the clock of their zone."""
 
@@ -233,6 +238,8 @@ def _interval_ticks(rhythm: Rhythm, zone: dt.tzinfo, after: dt.datetime) -> Iter
 _PART: Final = re.compile(r"(FREQ|INTERVAL|COUNT)=([^;\s]*)", re.IGNORECASE)
 _IN_UTC: Final = re.compile(r"((?:UNTIL=|DTSTART:|DTSTART;TZID=[^:]*:))(\d{8}T\d{6})Z", re.IGNORECASE)
 _OF_DAYS: Final = re.compile(r"BY(?:MONTH|MONTHDAY|YEARDAY|WEEKNO|DAY|WEEKDAY|EASTER)=[^;\s]*", re.IGNORECASE)
+_OFTEN: Final = re.compile(r"FREQ=(?:HOURLY|MINUTELY|SECONDLY)", re.IGNORECASE)
+_START: Final = re.compile(r"DTSTART[^:\n]*:(\d{8})", re.IGNORECASE)
 _LATE: Final = dt.datetime(9969, 1, 1)
 """Rules that have no tick until the calendar ends are soon through with it from here."""
 
@@ -281,7 +288,7 @@ def _moments(shown: Iterator[dt.datetime], zone: dt.tzinfo) -> Iterator[dt.datet
 
 
 def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
-    from dateutil.rrule import rrulestr
+    from dateutil.rrule import rrule, rrulestr
 
     for line in text.upper().splitlines():
         if "FREQ=" not in line:
@@ -289,10 +296,23 @@ def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
         parts = dict(_PART.findall(line))
         if not parts.get("INTERVAL", "1").isdigit() or not int(parts.get("INTERVAL", "1")):
             raise InvalidRequestError(f"INTERVAL is {parts['INTERVAL']!r}, and must be 1 or more.")
+        if parts.get("COUNT", "1").isdigit() and int(parts.get("COUNT", "1")) > MOST_COUNTED:
+            raise InvalidRequestError(f"COUNT is {parts['COUNT']}, and must be {MOST_COUNTED:,} or less.")
         days = ";".join(["FREQ=DAILY", *_OF_DAYS.findall(line)])
         if next(iter(rrulestr(days, dtstart=_LATE)), None) is None:
             raise InvalidRequestError(f"The rrule {text!r} has no tick: there is no such day.")
-    return rrulestr(text, dtstart=anchor, ignoretz=True)
+    rule = rrulestr(text, dtstart=anchor, ignoretz=True)
+    if not isinstance(rule, rrule) and _OFTEN.search(text):
+        raise InvalidRequestError(
+            "Rules with RDATE, EXDATE or EXRULE are counted one by one, so they cannot be HOURLY, MINUTELY or SECONDLY."
+        )
+    if min([anchor, *map(_written, _START.findall(text))]).year < FIRST_YEAR and not isinstance(rule, rrule):
+        raise InvalidRequestError(f"Rules with RDATE, EXDATE or EXRULE cannot begin before {FIRST_YEAR}.")
+    return rule
+
+
+def _written(text: str) -> dt.datetime:
+    return dt.datetime.strptime(text, "%Y%m%d")
 
 
 def _sooner(rule: rrule, text: str, since: dt.datetime) -> rrule:

@@ -24,6 +24,9 @@ MOST_TRIES: Final = 5
 MOST_NAME: Final = 200
 """Characters of a name."""
 
+MOST_NUMBER: Final = 1_000_000
+"""Of a limit or a priority."""
+
 _TRY_AGAIN: Final = ("40001", "40P01")
 """PostgreSQL's codes for transactions that were undone because of another's."""
 

@@ -11,6 +11,7 @@ from upwell.core.deployments import DEFAULT_QUEUE, Deployment, DeploymentSpec, R
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from upwell.core.model import FlowRunRecord, Page
 from upwell.journal.control_part import (
+    MOST_NUMBER,
     Part,
     checked_name,
     firsts,
@@ -218,6 +219,8 @@ async def run_now(session: Session, deployment: Deployment, wanted: RunSpec) -> 
         raise InvalidRequestError(f"The idempotency key {key!r} is empty, or begins as those of ticks do.")
     if key is not None and (found := await _run_of_key(session, deployment, key)) is not None:
         return found
+    if abs(wanted.priority) > MOST_NUMBER:
+        raise InvalidRequestError(f"priority is {wanted.priority}, and must be within {MOST_NUMBER:,} of 0.")
     parameters = {**deployment.parameters, **wanted.parameters}
     check_parameters(parameters, deployment.parameter_schema)
     now = now_micros()
@@ -268,8 +271,10 @@ async def _run_of_key(session: Session, deployment: Deployment, key: str) -> str
 def _check_spec(wanted: DeploymentSpec) -> None:
     checked_name(wanted.flow_name, "flow")
     checked_name(wanted.name, "deployment")
-    if wanted.concurrency_limit is not None and wanted.concurrency_limit < 1:
-        raise InvalidRequestError(f"concurrency_limit is {wanted.concurrency_limit}, and must be 1 or more, or None.")
+    if wanted.concurrency_limit is not None and not 1 <= wanted.concurrency_limit <= MOST_NUMBER:
+        raise InvalidRequestError(
+            f"concurrency_limit is {wanted.concurrency_limit}, and must be 1 or more, {MOST_NUMBER:,} at most, or None."
+        )
     if wanted.when_full not in WHEN_FULL:
         raise InvalidRequestError(f"when_full is {wanted.when_full!r}, and must be one of {', '.join(WHEN_FULL)}.")
     if wanted.work_queue is not None and wanted.work_pool is None:

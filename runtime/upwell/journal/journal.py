@@ -19,7 +19,7 @@ import os
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from upwell.core.errors import UpwellError
 from upwell.engine.finish import within
@@ -62,6 +62,9 @@ IDLE_SECONDS: Final = 0.5
 TIDY_FIRST_SECONDS: Final = 10.0
 TIDY_SECONDS: Final = 3600.0
 
+OBSERVERS: Final[list[Callable[[Batch, float], object]]] = []
+"""Told of each batch that was written, and of its seconds, on the journal's thread."""
+
 
 class Journal:
     """Writes what happens in this process.
@@ -72,10 +75,6 @@ class Journal:
     tidy: what is done for the store's upkeep now and then, if anything.
     kept: how results that are stored become records, and records results.
     """
-
-    observe: ClassVar[Callable[[Batch, float], object]] = staticmethod(
-        lambda *_: None
-    )  # of each batch, and its seconds
 
     def __init__(
         self,
@@ -364,7 +363,8 @@ class Journal:
                 batch = self._unwritten[0]
                 began = self._loop.time()
                 await self._store.write(batch.numbered_from(self._process_key))
-                self.observe(batch, self._loop.time() - began)
+                for observe in OBSERVERS:
+                    observe(batch, self._loop.time() - began)
                 self._last_written = batch.number
                 if batch.cache_records and self.recorder.cache is not None:
                     self.recorder.cache.were_written(batch.cache_records)

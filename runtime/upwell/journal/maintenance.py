@@ -52,7 +52,7 @@ async def size_of(database: Database, *, with_tables: bool = False) -> StoreSize
     [[flow_runs, task_runs, schema]] = await database.fetch("count_store")
     if isinstance(database, SqliteDatabase):
         taken, free = await _file_size(database)
-        tables = await database.fetch("table_sizes") if with_tables else []
+        tables = await database.fetch_text(_SQLITE_TABLES) if with_tables else []
         counted = [(name, await _rows_of(database, name), size) for name, size in tables]
     else:
         [[taken]] = await database.fetch_text("SELECT pg_database_size(current_database())")
@@ -70,6 +70,10 @@ async def size_of(database: Database, *, with_tables: bool = False) -> StoreSize
     )
 
 
+_SQLITE_TABLES: Final = (
+    "SELECT m.tbl_name, sum(s.pgsize) AS bytes FROM dbstat s JOIN sqlite_master m ON m.name = s.name "
+    "WHERE s.aggregate = TRUE GROUP BY m.tbl_name ORDER BY bytes DESC"
+)
 _PG_TABLES: Final = (
     "SELECT relname, greatest(reltuples, 0)::bigint, pg_total_relation_size(oid) FROM pg_class "
     "WHERE relkind = 'r' AND relnamespace = current_schema()::regnamespace ORDER BY 3 DESC"

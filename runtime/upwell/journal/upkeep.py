@@ -27,6 +27,8 @@ CLAIM_MICROS: Final = 900_000_000
 MOST_SCHEDULES: Final = 500
 """That are looked at in one go."""
 
+MOST_LATE_SECONDS: Final = 1e9
+
 MOST_JOBS: Final = 500
 """Of one transaction."""
 
@@ -49,7 +51,7 @@ class SqlUpkeep(Part):
 
     async def mark_late(self, after_seconds: float) -> int:
         now = now_micros()
-        before = now - int(after_seconds * 1e6)
+        before = now - int(min(after_seconds, MOST_LATE_SECONDS) * 1e6)
         if not await self._database.fetch("is_anything_late", now=now, before=before):
             return 0
 

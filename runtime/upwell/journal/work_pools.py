@@ -9,7 +9,7 @@ import msgspec
 
 from upwell.core.deployments import DEFAULT_QUEUE, Worker, WorkPool, WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
-from upwell.journal.control_part import Part, checked_name, firsts, ids_json, json_of, now_micros
+from upwell.journal.control_part import MOST_NUMBER, Part, checked_name, firsts, ids_json, json_of, now_micros
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_records import moment
 
@@ -77,6 +77,8 @@ class SqlPools(Part):
     async def put_work_queue(self, pool: str, queue: WorkQueue) -> WorkPool:
         checked_name(queue.name, "work queue")
         limit = _checked_limit(queue.concurrency_limit)
+        if abs(queue.priority) > MOST_NUMBER:
+            raise InvalidRequestError(f"priority is {queue.priority}, and must be within {MOST_NUMBER:,} of 0.")
 
         async def put(session: Session) -> WorkPool:
             await session.fetch("lock_pool", name=pool)
@@ -183,6 +185,6 @@ async def _refuse_if_used(session: Session, pool: str, queue: str | None, what: 
 
 
 def _checked_limit(limit: int | None) -> int | None:
-    if limit is not None and limit < 0:
-        raise InvalidRequestError(f"concurrency_limit is {limit}, and must be 0 (any number) or more.")
+    if limit is not None and not 0 <= limit <= MOST_NUMBER:
+        raise InvalidRequestError(f"concurrency_limit is {limit}, and must be 0 (any number) to {MOST_NUMBER:,}.")
     return limit

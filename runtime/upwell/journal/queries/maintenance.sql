@@ -5,8 +5,3 @@
 SELECT (SELECT count(*) FROM flow_runs) AS flow_runs,
        (SELECT coalesce(sum(submitted), 0) FROM series) AS task_runs,
        (SELECT coalesce(max(number), 0) FROM schema_migrations) AS schema_number;
-
--- name: table_sizes
--- Of SQLite alone: the bytes of each table with its indexes, the largest first.
-SELECT m.tbl_name, sum(s.pgsize) AS bytes FROM dbstat s JOIN sqlite_master m ON m.name = s.name
-WHERE s.aggregate = TRUE GROUP BY m.tbl_name ORDER BY bytes DESC;
