@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from uuid import UUID
 
 from upwell.core.errors import UnknownRunError
 
 if TYPE_CHECKING:
-    from upwell.core.model import FlowRunRecord, TaskRun
+    from upwell.core.model import FlowRunRecord, Page, TaskRun
     from upwell.history import History
+
+PAGE: Final = 200
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+R = TypeVar("R", bound=_Named)
 
 
 async def find_flow_run(history: History, wanted: str) -> FlowRunRecord:
@@ -20,17 +31,7 @@ async def find_flow_run(history: History, wanted: str) -> FlowRunRecord:
     """
     if _is_id(wanted):
         return await history.flow_run(wanted)
-    after: str | None = None
-    while True:
-        page = await history.flow_runs(text=wanted, limit=200, after=after)
-        for run in page:
-            if run.name == wanted:
-                return run
-        after = page.next
-        if after is None:
-            raise UnknownRunError(
-                f"There is no flow run of the name or id {wanted!r}. `upwell flow-run ls` lists them."
-            )
+    return await _of_name(wanted, "flow run", lambda after: history.flow_runs(text=wanted, limit=PAGE, after=after))
 
 
 async def find_task_run(history: History, wanted: str) -> TaskRun:
@@ -41,17 +42,21 @@ async def find_task_run(history: History, wanted: str) -> TaskRun:
     """
     if _is_id(wanted):
         return await history.task_run(wanted)
+    return await _of_name(wanted, "task run", lambda after: history.task_runs(text=wanted, limit=PAGE, after=after))
+
+
+async def _of_name(name: str, what: str, ask: Callable[[str | None], Awaitable[Page[R]]]) -> R:
+    """The newest run of this name among all pages."""
     after: str | None = None
     while True:
-        page = await history.task_runs(text=wanted, limit=200, after=after)
+        page = await ask(after)
         for run in page:
-            if run.name == wanted:
+            if run.name == name:
                 return run
         after = page.next
         if after is None:
-            raise UnknownRunError(
-                f"There is no task run of the name or id {wanted!r}. `upwell task-run ls` lists them."
-            )
+            command = what.replace(" ", "-")
+            raise UnknownRunError(f"There is no {what} of the name or id {name!r}. `upwell {command} ls` lists them.")
 
 
 async def find_run(history: History, wanted: str) -> FlowRunRecord | TaskRun:
