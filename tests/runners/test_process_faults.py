@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runners.shared import shared_now
 
 from upwell import Runtime, task
 from upwell.core.errors import CancelledRun, CrashedRun, TaskRunTimeoutError
@@ -404,16 +405,11 @@ main()
 """
 
 
-def shared_memory() -> set[str]:
-    """The blocks that are there; other tests use PostgreSQL meanwhile."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("PostgreSQL.")}
-
-
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_child_ends_when_its_parent_was_killed_and_leaves_no_memory(tmp_path: Path, method: str) -> None:
     script, path = tmp_path / "script.py", tmp_path / "pid"
     script.write_text(PARENT)
-    shared = shared_memory()
+    shared = shared_now()
     parent = subprocess.Popen([sys.executable, script, path, method], stderr=subprocess.PIPE)
     try:
         while not path.exists() or not path.read_text():
@@ -422,7 +418,7 @@ def test_a_child_ends_when_its_parent_was_killed_and_leaves_no_memory(tmp_path: 
         parent.kill()
     assert parent.communicate()[1].count(b"Traceback") == 0
     assert _gone(int(path.read_text()))
-    assert shared_memory() <= shared
+    assert shared_now() <= shared
 
 
 def _gone(pid: int, within: float = 3.0) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.runners.shared import shared_now
 
 from upwell import Runtime, task
 from upwell_runners.processes import ProcessPoolTaskRunner
@@ -216,11 +217,6 @@ def test_an_array_that_is_read_only_is_so_on_the_other_side() -> None:
         return await same.submit(array)
 
     assert not in_runtime(main).flags.writeable
-
-
-def shared_now() -> set[str]:
-    """What lies in shared memory, but for what a database's server of other tests has there."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("PostgreSQL.")}
 
 
 def test_a_child_that_dies_with_a_large_argument_leaves_nothing() -> None:
