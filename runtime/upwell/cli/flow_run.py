@@ -72,7 +72,7 @@ async def ls(
             ("took", lambda run: span_text(seconds_of(run))),
         ],
         output,
-        none="There is no such flow run.",
+        none="No flow run fits; or none is recorded here yet.",
     )
 
 

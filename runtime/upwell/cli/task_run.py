@@ -88,7 +88,7 @@ async def ls(
             ("took", _took),
         ],
         output,
-        none="There is no such task run.",
+        none="No task run fits; or none is recorded here yet.",
     )
 
 

@@ -19,7 +19,7 @@ from upwell.journal.control import Control
 from upwell.serving.carriers import Carried, Carrier, How
 from upwell.serving.logs import LOGGER
 
-POLL_SECONDS: Final = 0.5
+POLL_SECONDS: Final = 0.25
 """How often is looked for jobs that are due."""
 
 FAILED_SECONDS: Final = 5.0

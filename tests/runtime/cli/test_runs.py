@@ -68,7 +68,7 @@ def test_runs_are_listed_for_people_and_for_programs(ran: Upwell) -> None:
 def test_filters_leave_out_runs(ran: Upwell) -> None:
     assert len(ran("flow-run", "ls", "--state", "FAILED", "--flow", "etl", "--since", "1h", "-o", "json").json) == 1
     assert ran("flow-run", "ls", "--until", "2020-01-01", "-o", "json").json == []
-    assert ran("flow-run", "ls", "--text", "nothing").err == "There is no such flow run.\n"
+    assert ran("flow-run", "ls", "--text", "nothing").err == "No flow run fits; or none is recorded here yet.\n"
     assert len(ran("task-run", "ls", "--task", "double", "--state", "FAILED", "-o", "json").json) == 1
 
 
