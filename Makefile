@@ -14,7 +14,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 
 $(VENV)/.check: $(VENV)/.run
 	@$(PIP) -e '.[all]' attrs fsspec hypothesis numpy playwright pydantic pytest pytest-timeout pytest-xdist schemathesis sniffio
-	@$(PIP) asyncpg-stubs mypy 'pyright[nodejs]' ruff types-docker types-jsonschema types-python-dateutil
+	@$(PIP) asyncpg-stubs mypy 'pyright[nodejs]' ruff types-docker types-jsonschema types-python-dateutil types-PyYAML
 	@touch $@
 
 demo: $(VENV)/.run  ## Census of the standard library: thousands of real files through threads and processes.
