@@ -246,14 +246,37 @@ Layout = tuple[Sequence[tuple[Hashable, Point]], list[tuple[Hashable, Hashable]]
 
 
 def _layouts(pairs: list[tuple[str, str]]) -> Iterable[Layout]:
-    """Each component: places in units, with the bends of long edges, and the hops from one to the next."""
+    """Each component: places in units, with the bends of long edges, and the hops from one to the next.
+
+    Boxes are numbered, in each component anew: the library numbers bends from there on, whatever names there are.
+    """
     if not pairs:
         return
     from fast_sugiyama import from_edges  # here: a library that only graphs need
 
-    found: Any = from_edges(pairs, vertex_spacing=1, dummy_vertices=True, dummy_size=1, minimum_length=1)
-    for places, _, _, hops in sorted(found, key=lambda layout: -len(layout[0])):
-        yield places, list(hops or ())
+    for keys in sorted(_components(pairs), key=len, reverse=True):
+        numbers = {key: number for number, key in enumerate(keys)}
+        ours = [(numbers[source], numbers[target]) for source, target in pairs if source in numbers]
+        found: Any = from_edges(ours, vertex_spacing=1, dummy_vertices=True, dummy_size=1, minimum_length=1)
+        names: dict[int, Hashable] = dict(enumerate(keys))
+        for places, _, _, hops in found:
+            named = [(names.get(number, number), place) for number, place in places]
+            yield named, [(names.get(one, one), names.get(other, other)) for one, other in hops or ()]
+
+
+def _components(pairs: Sequence[tuple[str, str]]) -> list[list[str]]:
+    """The boxes that hang together."""
+    near: dict[str, list[str]] = {}
+    for source, target in pairs:
+        near.setdefault(source, []).append(target)
+        near.setdefault(target, []).append(source)
+    components: list[list[str]] = []
+    while near:
+        component = list(near)[:1]
+        for key in component:  # which grows meanwhile
+            component += [other for other in near.pop(key, ()) if other in near and other not in component]
+        components.append(component)
+    return components
 
 
 def _placed(component: Sequence[tuple[Hashable, Point]], top: float) -> tuple[dict[Hashable, Point], float]:
