@@ -81,7 +81,7 @@ class CancelWatch:
         if until is None:
             if stop_flow_run(str(request.flow_run_id), reason_of(request)):
                 self._until[request.flow_run_id] = now + request.grace_seconds + SPARE_SECONDS
-        elif now > until and self._dies:
+        elif now > until and self._dies and str(request.flow_run_id) in ids_under_way():
             os.killpg(0, signal.SIGKILL)
 
 

@@ -88,7 +88,7 @@ class Spool:
         """
         if self._folder is None:
             raise OSError("a store in memory has no spool")
-        frame = _framed(Frame(self._process, list(batches)))
+        frame = _framed(Frame(self._process, [batch.by_rows() for batch in batches]))
         if self._bytes + len(frame) > MOST_BYTES:
             raise OSError(f"this process has spooled {self._bytes:,} bytes already")
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -102,15 +102,15 @@ class Spool:
         """Give the store what this process has spooled; what is spooled meanwhile stays for the next time."""
         if self.has_own:
             self._number += 1
-            await _bring_in(store, self._files(f"{self._process.id}.*"))
-            self.has_own = bool(self._files(f"{self._process.id}.*"))
+            await _bring_in(store, self._files(f"{self._process.id}."))
+            self.has_own = bool(self._files(f"{self._process.id}."))
             if not self.has_own:
                 self._bytes = 0
 
     async def bring_in_others(self, store: Receiver) -> int:
         """Give the store what processes that have ended, or are taken to have, have spooled; of how many."""
         brought = 0
-        for _, paths in groupby(self._files("*"), _process_id):
+        for _, paths in groupby(self._files(), _process_id):
             files = list(paths)
             with _all_to_ourselves(files) as ours:
                 try:
@@ -121,8 +121,17 @@ class Spool:
                     ENGINE.warning("The spool %s is not brought in: %s", files[0], error)
         return brought
 
-    def _files(self, pattern: str) -> list[Path]:
-        return [] if self._folder is None else sorted(self._folder.glob(f"{pattern}.spool"))
+    def _files(self, process_id: str = "") -> list[Path]:
+        """The files of one process, or of all of them, oldest first."""
+        if self._folder is None:
+            return []
+        try:
+            names = os.listdir(self._folder)  # rather than glob, which is dear to a process that has just begun
+        except FileNotFoundError:
+            return []
+        return [
+            self._folder / name for name in sorted(names) if name.startswith(process_id) and name.endswith(".spool")
+        ]
 
 
 async def _bring_in(store: Receiver, files: Sequence[Path]) -> None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError
 from upwell.serving import wire
 from upwell.serving.child import Exit
-from upwell.serving.job_templates import JobTemplate
+from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
 from upwell.serving.templates import CannotStart, Child, Recipe, TemplateGone, Templates, how_it_ended, recipe_of
 
 MOST_TEMPLATE_DEATHS: Final = 3
@@ -49,6 +49,14 @@ class Carrier(Protocol):
 
     async def open(self, begun: Callable[[UUID], None]) -> None:
         """begun: called when a run has begun, or is found to be not to begin."""
+        ...
+
+    def use_template(self, template: dict[str, Any]) -> None:
+        """From the next job on the pool's base job template is this.
+
+        Raises:
+            ConfigurationError: it cannot be used; the one before it stays.
+        """
         ...
 
     async def carry(self, job: Job) -> Carried:
@@ -94,6 +102,9 @@ class ProcessCarrier:
         self._say_begun = begun
         self._templates = Templates(self._begun_by_children)
         asyncio.get_running_loop().add_reader(self._begun, self._hear_begun)
+
+    def use_template(self, template: dict[str, Any]) -> None:
+        self._template = JobTemplate(template, PROCESS_TEMPLATE)
 
     async def carry(self, job: Job) -> Carried:
         if job.deployment_id is not None and job.deployment_id in self._own:

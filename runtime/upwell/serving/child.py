@@ -10,12 +10,13 @@ import asyncio
 import functools
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec.json import encode
 
@@ -53,6 +54,13 @@ class Exit(IntEnum):
     NOT_BEGUN = 75
 
 
+class Turn(NamedTuple):
+    """One job carried out. leaves_nothing: nothing is seen of it in its process that could disturb another run."""
+
+    exit: Exit
+    leaves_nothing: bool = False
+
+
 def find_definition(entrypoint: str, roots: Sequence[Path] | None) -> Definition:
     """The flow at an entry point, as its runs are called.
 
@@ -64,7 +72,7 @@ def find_definition(entrypoint: str, roots: Sequence[Path] | None) -> Definition
 
 def carry_out(
     job: Job, roots: Sequence[Path] | None, begun: int | None = None, definition: Definition | None = None
-) -> Exit:
+) -> Turn:
     """Carry a job out in this process, which has nothing else to do.
 
     begun: the pipe on which it says that it began. definition: the flow, where it has been found already.
@@ -82,17 +90,17 @@ def carry_out(
         message = f"The flow could not be loaded from {job.entrypoint}: {describe(error)}"
         traceback.print_exc()
         journal.ask(lambda store: control_of(store).fail_job(job, message)).result()
-        return Exit.DONE
+        return Turn(Exit.DONE)
     try:
         is_ours = _begin(job, journal, bool(definition.options.durable))
     except StoreError as error:
         ENGINE.error("The run '%s' does not begin here: %s", job.name, error)
-        return Exit.NOT_BEGUN
+        return Turn(Exit.NOT_BEGUN)
     _say_begun(job, begun)
     if not is_ours:
-        return Exit.VOID
-    _call(definition, job)
-    return Exit.DONE
+        return Turn(Exit.VOID, leaves_nothing=True)
+    has_completed = _call(definition, job)
+    return Turn(Exit.DONE, has_completed and not _threads_of_others())
 
 
 def _begin(job: Job, journal: Journal, durable: bool) -> bool:
@@ -119,12 +127,17 @@ def _say_begun(job: Job, begun: int | None) -> None:
             os.write(begun, job.flow_run_id.bytes)
         except OSError:  # the worker has gone
             pass
-        os.close(begun)
 
 
-def _call(definition: Definition, job: Job) -> None:
+def _call(definition: Definition, job: Job) -> bool:
+    """Whether the flow has completed."""
     assigned = Assigned(job.flow_run_id, job.name, job.created.timestamp(), frozenset(job.tags))
-    wish = Wish(resume=str(job.flow_run_id) if job.resume else None, assigned=assigned)
+    wish = Wish(assigned=assigned)
+    if job.resume:
+        wish = wish._replace(resume=str(job.flow_run_id))
+    elif job.fork_of is not None:
+        before = None if job.fork_before is None else str(job.fork_before)
+        wish = wish._replace(fork_of=str(job.fork_of), fork_before=before)
     try:
         args, kwargs = definition.parameters.call_args(job.parameters)
     except ParameterBindError:  # then the run says so
@@ -133,9 +146,17 @@ def _call(definition: Definition, job: Job) -> None:
         answer = call_flow(definition, args, {**kwargs, "return_state": True}, wish)
         if definition.kind.is_async:
             with asyncio.Runner(loop_factory=clock().new_loop) as runner:
-                runner.run(answer)
+                answer = runner.run(answer)
+        return bool(answer.is_completed())
     except (Exception, KeyboardInterrupt, asyncio.CancelledError):
         ENGINE.exception("The call of flow '%s' was interrupted", definition.name)
+        return False
+
+
+def _threads_of_others() -> bool:
+    """Whether threads are there besides this one and upwell's own."""
+    this = threading.current_thread()
+    return any(thread is not this and not thread.name.startswith("upwell-") for thread in threading.enumerate())
 
 
 def as_called(definition: Definition) -> Definition:
@@ -163,7 +184,6 @@ def end_process(status: int) -> None:
     """End this process, which was forked, as a program would end: after its threads and what is to be done at exit."""
     import atexit
     import logging
-    import threading
 
     for last in (threading._shutdown, _end_helpers, atexit._run_exitfuncs, logging.shutdown):  # type: ignore[attr-defined]  # pyright: ignore
         try:

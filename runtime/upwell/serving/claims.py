@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from upwell.core.deployments import CancelRequest, Job
-from upwell.core.errors import UpwellError
+from upwell.core.errors import ConfigurationError, UpwellError
 from upwell.journal.control import Control
 from upwell.serving.carriers import Carried, Carrier, How
 from upwell.serving.logs import LOGGER
@@ -103,6 +103,7 @@ class Claims:
         self._has_ended = asyncio.Event()
         self._draining = False
         self._asked = 0.0
+        self._template: dict[str, Any] | None = None
 
     @property
     def under_way(self) -> Sequence[Job]:
@@ -163,6 +164,8 @@ class Claims:
                 try:
                     jobs = await self._claim(max(free, 0))
                     failures = 0
+                    if jobs and self._source.pool is not None:
+                        await self._see_template(self._source.pool)
                 except UpwellError as error:
                     failures += 1
                     if failures == 1:
@@ -185,6 +188,17 @@ class Claims:
         return await self._control.claim_jobs(
             self._worker_id(), deployments=source.deployments, pool=source.pool, queues=source.queues, limit=free
         )
+
+    async def _see_template(self, name: str) -> None:
+        """The pool's base job template may have been changed since the last job."""
+        template = (await self._control.work_pool(name)).base_job_template
+        if template == self._template:
+            return
+        self._template = template
+        try:
+            self._carrier.use_template(template)
+        except ConfigurationError as error:
+            LOGGER.error("The base job template of the work pool '%s' has been changed: %s", name, error)
 
     @staticmethod
     def _time() -> float:

@@ -98,6 +98,9 @@ class DockerCarrier:
     async def open(self, begun: Callable[[UUID], None]) -> None:
         self._begun = begun
 
+    def use_template(self, template: dict[str, Any]) -> None:
+        self._template = JobTemplate(template, DOCKER_TEMPLATE)
+
     async def carry(self, job: Job) -> Carried:
         from docker.errors import DockerException  # here, as below: few workers have Docker
 

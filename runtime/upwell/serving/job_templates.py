@@ -16,7 +16,7 @@ from upwell.core.errors import ConfigurationError
 _PLACE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
 PROCESS_TEMPLATE: Final[dict[str, Any]] = {
-    "job_configuration": {"env": "{{ env }}", "working_dir": "{{ working_dir }}", "warm": "{{ warm }}"},
+    "job_configuration": {name: f"{{{{ {name} }}}}" for name in ("env", "working_dir", "warm", "runs_per_process")},
     "variables": {
         "type": "object",
         "properties": {
@@ -37,6 +37,14 @@ PROCESS_TEMPLATE: Final[dict[str, Any]] = {
                 "title": "Warm",
                 "description": "Start runs from a process that has imported their code; else each imports it anew.",
                 "default": True,
+            },
+            "runs_per_process": {
+                "type": "integer",
+                "title": "Runs per process",
+                "description": "How many runs a warm process carries out, one after the other. More of them begin "
+                "faster like that, and each finds what those before it have left in memory.",
+                "minimum": 1,
+                "default": 1,
             },
         },
     },

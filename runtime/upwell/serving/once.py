@@ -30,7 +30,7 @@ def main(source: str, begun: int | None = None) -> int:
         Path(source).unlink(missing_ok=True)
     load, job = decode(packed, type=tuple[Load, Job])
     sys.path[:0] = [folder for folder in load.path if folder not in sys.path]
-    return carry_out(job, None if load.roots is None else [Path(root) for root in load.roots], begun)
+    return carry_out(job, None if load.roots is None else [Path(root) for root in load.roots], begun).exit
 
 
 if __name__ == "__main__":

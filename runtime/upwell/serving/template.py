@@ -1,5 +1,7 @@
 """A template: a process that has imported a flow's code, and forks a child for each run of it, in a few milliseconds.
 
+A child ends with its run, or stays for another where its pool or deployment allows several in one process.
+
 It has one thread, keeps no journal and runs no event loop, so that forking is safe; where the code itself has started
 threads while it was imported, and on macOS, children are new interpreters. It ends when its worker has gone; its
 children go on, for each is a process of the store's in its own right.
@@ -13,6 +15,7 @@ import importlib
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -34,11 +37,14 @@ from upwell.core.lifecycle import describe
 from upwell.engine.current import close_portal
 from upwell.entrypoints import import_code, parse_entrypoint
 from upwell.serving import wire
-from upwell.serving.child import carry_out, end_process, find_definition
+from upwell.serving.child import Turn, carry_out, end_process, find_definition
 from upwell.settings import current as settings
 
 LOOK_SECONDS: Final = 0.02
 """How long code that was found unchanged is taken to be so."""
+
+STAY_SECONDS: Final = 30.0
+"""How long a child stays for another run."""
 
 _PRELOADED: Final = (
     "asyncio.runners", "ctypes", "encodings.ascii", "sqlite3", "upwell.flows", "upwell.journal.cache",
@@ -54,9 +60,9 @@ _PRELOADED_POSTGRES: Final = ("asyncpg", "upwell.journal.postgres")
 def main(control: int, begun: int) -> int:
     """The life of a template. control: its end of the sockets. begun: the pipe of children that have begun."""
     serving.carries_out_jobs = True
-    link = wire.WorkerLink(control)
+    link = wire.Link(control)
     messages = link.receive()
-    if not messages:
+    if messages is None:
         return 0
     load = messages[0]
     assert isinstance(load, wire.Load)
@@ -79,14 +85,29 @@ def _folders(load: wire.Load) -> list[Path] | None:
     return None if load.roots is None else [Path(root) for root in load.roots]
 
 
+class _Child:
+    """A process that was started here. process: of a new interpreter. link: to one that may stay for other runs."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None = None, link: socket.socket | None = None) -> None:
+        self.process = process
+        self.link = link
+        self.waits_since: float | None = None  # for another run
+
+    def let_go(self) -> None:
+        """It gets no other run, and ends."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+
+
 class Template:
     """The process, once its code is imported. begun: the pipe that its children inherit."""
 
-    def __init__(self, link: wire.WorkerLink, load: wire.Load, begun: int) -> None:
+    def __init__(self, link: wire.Link, load: wire.Load, begun: int) -> None:
         self._link = link
         self._load = load
         self._begun = begun
-        self._children: dict[int, subprocess.Popen[bytes] | None] = {}
+        self._children: dict[int, _Child] = {}
         self._files = {path: _stamp(path) for path in _files_of_code()}
         self._looked_at = time.monotonic()
         self._outdated = False
@@ -108,48 +129,100 @@ class Template:
         while True:
             for message in messages:
                 assert isinstance(message, wire.Start)
-                self._start(message.job)
-            link = self._link.fileno()
-            ready, _, _ = select.select([link, wakeup], [], [])
+                self._start(message)
+            ready = self._wait(wakeup)
             if wakeup in ready:
                 _drain(wakeup)
                 self._reap()
+            for pid, child in self._children.items():
+                if child.link is not None and child.link.fileno() in ready:
+                    self._hear(pid, child)
             messages = []
-            if link in ready:
+            if self._link.fileno() in ready:
                 received = self._link.receive()
                 if received is None:
                     return
                 messages = received
 
-    def _start(self, job: Job) -> None:
+    def _wait(self, wakeup: int) -> set[int]:
+        """The descriptors that have something to say; children that have stayed for too long are let go."""
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        poll.register(self._link.fileno(), select.POLLIN)
+        waiting, now = False, time.monotonic()
+        for child in self._children.values():
+            if child.waits_since is not None and now - child.waits_since > STAY_SECONDS:
+                child.let_go()
+            if child.link is not None:
+                poll.register(child.link, select.POLLIN)
+                waiting = waiting or child.waits_since is not None
+        return {descriptor for descriptor, _ in poll.poll(STAY_SECONDS * 1000 if waiting else None)}
+
+    def _start(self, start: wire.Start) -> None:
         if self._is_outdated():
-            self._link.send(wire.Outdated(job.flow_run_id))
-        elif self.why_cold is None:
-            self._fork(job)
+            self._link.send(wire.Outdated(start.job.flow_run_id))
+        elif self.why_cold is not None:
+            self._spawn(start.job)
+        elif start.pid is None or not self._hand_over(start.job, start.pid):
+            self._fork(start.job)
+
+    def _hand_over(self, job: Job, pid: int) -> bool:
+        """Give a job to a child that has stayed, if it is still there."""
+        child = self._children.get(pid)
+        if child is None or child.link is None:
+            return False
+        try:
+            child.link.sendall(wire.frame(wire.Start(job)))
+        except OSError:
+            return False
+        child.waits_since = None
+        self._link.send(wire.Started(job.flow_run_id, pid))
+        return True
+
+    def _hear(self, pid: int, child: _Child) -> None:
+        """A child says that its run has ended and that it stays; one that ends says nothing."""
+        assert child.link is not None
+        try:
+            said = child.link.recv(1)
+        except ConnectionError:
+            said = b""
+        if said:
+            child.waits_since = time.monotonic()
+            self._link.send(wire.Ended(pid, said[0], stays=True))
         else:
-            self._spawn(job)
+            child.let_go()
 
     def _fork(self, job: Job) -> None:
+        definition = self._definition(job)
+        ours, theirs = socket.socketpair() if self._load.runs > 1 else (None, None)
+        pid = os.fork()
+        if pid == 0:
+            if ours is not None:
+                ours.close()
+            self._be_child(job, definition, theirs)
+        if theirs is not None:
+            theirs.close()
+        self._started(job, pid, _Child(link=ours))
+
+    def _definition(self, job: Job) -> Definition | None:
+        """The flow of a job; None if it cannot be found, and then the child says what is wrong."""
         definition = self._found.get(job.entrypoint)
         if definition is None:
             try:
                 definition = self._found[job.entrypoint] = find_definition(job.entrypoint, _folders(self._load))
             except Exception:
-                definition = None  # the child says what is wrong
-        pid = os.fork()
-        if pid == 0:
-            self._be_child(job, definition)
-        self._started(job, pid, None)
+                return None
+        return definition
 
-    def _started(self, job: Job, pid: int, process: subprocess.Popen[bytes] | None) -> None:
-        self._children[pid] = process
+    def _started(self, job: Job, pid: int, child: _Child) -> None:
+        self._children[pid] = child
         try:
             os.setpgid(pid, pid)  # whoever of both is first: the worker may want to kill it at once
         except OSError:
             pass
         self._link.send(wire.Started(job.flow_run_id, pid))
 
-    def _be_child(self, job: Job, definition: Definition | None) -> NoReturn:
+    def _be_child(self, job: Job, definition: Definition | None, link: socket.socket | None) -> NoReturn:
         status: int = 1
         try:
             os.setpgid(0, 0)
@@ -157,16 +230,39 @@ class Template:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._link.close()
+            for child in self._children.values():
+                child.let_go()
             for descriptor in self._inherited:
                 os.close(descriptor)
             atexit._clear()  # pyright: ignore[reportPrivateUsage]  # what was registered by the code as it was imported is the template's
             _reseed()
-            status = carry_out(job, _folders(self._load), self._begun, definition)
+            turn = carry_out(job, _folders(self._load), self._begun, definition)
+            if link is not None:
+                turn = self._carry_out_others(wire.Link(link.detach()), turn)
+            status = turn.exit
         except BaseException:
             traceback.print_exc()
         finally:
             end_process(status)
         raise AssertionError("unreachable")
+
+    def _carry_out_others(self, link: wire.Link, turn: Turn) -> Turn:
+        """In the child: stay for other runs, as long as each leaves nothing behind; how the last one went."""
+        for _ in range(self._load.runs - 1):
+            if not turn.leaves_nothing:
+                break
+            sys.stdout.flush()
+            try:
+                os.write(link.fileno(), bytes([turn.exit]))
+            except OSError:
+                break
+            messages = link.receive()
+            if messages is None:
+                break
+            (start,) = messages
+            assert isinstance(start, wire.Start)
+            turn = carry_out(start.job, _folders(self._load), self._begun, self._definition(start.job))
+        return turn
 
     def _spawn(self, job: Job) -> None:
         """A child that is a new interpreter."""
@@ -182,7 +278,7 @@ class Template:
                 stdin.write(encode((self._load, job)))
         except BrokenPipeError:
             pass  # it died at once, and is reaped
-        self._started(job, process.pid, process)
+        self._started(job, process.pid, _Child(process))
 
     def _reap(self) -> None:
         """Tell how children ended; others that the user's code may have started are left alone."""
@@ -192,10 +288,11 @@ class Template:
             except ChildProcessError:  # somebody else has waited for it
                 found, status = pid, 0
             if found:
-                process = self._children.pop(pid)
+                child = self._children.pop(pid)
+                child.let_go()
                 code = os.waitstatus_to_exitcode(status)
-                if process is not None:
-                    process.returncode = code
+                if child.process is not None:
+                    child.process.returncode = code
                 self._link.send(wire.Ended(pid, code))
 
     def _is_outdated(self) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from upwell.core.deployments import Job
+from upwell.core.errors import ConfigurationError
 from upwell.entrypoints import parse_entrypoint
 from upwell.serving import wire
 from upwell.serving.logs import LOGGER
@@ -52,10 +53,11 @@ class Recipe(NamedTuple):
     folder: str
     path: tuple[str, ...] = ()
     warm: bool = True
+    runs: int = 1
 
 
 class Child:
-    """The process of one job, which is the first of its group. status: how it ended; None: nobody knows."""
+    """The process of one job, which is the first of its group. status: how that ended; None: nobody knows."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -104,6 +106,7 @@ class Template:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._starting: dict[UUID, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
+        self._staying: list[int] = []  # the processes that wait for another run
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -115,7 +118,7 @@ class Template:
                 start_new_session=True,
             )
         roots = None if recipe.roots is None else list(recipe.roots)
-        self._load = wire.Load(entrypoint, roots, list(recipe.path), recipe.warm)
+        self._load = wire.Load(entrypoint, roots, list(recipe.path), recipe.warm, recipe.runs)
         self._listening = asyncio.create_task(self._listen(ours))
 
     @property
@@ -134,7 +137,7 @@ class Template:
         self.last_used = asyncio.get_running_loop().time()
         started: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._starting[job.flow_run_id] = started
-        self._writer.write(wire.frame(wire.Start(job)))
+        self._writer.write(wire.frame(wire.Start(job, self._staying.pop() if self._staying else None)))
         return await started
 
     async def end(self) -> None:
@@ -172,9 +175,13 @@ class Template:
                 started = self._starting.pop(flow_run_id, None)
                 if started is not None and not started.done():
                     started.set_result(child)
-            case wire.Ended(pid, status):
+            case wire.Ended(pid, status, stays):
                 if (found := self._children.pop(pid, None)) is not None:
                     found.ended(status)
+                if stays:
+                    self._staying.append(pid)
+                elif pid in self._staying:
+                    self._staying.remove(pid)
 
     async def _wait_for_process(self) -> int:
         """How the process ended, whose socket has closed."""
@@ -259,7 +266,11 @@ def how_it_ended(status: int | None) -> str:
 
 
 def recipe_of(job: Job, roots: tuple[str, ...] | None, path: tuple[str, ...], configuration: dict[str, Any]) -> Recipe:
-    """What the template of this job is made of. configuration: the job's variables, in their place."""
+    """What the template of this job is made of. configuration: the job's variables, in their place.
+
+    Raises:
+        ConfigurationError: one of them is not what it must be.
+    """
     env: dict[str, Any] = configuration.get("env") or {}
     return Recipe(
         parse_entrypoint(job.entrypoint).where,
@@ -268,7 +279,14 @@ def recipe_of(job: Job, roots: tuple[str, ...] | None, path: tuple[str, ...], co
         str(Path(roots[0] if roots else os.getcwd(), configuration.get("working_dir") or "")),
         path,
         configuration.get("warm", True) is not False,
+        _runs_per_process(configuration.get("runs_per_process", 1)),
     )
+
+
+def _runs_per_process(wanted: Any) -> int:
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise ConfigurationError(f"Its runs_per_process is {wanted!r}, and must be a whole number of 1 or more.")
+    return wanted
 
 
 def _fail(future: asyncio.Future[Any] | None, error: Exception) -> None:

@@ -21,18 +21,24 @@ BEGUN_BYTES: Final = 16
 
 
 class Load(Struct, tag=True, frozen=True):
-    """To a template, first of all: import this. roots: see `entrypoints.load_flow`. path: where to look besides."""
+    """To a template, first of all: import this.
+
+    roots: see `entrypoints.load_flow`. path: where to look besides. runs: how many a child may carry out, one after the
+    other.
+    """
 
     entrypoint: str
     roots: list[str] | None
     path: list[str]
     forks: bool = True
+    runs: int = 1
 
 
 class Start(Struct, tag=True, frozen=True):
-    """To a template: carry this out in a child."""
+    """To a template: carry this out in a child. pid: of one that has stayed, if there is one."""
 
     job: Job
+    pid: int | None = None
 
 
 ToTemplate: TypeAlias = Load | Start
@@ -64,10 +70,11 @@ class Started(Struct, tag=True, frozen=True):
 
 
 class Ended(Struct, tag=True, frozen=True):
-    """From a template: how a child ended; negative for a signal."""
+    """From a template: how a child ended, negative for a signal; or its run, and it has stayed for another."""
 
     pid: int
     status: int
+    stays: bool = False
 
 
 FromTemplate: TypeAlias = Ready | CannotLoad | Outdated | Started | Ended
@@ -92,8 +99,8 @@ async def read_from_template(reader: StreamReader) -> FromTemplate | None:
         return None
 
 
-class WorkerLink:
-    """A template's end of the sockets: blocking, but for `receive`, which takes what is there."""
+class Link:
+    """The end of who is told what to do: a template's to its worker, and a child's, that may stay, to its template."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
@@ -103,19 +110,20 @@ class WorkerLink:
         return self._socket.fileno()
 
     def send(self, message: FromTemplate) -> None:
-        """Raises OSError if the worker has gone."""
+        """Raises OSError if the other has gone."""
         self._socket.sendall(frame(message))
 
     def receive(self) -> list[ToTemplate] | None:
-        """What has come, waiting for something to come; None if the worker has gone."""
-        try:
-            chunk = self._socket.recv(_CHUNK_BYTES)
-        except ConnectionError:
-            return None
-        if not chunk:
-            return None
-        self._buffer += chunk
-        return self._whole_messages()
+        """What has come, waiting for something to come; None if the other has gone."""
+        while not (messages := self._whole_messages()):
+            try:
+                chunk = self._socket.recv(_CHUNK_BYTES)
+            except ConnectionError:
+                return None
+            if not chunk:
+                return None
+            self._buffer += chunk
+        return messages
 
     def _whole_messages(self) -> list[ToTemplate]:
         messages: list[ToTemplate] = []

@@ -50,7 +50,7 @@ def test_a_place_is_no_expression() -> None:
 
 def test_an_empty_template_is_that_of_the_kind_of_pool() -> None:
     assert JobTemplate({}, PROCESS_TEMPLATE).configuration(job(working_dir="/x")) == {
-        "env": {}, "warm": True, "working_dir": "/x",
+        "env": {}, "warm": True, "working_dir": "/x", "runs_per_process": 1,
     }  # fmt: skip  # names and values
 
 

@@ -99,9 +99,9 @@ class Victims:
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize(("seed", "runs_per_process"), [(1, 1), (2, 5)])
 def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
-    flows: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, seed: int
+    flows: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, seed: int, runs_per_process: int
 ) -> None:
     monkeypatch.setenv("UPWELL_LEASE_SECONDS", "2")
     folder, chance = flows(FLOWS), random.Random(seed)
@@ -114,7 +114,9 @@ def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
             try:
                 for kill in range(KILLS):
                     while len(runs) < RUNS * (kill + 1) / KILLS:
-                        runs.append(await work.start(chance.choice(["plain", "durable"]), k=len(runs)))
+                        flow = chance.choice(["plain", "durable"])
+                        variables = {"runs_per_process": runs_per_process}
+                        runs.append(await work.start(flow, variables=variables, k=len(runs)))
                     await asyncio.sleep(chance.uniform(0, 0.5))
                     victims.kill_one(chance)
                 ended = {run: await work.ended(run) for run in runs}

@@ -134,6 +134,64 @@ def test_variables_of_a_job_are_its_environment_and_its_folder(flows: Flows) -> 
     asyncio.run(main())
 
 
+def test_a_process_carries_out_as_many_runs_as_it_may_if_each_leaves_nothing_behind(flows: Flows) -> None:
+    folder = flows(
+        """
+        import threading
+
+        def note(what):
+            with Path("notes").open("a") as notes:
+                notes.write(f"{what} {os.getpid()}\\n")
+
+        @flow
+        def works(): note("works")
+
+        @flow
+        async def fails():
+            note("fails")
+            raise ValueError
+
+        @flow
+        def leaves_a_thread():
+            note("leaves")
+            threading.Thread(target=time.sleep, args=[0.1]).start()
+
+        @flow
+        def dies():
+            note("dies")
+            os.kill(os.getpid(), 9)
+        """
+    )
+
+    async def main() -> None:
+        names = ("works", "fails", "leaves_a_thread", "dies")
+        async with at_work(folder, *names, limit=1, job_variables={"runs_per_process": 3}) as work:
+            order = ("works", "fails", "works", "works", "works", "works", "leaves_a_thread", "works", "dies", "works")
+            runs = [await work.start(name) for name in order]
+            ended = [(await work.ended(run)).state_name for run in runs]
+        assert ended == [
+            "Failed" if name == "fails" else "Crashed" if name == "dies" else "Completed" for name in order
+        ]
+        pids = [line.split()[1] for line in (folder / "notes").read_text().splitlines()]
+        together = [[pids.index(pid) for pid in pids[first:last]] for first, last in ((0, 2), (2, 5), (5, 7), (7, 9))]
+        assert together == [[0, 0], [2, 2, 2], [5, 5], [7, 7]]
+        assert len(set(pids)) == 5
+
+    asyncio.run(main())
+
+
+def test_a_number_of_runs_that_is_none_is_refused(flows: Flows) -> None:
+    folder = flows("@flow\ndef works(): pass")
+
+    async def main() -> None:
+        async with at_work(folder, "works", job_variables={"runs_per_process": 0}) as work:
+            ended = await work.ended(await work.start("works"))
+        assert ended.state_name == "Crashed"
+        assert "runs_per_process is 0" in (ended.state.message or "")
+
+    asyncio.run(main())
+
+
 def test_no_more_runs_go_on_at_once_than_the_limit(flows: Flows) -> None:
     folder = flows(
         """

@@ -93,6 +93,22 @@ def test_a_worker_takes_jobs_of_its_queues_alone(flows: Flows) -> None:
     asyncio.run(main())
 
 
+def test_a_worker_goes_by_the_pools_template_as_it_is_when_a_run_begins(flows: Flows) -> None:
+    folder = flows("@flow\ndef writes(): Path('written').write_text(os.environ.get('COLOUR', ''))")
+
+    def painted(colour: str) -> dict[str, Any]:
+        return {"job_configuration": {"env": {"COLOUR": colour}}}
+
+    async def main() -> None:
+        async with at_work_in_pool(lambda: Worker("p"), {"writes": "flows.py:writes"}, painted("red")) as work:
+            for template, expected in ((painted("red"), "red"), (painted("blue"), "blue"), ({"variables": 3}, "blue")):
+                await work.control.put_work_pool("p", base_job_template=template)
+                assert (await work.ended(await work.start("writes"))).state_name == "Completed"
+                assert (folder / "written").read_text() == expected
+
+    asyncio.run(main())
+
+
 def test_a_worker_says_what_is_wrong_with_its_pool(folder: Path) -> None:
     with pytest.raises(NotFoundError, match="`upwell work-pool create p` makes one"):
         Worker("p").run()
