@@ -13,6 +13,7 @@ from benchmarks import (
     journal,
     keys,
     processes,
+    serving,
     startup,
     streams,
     threads,
@@ -30,6 +31,7 @@ ROWS: list[Row] = [
     *caching.ROWS,
     *durable.ROWS,
     *history.ROWS,
+    *serving.ROWS,
     *startup.ROWS,
 ]
 
