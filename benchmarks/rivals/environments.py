@@ -32,9 +32,10 @@ class RivalPackage:
 RIVALS: Final = {
     "aiometer": RivalPackage(("aiometer==1.0.0",), 20_000, "run_all"),
     "dask": RivalPackage(("dask[distributed]==2026.8.0",), 2_000, "distributed, in process", "upwell_threads"),
+    "dbos": RivalPackage(("dbos==3.4.0",), 200, "steps of a workflow", "upwell_strict"),
     "joblib": RivalPackage(("joblib==1.6.0",), 20_000, "Parallel on threads", "upwell_threads"),
     "parsl": RivalPackage(("parsl==2026.10.26",), 2_000, "apps on threads", "upwell_threads"),
-    "prefect": RivalPackage(("prefect==3.8.8", "fastapi==0.139.0"), 200, "a map in a flow"),
+    "prefect": RivalPackage(("prefect==3.8.8", "fastapi==0.139.0"), 200, "a map in a flow", "upwell_tracked"),
     "ray": RivalPackage(("ray==2.60.0",), 2_000, "remote calls", "upwell_processes"),
     "taskiq": RivalPackage(("taskiq==0.13.0",), 5_000, "broker in memory"),
 }
