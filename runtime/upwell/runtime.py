@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 from collections.abc import Mapping
 from contextvars import Token
@@ -23,6 +24,8 @@ from upwell.engine.future import CURRENT_RUN, TaskFuture
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE
 from upwell.futures import FutureList
+from upwell.settings import current as settings
+from upwell.settings import page_of_flow_run
 
 
 class Runtime:
@@ -174,6 +177,24 @@ class _FlowRunHere:
         run = self._run
         return run.root_flow_run_id if run else None
 
+    @property
+    def scheduled_start_time(self) -> dt.datetime | None:
+        """When it, or the run that it belongs to, was to begin: its schedule's tick; else when it was asked for."""
+        run, job = self._run, _job()
+        if job is not None and (run is None or str(run.root_flow_run_id) == job.flow_run_id):
+            return job.due
+        return dt.datetime.fromtimestamp(run.created, dt.UTC) if run else None
+
+    @property
+    def api_url(self) -> str | None:
+        """The server's, if this process works through one."""
+        return settings().api_url if self.id else None
+
+    @property
+    def ui_url(self) -> str | None:
+        """The page on which it can be looked at, if this process works through a server."""
+        return page_of_flow_run(self.id) if self.id else None
+
 
 class _TaskRunHere:
     """The task run whose code reads this; every attribute is None, or empty, outside of task runs."""
@@ -219,30 +240,31 @@ class JobFacts(Struct, frozen=True):
     flow_run_id: str
     deployment_id: str
     deployment_name: str
+    due: dt.datetime
+
+
+def _job() -> JobFacts | None:
+    text = os.environ.get(JOB_VARIABLE)
+    return decode(text, type=JobFacts) if text else None
 
 
 class _DeploymentHere:
     """The deployment whose run this code belongs to; every attribute is None, or empty, outside of such runs."""
 
     @property
-    def _facts(self) -> JobFacts | None:
-        text = os.environ.get(JOB_VARIABLE)
-        return decode(text, type=JobFacts) if text else None
-
-    @property
     def id(self) -> UUID | None:
-        facts = self._facts
-        return UUID(facts.deployment_id) if facts and facts.deployment_id else None
+        job = _job()
+        return UUID(job.deployment_id) if job and job.deployment_id else None
 
     @property
     def name(self) -> str | None:
-        facts = self._facts
-        return facts.deployment_name or None if facts else None
+        job = _job()
+        return job.deployment_name or None if job else None
 
     @property
     def flow_run_id(self) -> UUID | None:
-        facts = self._facts
-        return UUID(facts.flow_run_id) if facts else None
+        job = _job()
+        return UUID(job.flow_run_id) if job else None
 
 
 def facts_elsewhere() -> RunFacts | None:

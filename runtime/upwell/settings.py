@@ -155,6 +155,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     retention_bytes: OptionalCount = 4 * 1024**3
     """How large the journal's database may grow before the oldest finished runs are removed; 0 is any size."""
 
+    retention_audit_days: OptionalCount = 365
+    """How long is kept who changed what; 0 is for ever."""
+
     api_url: ApiUrl = None
     """The server to work through, such as `http://127.0.0.1:4200/api`; unless set, the store is used directly."""
 
@@ -234,6 +237,12 @@ def check_value(field: str, text: str) -> Any:
 def variable_of(field: str) -> str:
     """The environment variable that sets this field."""
     return PREFIX + field.upper()
+
+
+def page_of_flow_run(flow_run_id: object) -> str | None:
+    """The address at which people can look at a flow run; None where no server is known."""
+    server = current().api_url
+    return None if server is None else f"{server.rstrip('/').removesuffix('/api')}/runs/{flow_run_id}"
 
 
 # --- reading ------------------------------------------------------------------------------------------------

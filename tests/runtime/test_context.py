@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import threading
 from typing import Any
 from uuid import UUID
@@ -13,6 +14,7 @@ from tests.runtime.given import Run
 from upwell import flow, get_run_context, runtime, tags, task
 from upwell.context import FlowRunContext, TaskRunContext
 from upwell.core.errors import MissingContextError
+from upwell.settings import temporary_settings
 
 
 def task_facts(x: int = 1) -> dict[str, Any]:
@@ -39,6 +41,7 @@ def test_outside_of_runs_everything_is_none_or_empty() -> None:
     assert (here.id, here.name, here.flow_name, here.flow_version) == (None,) * 4
     assert (here.parent_flow_run_id, here.root_flow_run_id) == (None, None)
     assert (here.tags, here.parameters, here.run_count) == ([], {}, 0)
+    assert (here.scheduled_start_time, here.api_url, here.ui_url) == (None,) * 3
     it = runtime.task_run
     assert (it.id, it.name, it.task_name) == (None,) * 3
     assert (it.tags, it.parameters, it.run_count) == ([], {}, 0)
@@ -69,6 +72,34 @@ def test_in_a_flow_the_flow_run_is_known_and_no_task_run() -> None:
     with tags("t"):
         around(1)
     assert runtime.flow_run.id is None
+
+
+def test_a_flow_that_was_just_called_was_to_begin_then() -> None:
+    @flow
+    def around() -> None:
+        asked = runtime.flow_run.scheduled_start_time
+        assert asked is not None
+        assert before <= asked <= dt.datetime.now(dt.UTC)
+
+    before = dt.datetime.now(dt.UTC)
+    around()
+
+
+def test_where_a_server_is_known_a_flow_run_says_where_it_can_be_looked_at(caplog: pytest.LogCaptureFixture) -> None:
+    @flow
+    def inside() -> str | None:
+        return runtime.flow_run.ui_url
+
+    @flow
+    def around() -> tuple[str | None, str | None]:
+        return runtime.flow_run.ui_url, inside()
+
+    with temporary_settings(api_url="http://127.0.0.1:4200/api"), caplog.at_level("INFO", "upwell"):
+        ours, theirs = around()
+    assert ours is not None
+    assert ours.startswith("http://127.0.0.1:4200/runs/")
+    assert theirs not in (None, ours)
+    assert [line.message for line in caplog.records if line.message.startswith("View")] == [f"View at {ours}"]
 
 
 @pytest.mark.parametrize("way", ["call", "submit", "map", "stream"])

@@ -11,7 +11,7 @@ import logging
 import random
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import FailedRun, FlowRunTimeoutError, MissingResult, UpwellError
@@ -54,9 +54,7 @@ from upwell.engine.settle import trace_once, why_not_ready
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, Written
 from upwell.engine.stopping import UnderWay
 from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
-
-if TYPE_CHECKING:
-    pass
+from upwell.settings import page_of_flow_run
 
 
 class Ending(NamedTuple):
@@ -172,6 +170,8 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
         if known is not None:
             return known
     run.log.info("Beginning flow run '%s' for flow '%s'", run.name, run.flow_name)
+    if run.parent_flow_run_id is None and (page := page_of_flow_run(run.id)) is not None:
+        run.log.info("View at %s", page)
     return None
 
 

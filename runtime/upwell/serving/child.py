@@ -78,7 +78,7 @@ def carry_out(
     begun: the pipe on which it says that it began. definition: the flow, where it has been found already.
     """
     be_a_workers_child()
-    facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "")
+    facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "", job.due)
     os.environ[JOB_VARIABLE] = encode(facts).decode()
     recorder = open_recorder()
     if recorder is None:

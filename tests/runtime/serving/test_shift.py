@@ -23,7 +23,8 @@ def test_a_run_is_carried_out_as_the_one_that_the_store_knows(flows: Flows) -> N
 
         @flow
         def sums(x: int, y: int = 1):
-            Path("facts").write_text(f"{flow_run.id} {flow_run.name} {deployment.name} {deployment.id}")
+            due = flow_run.scheduled_start_time.isoformat()
+            Path("facts").write_text(f"{flow_run.id} {flow_run.name} {deployment.name} {deployment.id} {due}")
             if double(x) + y != 15:
                 raise ValueError(x, y)
 
@@ -57,7 +58,8 @@ def test_a_run_is_carried_out_as_the_one_that_the_store_knows(flows: Flows) -> N
         assert "x: expected int, got str 'seven'" in (wrong.state.message or "")
         assert "'z'" in (unknown.state.message or "")
         assert (summed.id, summed.tags, summed.run_count) == (started[0], frozenset({"nightly"}), 1)
-        facts = f"{summed.id} {summed.name} test {deployment.id}"
+        assert summed.due is not None
+        facts = f"{summed.id} {summed.name} test {deployment.id} {summed.due.isoformat()}"
         assert (folder / "facts").read_text() == facts
 
     asyncio.run(main())
