@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Final
 
 from benchmarks.rows import Measured, Rival, Row, Run, Setting, Side, Unit
+
+COMMAND: Final = Path(sys.executable).with_name("upwell")
 
 UNWANTED: Final = ("prometheus_client", "rich", "upwell_runners")
 """What a plain import must not load."""
@@ -72,17 +75,20 @@ main()
 
 def _python(code: str, more: Mapping[str, str] | None = None) -> str:
     """What the code prints; its log lines are made but not shown. more: of its environment."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment |= more or {}
     answer = subprocess.run(
         [sys.executable, "-c", code],
         check=True,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=environment,  # modules are compiled once, as where upwell is installed
+        env=_environment(more or {}),
     )
     return answer.stdout
+
+
+def _environment(more: Mapping[str, str]) -> dict[str, str]:
+    """In which modules are compiled once, as where upwell is installed."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | dict(more)
 
 
 def importing(statement: str, clock: str) -> Callable[[int], Measured]:
@@ -94,6 +100,22 @@ def importing(statement: str, clock: str) -> Callable[[int], Measured]:
 def unwanted(statement: str) -> Callable[[int], Measured]:
     """How many modules the statement loads that it should not."""
     return lambda _: Measured(_python(_COUNT.format(statement=statement, unwanted=UNWANTED)))
+
+
+def command(*words: str) -> Callable[[Setting], AbstractContextManager[Run]]:
+    """A command of the command line, in a home of its own that knows nothing yet."""
+
+    @contextmanager
+    def prepared(_: Setting) -> Generator[Run]:
+        with tempfile.TemporaryDirectory() as home:
+            environment = _environment({"UPWELL_HOME": home})
+
+            def run() -> None:
+                subprocess.run([COMMAND, *words], check=True, capture_output=True, env=environment)
+
+            yield run
+
+    return prepared
 
 
 def script(code: str) -> Callable[[int], object]:
@@ -139,6 +161,22 @@ def _process_row(name: str, what: str, code: str) -> Row:
     )
 
 
+def _command_row(name: str, most: float, *words: str) -> Row:
+    said = " ".join(words)
+    return Row(
+        name=name,
+        measures=f"`upwell {said}`, the whole process, beside one that does `import asyncio`.",
+        leaves_out="The first start ever, which compiles; a terminal, on which tables are drawn.",
+        ours=Side(f"upwell {said}", command(*words)),
+        rivals=(Rival("import asyncio", script("import asyncio"), most=most),),
+        size=1,
+        quick_size=1,
+        unit=Unit.MILLISECONDS,
+        rounds=20,
+        peak=False,
+    )
+
+
 ROWS = [
     _import_row("import-upwell", "import upwell", "perf_counter", "wall time"),
     _import_row("import-upwell-cpu", "import upwell", "process_time", "time of the processor"),
@@ -174,4 +212,8 @@ ROWS = [
     _process_row("script-async", "an async flow that calls one async task", _ASYNC_SCRIPT),
     _process_row("script-sync-submit", "a sync flow that submits one sync task", _SYNC_SUBMIT_SCRIPT),
     _process_row("script-async-submit", "an async flow that submits one async task", _ASYNC_SUBMIT_SCRIPT),
+    _command_row("command-version", 1.0, "version"),
+    _command_row("command-help", 1.0, "--help"),
+    _command_row("command-group-help", 1.8, "flow-run", "--help"),
+    _command_row("command-listing", 3.0, "flow-run", "ls"),
 ]

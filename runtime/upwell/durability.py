@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 __all__ = ["fork", "resume", "resume_all", "sleep", "sleep_async"]
 
 
-def resume(flow_run_id: UUID | str, flow: Flow[..., Any] | None = None, *, keep_changed: bool = False) -> Any:
+def resume(
+    flow_run_id: UUID | str,
+    flow: Flow[..., Any] | None = None,
+    *,
+    keep_changed: bool = False,
+    return_state: bool = False,
+) -> Any:
     """Go on with a durable flow run whose process has died; returns what calling its flow returns.
 
     What it had finished is taken from the store, the rest is run. For an async flow that is a coroutine to await.
@@ -37,12 +43,13 @@ def resume(flow_run_id: UUID | str, flow: Flow[..., Any] | None = None, *, keep_
     Args:
         flow: the flow, where it cannot be found again by its module or file and its name.
         keep_changed: what is finished counts although the code of its task has changed since.
+        return_state: answer with its final state, as where a flow is called so.
 
     Raises:
         UnknownRunError: there is no such run. NotResumableError: it has ended, is at work, or is not durable.
         ConfigurationError: no journal is kept, or the flow cannot be found.
     """
-    return _call_again(flow_run_id, flow, Wish(resume=str(flow_run_id), keep_changed=keep_changed))
+    return _call_again(flow_run_id, flow, Wish(resume=str(flow_run_id), keep_changed=keep_changed), return_state)
 
 
 def fork(
@@ -51,6 +58,7 @@ def fork(
     flow: Flow[..., Any] | None = None,
     *,
     keep_changed: bool = False,
+    return_state: bool = False,
 ) -> Any:
     """Call a durable flow run's flow again as another run, which takes over what that one finished.
 
@@ -59,14 +67,14 @@ def fork(
     Args:
         before: a task run of it: only what had ended when that one began is taken over, so it and all later ones
             are run anew.
-        flow, keep_changed: as for `resume`.
+        flow, keep_changed, return_state: as for `resume`.
 
     Raises:
         UnknownRunError: there is no such flow run or task run. ConfigurationError: the flow cannot be found.
     """
     identity = str(flow_run_id)
     wish = Wish(fork_of=identity, fork_before=None if before is None else str(before), keep_changed=keep_changed)
-    return _call_again(flow_run_id, flow, wish)
+    return _call_again(flow_run_id, flow, wish, return_state)
 
 
 def resume_all(*flows: Flow[..., Any]) -> list[Any]:
@@ -128,7 +136,7 @@ def _is_durable() -> bool:
     return scope is not None and scope.durable is not None
 
 
-def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish) -> Any:
+def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish, return_state: bool = False) -> Any:
     from upwell.journal.durable import call_of  # here: so that no program pays for it that resumes nothing
 
     def ask(store: Any) -> Any:
@@ -138,7 +146,8 @@ def _call_again(flow_run_id: UUID | str, flow: Flow[..., Any] | None, wish: Wish
     found = flow or _find_flow(entrypoint, name)
     definition = found._definition  # pyright: ignore[reportPrivateUsage]  # one library
     args, kwargs = definition.parameters.call_args(arguments_in(arguments))
-    return call_flow(definition, args, dict(kwargs), wish)
+    own = {"return_state": True} if return_state else {}
+    return call_flow(definition, args, {**kwargs, **own}, wish)
 
 
 def _find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
@@ -147,7 +156,8 @@ def _find_flow(entrypoint: str, name: str) -> Flow[..., Any]:
     except (ImportError, OSError, ConfigurationError) as error:
         why = str(error).rstrip(".")
         raise ConfigurationError(
-            f"The flow {name!r} is not found at {entrypoint}: {why}. Pass it: resume(flow_run_id, flow)."
+            f"The flow {name!r} is not found at {entrypoint}: {why}. Pass it: resume(flow_run_id, flow), or "
+            "--entrypoint FILE.py:FLOW."
         ) from error
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
 from upwell.cli.asking import control
-from upwell.cli.listing import Limit, first_items
-from upwell.cli.output import Output, UsageError, Yes, confirm, examples, note, say, say_json, show
+from upwell.cli.group import group
+from upwell.cli.listing import first_items
+from upwell.cli.options import Limit, Output, Yes
+from upwell.cli.output import UsageError, confirm, note, say, say_json, show
 from upwell.cli.times import at, now, span
 from upwell.core.deployments import Scope
 from upwell.core.errors import NotFoundError
@@ -17,15 +17,13 @@ if TYPE_CHECKING:
     from upwell.core.deployments import ApiKey
     from upwell.journal.control import Control
 
-app = App(
-    name="api-key",
-    help_epilogue=examples(
-        "upwell api-key create laptop --scope admin",
-        "upwell api-key create dashboard --scope read --expires 90d",
-        "upwell api-key ls",
-        "upwell api-key revoke laptop",
-        more="Scopes: read looks; run starts, cancels and writes runs, too; admin changes everything.",
-    ),
+app = group(
+    "api-key",
+    "upwell api-key create laptop --scope admin",
+    "upwell api-key create dashboard --scope read --expires 90d",
+    "upwell api-key ls",
+    "upwell api-key revoke laptop",
+    more="Scopes: read looks; run starts, cancels and writes runs, too; admin changes everything.",
 )
 
 

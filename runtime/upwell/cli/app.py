@@ -1,61 +1,22 @@
-"""The commands there are, by name: each is loaded when it is asked for."""
+"""The commands, as cyclopts has them: each is loaded when it is asked for."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, Final
+from inspect import cleandoc
+from typing import Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
 
 from upwell import __version__
+from upwell.cli.commands import ABOUT, ALIASES, COMMANDS, EPILOGUE, HELP, MODULES
 from upwell.cli.exits import FAILED, MISUSED
-from upwell.cli.output import UsageError, complain
+from upwell.cli.front import front_page
+from upwell.cli.help_pages import help_page
+from upwell.cli.output import UsageError, complain, note
 from upwell.core.errors import UpwellError
-
-_COMMANDS: Final = {
-    "Run and look": {
-        "run": "Run a flow, here and now.",
-        "flow": "Flows: what has run, or can be started.",
-        "flow-run": "Flow runs: list, inspect, follow, cancel, retry, resume.",
-        "task-run": "Task runs: list, inspect, their logs.",
-        "explain": "Why a run does not go on, or ran again, or did not.",
-    },
-    "Deploy and schedule": {
-        "init": "Write an upwell.yaml for this folder.",
-        "deploy": "Make the deployments of upwell.yaml what it says.",
-        "deployment": "Deployments: list, run, schedule, pause, delete.",
-        "work-pool": "Work pools and their queues: where workers take runs from.",
-        "worker": "Start a worker; see who works.",
-        "concurrency-limit": "Limits for task runs with a tag.",
-        "gcl": "Limits by name; in full, global-concurrency-limit.",
-    },
-    "Serve and keep": {
-        "server": "The server: API and web UI.",
-        "api-key": "Keys to the server's API.",
-        "config": "Settings: view, set, unset.",
-        "profile": "Profiles: sets of settings by name.",
-        "database": "The database: upgrade, backup, vacuum, size.",
-        "doctor": "What is wrong with this installation.",
-        "bench": "Measure this machine: task runs against bare asyncio, in ten seconds.",
-        "completion": "Completion for your shell.",
-        "version": "The versions of what is installed.",
-    },
-}
-
-_MODULES: Final = {"concurrency-limit": "limits:of_tags", "gcl": "limits:by_name"}
-"""Where a command is not the `app` of the module of its name."""
-
-_ALIASES: Final = {"global-concurrency-limit": "gcl"}
-
-EPILOGUE: Final = """Examples:
-
-    upwell run flows.py:etl --param day=2026-01-31
-    upwell flow-run ls --state FAILED --since 1d
-    upwell server start
-    upwell --profile production deployment run etl/nightly --watch
-
-`upwell COMMAND --help` says more. Exit codes: 0 done, 1 failed or refused, 2 not understood."""
 
 
 @cache
@@ -63,7 +24,7 @@ def make_app() -> App:
     """The command line, with no group of it loaded."""
     app = App(
         name="upwell",
-        help="Flows and tasks from plain Python functions: run them, look at them, schedule them.",
+        help=ABOUT,
         help_epilogue=EPILOGUE,
         help_format="plaintext",
         version=__version__,
@@ -72,25 +33,29 @@ def make_app() -> App:
         exit_on_error=False,
         suppress_keyboard_interrupt=False,
     )
-    for order, (title, commands) in enumerate(_COMMANDS.items()):
+    for order, (title, commands) in enumerate(COMMANDS.items()):
         group = Group(title, sort_key=order)
         for place, (name, summary) in enumerate(commands.items()):
-            home = _MODULES.get(name, f"{name.replace('-', '_')}:app")
+            home = MODULES.get(name, f"{name.replace('-', '_')}:app")
             app.command(f"upwell.cli.{home}", name=name, help=summary, group=group, sort_key=place)
     return app
 
 
 def _default_text(default: object) -> str | None:
     """How help shows a default: not at all where it is nothing."""
-    return None if str(default) in ("[]", "False", "None") else str(default)
+    return None if str(default) in ("()", "False", "None") else str(default)
 
 
 def run_command(tokens: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
-    first = tokens[:1]
+    words = [*(ALIASES.get(name, name) for name in tokens[:1]), *tokens[1:]]
     try:
-        code: Any = make_app()([*(_ALIASES.get(name, name) for name in first), *tokens[1:]])
-    except CycloptsError:  # it has said what it did not understand
+        if (page := _page_of_group(words)) is not None:
+            sys.stdout.write(page)
+            return 0
+        code: Any = make_app()(words)
+    except CycloptsError as error:  # it has said what it did not understand
+        note(f"`{' '.join(['upwell', *(error.command_chain or ()), HELP[0]])}` says more.")
         return MISUSED
     except UsageError as error:
         complain(str(error))
@@ -99,3 +64,24 @@ def run_command(tokens: Sequence[str]) -> int:
         complain(str(error))
         return FAILED
     return code if isinstance(code, int) else 0
+
+
+def _page_of_group(words: Sequence[str]) -> str | None:
+    """The page of a group that stands there alone, or with --help; None where it is something else that is asked."""
+    names = [word for word in words if word not in HELP]
+    app = make_app()
+    for name in names:
+        if name.startswith("-") or name not in app:
+            return None
+        app = app[name]
+    if app.default_command is not None:
+        return None
+    if not names:
+        return front_page()
+    commands = {name: _summary(app[name]) for name in sorted(app) if not name.startswith("-")}
+    return help_page(" ".join(["upwell", *names]), app.help, {"Commands": commands}, str(app.help_epilogue))
+
+
+def _summary(command: App) -> str:
+    """The first paragraph of what is said of a command."""
+    return cleandoc(command.help).partition("\n\n")[0]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from upwell.cli.exits import FAILED
@@ -11,15 +11,29 @@ from upwell.cli.output import complain, note, say
 from upwell.core.errors import UpwellError
 
 if TYPE_CHECKING:
+    from upwell.history import History
     from upwell.journal.control import Control
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
+@asynccontextmanager
+async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
+    """What has run, by the store that the settings name: `async with recorded() as history`.
+
+    watching: that goes on for long, so that meanwhile processes may die.
+    """
+    from upwell.cli.living import seen_who_died  # here, as below: help does without
+    from upwell.history import History
+
+    async with seen_who_died(watching), History() as history:
+        yield history
+
+
 def control() -> AbstractAsyncContextManager[Control]:
     """What people ask of the store that the settings name: `async with control() as asked`."""
-    from upwell.composition import open_control  # here: listings do without
+    from upwell.composition import open_control
 
     return open_control()
 

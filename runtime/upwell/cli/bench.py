@@ -11,18 +11,18 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Annotated, Any, Final
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, examples, note, show
+from upwell.cli.group import group
+from upwell.cli.options import Output
+from upwell.cli.output import note, show
 
-app = App(
-    name="bench",
-    help_epilogue=examples(
-        "upwell bench",
-        "upwell bench --seconds 30 -o json",
-        more="Each row is the best of several rounds; a busy machine makes all of them slower.",
-    ),
+app = group(
+    "bench",
+    "upwell bench",
+    "upwell bench --seconds 30 -o json",
+    more="Each row is the best of several rounds; a busy machine makes all of them slower.",
 )
 
 RUNS: Final = 10_000

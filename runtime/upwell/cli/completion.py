@@ -6,13 +6,13 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from cyclopts import App
+from upwell.cli.group import group
+from upwell.cli.output import UsageError, say
 
-from upwell.cli.output import UsageError, examples, say
-
-app = App(
-    name="completion",
-    help_epilogue=examples("upwell completion --install", "upwell completion zsh > ~/.zfunc/_upwell"),
+app = group(
+    "completion",
+    "upwell completion --install",
+    "upwell completion zsh > ~/.zfunc/_upwell",
 )
 
 Shell = Literal["bash", "zsh", "fish"]

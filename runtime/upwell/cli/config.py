@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, UsageError, examples, note, say, show
+from upwell.cli.group import examples, group
+from upwell.cli.options import Output
+from upwell.cli.output import UsageError, note, say, show
 from upwell.settings import Settings, check_value, current, said_by_sources, variable_of
 
-app = App(
-    name="config",
-    help_epilogue=examples(
-        "upwell config view",
-        "upwell config view --show-defaults -o json",
-        "upwell config set logging_level=DEBUG",
-        "upwell config set api_key=-",
-        "upwell config unset UPWELL_LOGGING_LEVEL",
-        more="A setting goes by its name, logging_level or UPWELL_LOGGING_LEVEL. Of the places that set it the first "
-        "counts: the environment, .env, upwell.toml, [tool.upwell] in pyproject.toml, the profile.",
-    ),
+if TYPE_CHECKING:
+    from upwell.cli.profiles_file import ProfilesFile
+
+app = group(
+    "config",
+    "upwell config view",
+    "upwell config view --show-defaults -o json",
+    "upwell config set logging_level=DEBUG",
+    "upwell config set api_key=-",
+    "upwell config unset UPWELL_LOGGING_LEVEL",
+    more="A setting goes by its name, logging_level or UPWELL_LOGGING_LEVEL. Of the places that set it the first "
+    "counts: the environment, .env, upwell.toml, [tool.upwell] in pyproject.toml, the profile.",
 )
 
 
@@ -92,11 +95,7 @@ def set_(
     Args:
         profile: The profile; the one in use unless said.
     """
-    from upwell.cli.profiles_file import ProfilesFile
-
-    file = ProfilesFile()
-    name = profile or file.in_use
-    file.check_there(name)
+    file, name = _to_change(profile)
     for item in settings:
         setting, is_one, text = item.partition("=")
         if not is_one or not text.strip():
@@ -126,11 +125,7 @@ def unset(
     Args:
         profile: The profile; the one in use unless said.
     """
-    from upwell.cli.profiles_file import ProfilesFile
-
-    file = ProfilesFile()
-    name = profile or file.in_use
-    file.check_there(name)
+    file, name = _to_change(profile)
     for setting in settings:
         field = setting.strip().lower().removeprefix("upwell_")  # one that is no setting can be unset, too
         found = file.unset(name, variable_of(field))
@@ -156,6 +151,20 @@ def without_secrets(field: str, value: Any) -> Any:
         if parts.password:
             return str(value).replace(f":{parts.password}@", ":********@", 1)
     return value
+
+
+def _to_change(profile: str | None) -> tuple[ProfilesFile, str]:
+    """The file of profiles, and which of them is meant.
+
+    Raises:
+        NotFoundError: there is none of this name.
+    """
+    from upwell.cli.profiles_file import ProfilesFile  # here: who looks does without
+
+    file = ProfilesFile()
+    name = profile or file.in_use
+    file.check_there(name)
+    return file, name
 
 
 def _asked_for(field: str) -> str:

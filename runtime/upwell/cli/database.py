@@ -7,21 +7,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
-from upwell.cli.output import Output, Yes, confirm, examples, note, say, show, show_fields, size_text
+from upwell.cli.group import group
+from upwell.cli.options import Output, Yes
+from upwell.cli.output import confirm, note, say, show, show_fields, size_text
 
 if TYPE_CHECKING:
     from upwell.journal.database import Database
 
-app = App(
-    name="database",
-    help_epilogue=examples(
-        "upwell database size",
-        "upwell database backup ~/upwell-backup.db",
-        "upwell database upgrade",
-        more="These work on the database itself (UPWELL_DATABASE_URL, or upwell.db in UPWELL_HOME).",
-    ),
+app = group(
+    "database",
+    "upwell database size",
+    "upwell database backup ~/upwell-backup.db",
+    "upwell database upgrade",
+    more="These work on the database itself (UPWELL_DATABASE_URL, or upwell.db in UPWELL_HOME).",
 )
 
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, examples, say, say_json
+from upwell.cli.group import group
+from upwell.cli.options import Output
+from upwell.cli.output import note, say, say_json
 
-app = App(
-    name="deploy",
-    help_epilogue=examples(
-        "upwell deploy",
-        "upwell deploy nightly etl/hourly",
-        "upwell deploy --file flows/upwell.yaml",
-        more="`upwell init` writes an upwell.yaml. `upwell worker start --pool default` carries the runs out.",
-    ),
+app = group(
+    "deploy",
+    "upwell deploy",
+    "upwell deploy nightly etl/hourly",
+    "upwell deploy --file flows/upwell.yaml",
+    more="`upwell init` writes an upwell.yaml. `upwell worker start --pool default` carries the runs out.",
 )
 
 
 @app.default
 async def deploy_project(
-    names: Annotated[list[str], Parameter(help="Deployments; all unless said.")] = [],  # noqa: B006  # cyclopts reads the default
+    names: Annotated[tuple[str, ...], Parameter(help="Deployments; all unless said.")] = (),
     /,
     *,
     file: Path | None = None,
@@ -42,6 +42,8 @@ async def deploy_project(
     if output == "json":
         say_json(changes)
         return
+    if not changes:
+        note("The upwell.yaml has no deployment. `upwell init` writes one for each flow in the files of a folder.")
     for change in changes:
         say(f"{change.deployment.full_name}: {change.what}")
         for detail in change.details:

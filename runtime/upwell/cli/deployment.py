@@ -6,39 +6,27 @@ import datetime as dt
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
-from upwell.cli.asking import control, each
-from upwell.cli.listing import Limit, Text, first_items
-from upwell.cli.output import (
-    Output,
-    UsageError,
-    Yes,
-    confirm,
-    examples,
-    moment_text,
-    note,
-    say,
-    say_json,
-    show,
-    show_fields,
-)
+from upwell.cli.asking import control, each, recorded
+from upwell.cli.group import examples, group
+from upwell.cli.listing import first_items
+from upwell.cli.options import Limit, Output, Param, Params, Tag, Text, Yes
+from upwell.cli.output import UsageError, confirm, moment_text, note, say, say_json, show, show_fields
 from upwell.cli.times import at, now, span
-from upwell.cli.values import Param, Params, Tag, parameters_of
+from upwell.cli.values import parameters_of
 
 if TYPE_CHECKING:
     from upwell.core.deployments import Deployment, DeploymentSpec, Schedule
 
-app = App(
-    name="deployment",
-    help_epilogue=examples(
-        "upwell deployment ls",
-        "upwell deployment run etl/nightly --param day=2026-01-31 --watch",
-        "upwell deployment run etl/nightly --params '{\"limit\": 5}' --start-in 10m",
-        'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
-        "upwell deployment pause etl/nightly",
-        more="A deployment goes by flow/name, or by its id.",
-    ),
+app = group(
+    "deployment",
+    "upwell deployment ls",
+    "upwell deployment run etl/nightly --param day=2026-01-31 --watch",
+    "upwell deployment run etl/nightly --params '{\"limit\": 5}' --start-in 10m",
+    'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
+    "upwell deployment pause etl/nightly",
+    more="A deployment goes by flow/name, or by its id.",
 )
 app.command("upwell.cli.deployment_schedule:app", name="schedule", help="Schedules: list, create, pause, backfill.")
 
@@ -48,7 +36,7 @@ async def ls(
     *,
     flow: str | None = None,
     text: Text = None,
-    tag: Tag = [],  # noqa: B006  # cyclopts reads the default
+    tag: Tag = (),
     work_pool: str | None = None,
     limit: Limit = 50,
     output: Output = "table",
@@ -126,15 +114,15 @@ async def run(
     deployment: str,
     /,
     *,
-    param: Param = [],  # noqa: B006  # cyclopts reads the default
+    param: Param = (),
     params: Params = None,
     start_in: str | None = None,
     start_at: str | None = None,
     name: str | None = None,
-    tag: Tag = [],  # noqa: B006  # cyclopts reads the default
+    tag: Tag = (),
     priority: int = 0,
     work_queue: str | None = None,
-    job_variable: list[str] = [],  # noqa: B006  # cyclopts reads the default
+    job_variable: tuple[str, ...] = (),
     idempotency_key: str | None = None,
     watch: bool = False,
     output: Output = "table",
@@ -187,10 +175,9 @@ def _due(start_in: str | None, start_at: str | None) -> dt.datetime | None:
 
 
 async def _watched(run_id: UUID) -> int:
-    from upwell.cli.watching import watch_flow_run  # here, as below: only who watches reads
-    from upwell.history import History
+    from upwell.cli.watching import watch_flow_run  # here: only who watches waits
 
-    async with History() as history:
+    async with recorded(watching=True) as history:
         return await watch_flow_run(history, run_id)
 
 

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cyclopts import App
-
 from upwell.cli.asking import control
 from upwell.cli.deployment import next_run, ref, schedule_text, show_schedules
-from upwell.cli.output import Output, UsageError, Yes, confirm, examples, moment_text, say, say_json
+from upwell.cli.group import group
+from upwell.cli.options import Output, Param, Params, Yes
+from upwell.cli.output import UsageError, confirm, moment_text, say, say_json
 from upwell.cli.times import ago_or_at, at, now, span
-from upwell.cli.values import Param, Params, parameters_of
+from upwell.cli.values import parameters_of
 from upwell.core.deployments import Catchup
 
 if TYPE_CHECKING:
     from upwell.core.deployments import Deployment, Schedule, ScheduleSpec
 
-app = App(
-    name="schedule",
-    help_epilogue=examples(
-        'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
-        "upwell deployment schedule create etl/nightly --interval 10m --slug often --param limit=5",
-        "upwell deployment schedule pause etl/nightly often",
-        "upwell deployment schedule backfill etl/nightly --since 2026-01-01 --until 2026-01-31 --dry-run",
-        more="A schedule goes by its slug in its deployment; one that is the only one need not be named.",
-    ),
+app = group(
+    "schedule",
+    'upwell deployment schedule create etl/nightly --cron "0 3 * * *" --timezone Europe/Berlin',
+    "upwell deployment schedule create etl/nightly --interval 10m --slug often --param limit=5",
+    "upwell deployment schedule pause etl/nightly often",
+    "upwell deployment schedule backfill etl/nightly --since 2026-01-01 --until 2026-01-31 --dry-run",
+    more="A schedule goes by its slug in its deployment; one that is the only one need not be named.",
 )
 
 
@@ -50,7 +48,7 @@ async def create(
     timezone: str | None = None,
     anchor: str | None = None,
     slug: str | None = None,
-    param: Param = [],  # noqa: B006  # cyclopts reads the default
+    param: Param = (),
     params: Params = None,
     catchup: Catchup = "latest",
     max_late: str | None = None,

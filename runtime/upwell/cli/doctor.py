@@ -11,20 +11,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from cyclopts import App
 from msgspec import Struct
 
 from upwell.cli.exits import FAILED
-from upwell.cli.output import Output, examples, say, show, size_text
+from upwell.cli.group import group
+from upwell.cli.options import Output
+from upwell.cli.output import say, show, size_text
 from upwell.core.errors import UpwellError
 from upwell.settings import Settings, current, said_by_sources
 
 if TYPE_CHECKING:
     from upwell.journal.database import Database
 
-app = App(
-    name="doctor",
-    help_epilogue=examples("upwell doctor", "upwell doctor --thorough", "upwell doctor -o json"),
+app = group(
+    "doctor",
+    "upwell doctor",
+    "upwell doctor --thorough",
+    "upwell doctor -o json",
 )
 
 Verdict: TypeAlias = Literal["well", "mind", "wrong"]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from cyclopts import App
+from upwell.cli.asking import recorded
+from upwell.cli.group import group
+from upwell.cli.listing import first_items
+from upwell.cli.options import Limit, Output, Text
+from upwell.cli.output import show
 
-from upwell.cli.listing import Limit, Text, first_items
-from upwell.cli.output import Output, examples, show
-from upwell.history import History
-
-app = App(name="flow", help_epilogue=examples("upwell flow ls", "upwell flow ls --text etl -o json"))
+app = group(
+    "flow",
+    "upwell flow ls",
+    "upwell flow ls --text etl -o json",
+)
 
 
 @app.command
 async def ls(*, text: Text = None, limit: Limit = 50, output: Output = "table") -> None:
     """List flows: those that have run, and those that have deployments; with their newest run."""
-    async with History() as history:
+    async with recorded() as history:
         flows = await first_items(lambda n, after: history.flows(text=text, limit=n, after=after), limit)
     show(
         flows,

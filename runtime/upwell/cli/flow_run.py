@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from upwell.cli import listing
-from upwell.cli.asking import control, each
-from upwell.cli.listing import Level, Limit, Order, Since, State, Text, Until, first_items
+from upwell.cli.asking import control, each, recorded
+from upwell.cli.group import examples, group
+from upwell.cli.listing import first_items, first_of
 from upwell.cli.lookup import find_flow_run
-from upwell.cli.output import Output, UsageError, Yes, confirm, examples, say, say_json, show, show_fields, span_text
-from upwell.cli.times import ago_or_at
-from upwell.cli.values import Tag
-from upwell.history import History
+from upwell.cli.options import ANY, Entrypoint, Follow, KeepChanged, Level, Limit, Order, Output, Tail, Which, Yes
+from upwell.cli.output import UsageError, confirm, say, say_json, show, show_fields, span_text
+from upwell.cli.times import ago_or_at, now
 
 if TYPE_CHECKING:
     from upwell.core.model import FlowRunRecord
+    from upwell.history import History
 
-app = App(
-    name="flow-run",
-    help_epilogue=examples(
-        "upwell flow-run ls --state FAILED --since 1d",
-        "upwell flow-run logs cheery-hippo --follow",
-        'upwell flow-run cancel cheery-hippo --reason "wrong day"',
-        "upwell flow-run retry --state CRASHED --since 2h",
-        more="RUN is a flow run's id, or its name: then the newest of that name is meant.",
-    ),
+app = group(
+    "flow-run",
+    "upwell flow-run ls --state FAILED --since 1d",
+    "upwell flow-run logs cheery-hippo --follow",
+    'upwell flow-run cancel cheery-hippo --reason "wrong day"',
+    "upwell flow-run retry --state CRASHED --since 2h",
+    more="RUN is a flow run's id, or its name: then the newest of that name is meant.",
 )
 
-Runs = Annotated[list[str], Parameter(help="Flow runs, by id or name.")]
+Runs = Annotated[tuple[str, ...], Parameter(help="Flow runs, by id or name.")]
 
 
 @app.command(
@@ -39,13 +40,7 @@ Runs = Annotated[list[str], Parameter(help="Flow runs, by id or name.")]
 )
 async def ls(
     *,
-    flow: str | None = None,
-    deployment: str | None = None,
-    state: State = None,
-    tag: Tag = [],  # noqa: B006  # cyclopts reads the default
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
+    which: Which = ANY,
     ahead: bool = False,
     order: Order = "newest",
     limit: Limit = 20,
@@ -54,13 +49,13 @@ async def ls(
     """List flow runs.
 
     Args:
-        flow: The name of their flow.
-        deployment: Their deployment, flow/name.
-        ahead: Those that are due only later, too; `--state SCHEDULED` lists them as well.
+        ahead: Those that are due only later instead, the soonest first.
     """
-    wanted = Filter(flow, deployment, state, tuple(tag), since, until, text, ahead=ahead or state is not None)
-    async with History() as history:
-        runs = await wanted.runs(history, order, limit)
+    async with recorded() as history:
+        if ahead:
+            runs = await _coming(history, which, limit)
+        else:
+            runs = await _listed(history, which, order, limit, ahead=which.state is not None)
     show(
         runs,
         [
@@ -83,7 +78,7 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
     Args:
         run: Its id or name.
     """
-    async with History() as history:
+    async with recorded() as history:
         found = await find_flow_run(history, run)
         states = await history.states(found.id)
         tree = await history.tree(found.id, runs_per_task=0)
@@ -93,15 +88,7 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
         return
     show_fields(found, fields_of(found), output)
     say("")
-    show(
-        states,
-        [
-            ("state", lambda state: state),
-            ("since", lambda state: state.timestamp),
-            ("why", lambda state: state.message),
-        ],
-        output,
-    )
+    listing.show_states(states, output)
     if tree.tasks:
         say("")
         show(
@@ -124,22 +111,18 @@ async def logs(
     run: str,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
+    follow: Follow = False,
     level: Level = "DEBUG",
-    tail: int | None = None,
+    tail: Tail = None,
     output: Output = "table",
 ) -> None:
     """Show the log of a flow run, its task runs included.
 
     Args:
         run: Its id or name.
-        follow: Go on until the run has ended.
-        tail: Only the last so many lines.
     """
-    if tail is not None and tail < 0:
-        raise UsageError(f"--tail is {tail}, and must be 0 or more.")
     least = listing.level_number(level)
-    async with History() as history:
+    async with recorded(watching=follow) as history:
         found = await find_flow_run(history, run)
         await listing.show_logs(history, found.id, least, follow=follow, tail=tail, output=output)
 
@@ -153,7 +136,7 @@ async def watch(run: str, /) -> int:
     """
     from upwell.cli.watching import watch_flow_run
 
-    async with History() as history:
+    async with recorded(watching=True) as history:
         found = await find_flow_run(history, run)
         return await watch_flow_run(history, found.id)
 
@@ -168,15 +151,12 @@ async def watch(run: str, /) -> int:
     )
 )
 async def cancel(
-    run: Runs = [],  # noqa: B006  # cyclopts reads the default
+    run: Runs = (),
     /,
     *,
     reason: str | None = None,
     grace: float | None = None,
-    flow: str | None = None,
-    deployment: str | None = None,
-    state: State = None,
-    since: Since = None,
+    which: Which = ANY,
     yes: Yes = False,
 ) -> int:
     """Cancel flow runs: one that has not begun is Cancelled at once, another as soon as what it started has ended.
@@ -184,11 +164,8 @@ async def cancel(
     Args:
         reason: Why; it stands in the run's history.
         grace: Seconds until the process of a run that does not end is killed.
-        flow: All runs of this flow that have not ended.
-        deployment: All runs of this deployment that have not ended.
     """
-    wanted = Filter(flow, deployment, state, (), since, None, None)
-    runs = await _meant(run, wanted, "Cancel", yes, open_only=True)
+    runs = await _meant(run, which, "Cancel", yes, open_only=True)
     by = _who()
     async with control() as asked:
         return await each(
@@ -204,17 +181,14 @@ async def cancel(
     )
 )
 async def retry(
-    run: Runs = [],  # noqa: B006  # cyclopts reads the default
+    run: Runs = (),
     /,
     *,
-    flow: str | None = None,
-    deployment: str | None = None,
-    state: State = None,
-    since: Since = None,
+    which: Which = ANY,
     yes: Yes = False,
 ) -> int:
     """Run flow runs of deployments again: a new run of the deployment, with the same parameters."""
-    runs = await _meant(run, Filter(flow, deployment, state, (), since, None, None), "Retry", yes)
+    runs = await _meant(run, which, "Retry", yes)
     async with control() as asked:
         return await each(
             runs,
@@ -223,23 +197,41 @@ async def retry(
         )
 
 
-@app.command
-async def resume(
-    run: Runs = [],  # noqa: B006  # cyclopts reads the default
+@app.command(
+    help_epilogue=examples("upwell flow-run resume cheery-hippo", "upwell flow-run resume --flow etl --since 1d")
+)
+def resume(
+    run: Runs = (),
     /,
     *,
-    flow: str | None = None,
-    deployment: str | None = None,
-    state: State = None,
-    since: Since = None,
+    which: Which = ANY,
+    entrypoint: Entrypoint = None,
+    keep_changed: KeepChanged = False,
     yes: Yes = False,
 ) -> int:
-    """Have durable flow runs of deployments gone on with that crashed: what they finished is not run again."""
-    runs = await _meant(run, Filter(flow, deployment, state, (), since, None, None), "Resume", yes)
-    async with control() as asked:
-        return await each(
-            runs, lambda it: asked.resume_flow_run(it.id), lambda it, changed: f"{it.name}: {changed.state.name}"
-        )
+    """Go on with durable flow runs whose process died: what they finished is not run again.
+
+    Those of deployments wait for a worker again; others go on here and now. Exits with 1 if one did not complete.
+    """
+    import asyncio
+
+    from upwell.cli.here import resume_here
+
+    async def let_wait() -> tuple[list[FlowRunRecord], int]:
+        runs = await _meant(run, which, "Resume", yes)
+        deployed = [it for it in runs if it.deployment_id is not None]
+        here = [it for it in runs if it.deployment_id is None]
+        if here and not deployed:
+            return here, 0
+        async with control() as asked:
+            return here, await each(
+                deployed,
+                lambda it: asked.resume_flow_run(it.id),
+                lambda it, changed: f"{it.name}: {changed.state.name}, until a worker takes it",
+            )
+
+    here, code = asyncio.run(let_wait())
+    return max([code, *(resume_here(it, entrypoint, keep_changed) for it in here)])
 
 
 @app.command(
@@ -248,98 +240,74 @@ async def resume(
     )
 )
 async def delete(
-    run: Runs = [],  # noqa: B006  # cyclopts reads the default
+    run: Runs = (),
     /,
     *,
-    flow: str | None = None,
-    deployment: str | None = None,
-    state: State = None,
-    since: Since = None,
-    until: Until = None,
+    which: Which = ANY,
     yes: Yes = False,
 ) -> int:
     """Delete flow runs that have ended, or have not begun, with all that belongs to them."""
-    wanted = Filter(flow, deployment, state, (), since, until, None)
-    runs = await _meant(run, wanted, "Delete", yes, always=True)
+    runs = await _meant(run, which, "Delete", yes, always=True)
     async with control() as asked:
         return await each(runs, lambda it: asked.delete_flow_run(it.id), lambda it, _: f"{it.name}: deleted")
 
 
-@app.command
+@app.command(
+    help_epilogue=examples(
+        "upwell flow-run fork cheery-hippo", "upwell flow-run fork cheery-hippo --before parse-3 --keep-changed"
+    )
+)
 def fork(
-    run: str,
-    /,
-    *,
-    before: str | None = None,
-    keep_changed: bool = False,
+    run: str, /, *, before: str | None = None, entrypoint: Entrypoint = None, keep_changed: KeepChanged = False
 ) -> int:
     """Run a durable flow run again, here and now, as another one that takes over what the first one finished.
 
     Args:
         run: Its id or name.
-        before: A task run of it, by id: that one and all later ones are run anew.
-        keep_changed: What is finished counts although the code of its task has changed.
+        before: A task run of it, by id or name: that one and all later ones are run anew.
     """
-    from upwell.cli.forking import fork_here
+    from upwell.cli.here import fork_here
 
-    return fork_here(run, before, keep_changed)
+    return fork_here(run, before, entrypoint, keep_changed)
 
 
 # --- which ones ---------------------------------------------------------------------------------------------
 
 
-class Filter:
-    """Which flow runs are meant where they are not named one by one."""
+async def _listed(history: History, which: Which, order: Order, limit: int, *, ahead: bool) -> list[FlowRunRecord]:
+    """The first so many. ahead: those that are due only later, too."""
+    since, until = ago_or_at(which.since), ago_or_at(which.until)
+    try:
+        return await first_items(
+            lambda n, after: history.flow_runs(
+                flow=which.flow,
+                deployment=which.deployment,
+                state=which.state,
+                tags=which.tag,
+                since=since,
+                until=until,
+                text=which.text,
+                ahead=ahead,
+                order=order,
+                limit=n,
+                after=after,
+            ),
+            limit,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
-    def __init__(
-        self,
-        flow: str | None,
-        deployment: str | None,
-        state: str | None,
-        tags: tuple[str, ...],
-        since: str | None,
-        until: str | None,
-        text: str | None,
-        *,
-        ahead: bool = True,
-    ) -> None:
-        self.flow = flow
-        self.ahead = ahead
-        self.deployment = deployment
-        self.state = state
-        self.tags = tags
-        self.since = ago_or_at(since)
-        self.until = ago_or_at(until)
-        self.text = text
 
-    def is_empty(self) -> bool:
-        return not (self.flow or self.deployment or self.state or self.tags or self.since or self.until or self.text)
-
-    async def runs(self, history: History, order: Order, limit: int) -> list[FlowRunRecord]:
-        """The first so many."""
-        try:
-            return await first_items(
-                lambda n, after: history.flow_runs(
-                    flow=self.flow,
-                    deployment=self.deployment,
-                    state=self.state,
-                    tags=self.tags,
-                    since=self.since,
-                    until=self.until,
-                    text=self.text,
-                    ahead=self.ahead,
-                    order=order,
-                    limit=n,
-                    after=after,
-                ),
-                limit,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+async def _coming(history: History, which: Which, limit: int) -> list[FlowRunRecord]:
+    """Those that are due only later, the soonest first: schedules make few ahead, so that all can be looked at."""
+    scheduled = await _listed(history, replace(which, state=which.state or "SCHEDULED"), "oldest", 0, ahead=True)
+    moment = now()
+    coming = [(run.due, run) for run in scheduled if run.due is not None and run.due > moment]
+    return first_of([run for _, run in sorted(coming, key=itemgetter(0))], limit)
 
 
 async def _meant(
-    names: list[str], wanted: Filter, action: str, yes: bool, *, always: bool = False, open_only: bool = False
+    names: tuple[str, ...], which: Which, action: str, yes: bool, *, always: bool = False, open_only: bool = False
 ) -> list[FlowRunRecord]:
     """The runs that are named, or those that a filter lets through, once somebody has said yes to these.
 
@@ -348,13 +316,14 @@ async def _meant(
     Raises:
         UsageError: neither or both; or nobody said yes.
     """
-    if bool(names) != wanted.is_empty():
-        raise UsageError(f"{action} which runs? Name them, or say which by --flow, --deployment, --state or --since.")
-    async with History() as history:
+    if bool(names) == (which != ANY):
+        options = ", ".join(f"--{field.name}" for field in fields(which))
+        raise UsageError(f"{action} which runs? Name them, or say which by {options}; not both.")
+    async with recorded() as history:
         if names:
             runs = [await find_flow_run(history, name) for name in names]
         else:
-            runs = await wanted.runs(history, "oldest", 0)
+            runs = await _listed(history, which, "oldest", 0, ahead=True)
             runs = [run for run in runs if not (open_only and run.state.is_final())]
     if not names or always:
         confirm(f"{action} {len(runs)} flow runs?" if len(runs) != 1 else f"{action} {runs[0].name}?", yes)
@@ -397,8 +366,6 @@ def fields_of(run: FlowRunRecord) -> dict[str, object]:
 
 def seconds_of(run: FlowRunRecord) -> float | None:
     """How long it ran, or has been running."""
-    from upwell.cli.times import now
-
     if run.start_time is None:
         return None
     return max(0.0, ((run.end_time or now()) - run.start_time).total_seconds())

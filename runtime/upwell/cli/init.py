@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cyclopts import App
+from upwell.cli.group import group
+from upwell.cli.output import say
 
-from upwell.cli.output import examples, say
-
-app = App(
-    name="init",
-    help_epilogue=examples("upwell init", "upwell init flows --name weather"),
+app = group(
+    "init",
+    "upwell init",
+    "upwell init flows --name weather",
 )
 
 

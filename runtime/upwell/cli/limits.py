@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from msgspec import Struct
 
-from upwell.cli.output import Output, Yes, confirm, examples, say, show, show_fields
-from upwell.core.errors import NotFoundError
+from upwell.cli.group import group
+from upwell.cli.options import Output, Yes
+from upwell.cli.output import UsageError, confirm, say, show, show_fields
+from upwell.core.errors import ConfigurationError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from upwell.journal.limit_store import LimitInUse
-
-T = TypeVar("T")
+    from upwell.journal.shared_limits import SharedLimits
 
 OF_TAG = "tag:"
 """What the names of the limits of tags begin with."""
 
-by_name = App(
-    name="gcl",
-    help_epilogue=examples(
-        "upwell gcl create database --limit 5",
-        "upwell gcl create api --limit 10 --slot-decay-per-second 2",
-        "upwell gcl update database --limit 10",
-        "upwell gcl ls",
-        more='In code: `with concurrency("database"):`, or `rate_limit("api")`.',
-    ),
+by_name = group(
+    "gcl",
+    "upwell gcl create database --limit 5",
+    "upwell gcl create api --limit 10 --slot-decay-per-second 2",
+    "upwell gcl update database --limit 10",
+    "upwell gcl ls",
+    more='In code: `with concurrency("database"):`, or `rate_limit("api")`.',
 )
-of_tags = App(
-    name="concurrency-limit",
-    help_epilogue=examples(
-        "upwell concurrency-limit create database 5",
-        "upwell concurrency-limit ls",
-        "upwell concurrency-limit delete database",
-        more='It holds for the task runs that have the tag: @task(tags=["database"]).',
-    ),
+of_tags = group(
+    "concurrency-limit",
+    "upwell concurrency-limit create database 5",
+    "upwell concurrency-limit ls",
+    "upwell concurrency-limit delete database",
+    more='It holds for the task runs that have the tag: @task(tags=["database"]).',
 )
 
 Name = Annotated[str, Parameter(help="The limit's name.")]
@@ -64,7 +61,7 @@ class Limit(Struct, frozen=True, kw_only=True):
 @by_name.command(name="ls")
 async def list_by_name(*, output: Output = "table") -> None:
     """List all limits, those of tags too, and how they stand."""
-    _show(await limits(), output)
+    _show(await limits(), output, none="There is no limit. `upwell gcl create NAME --limit 5` makes one.")
 
 
 @by_name.command(name="inspect")
@@ -82,9 +79,14 @@ async def create_by_name(
     Args:
         disable: It lets everybody through until it is enabled.
     """
-    from upwell.concurrency.asyncio import create_limit
+    from upwell.journal.limit_store import LimitRow
 
-    await _asked(lambda: create_limit(name, limit, slot_decay_per_second, active=not disable))
+    _check(limit, slot_decay_per_second)
+    row = LimitRow(name, limit, slot_decay_per_second or 0.0, not disable)
+    if not await _asked(lambda store: store.create(row)):
+        raise ConflictError(
+            f"There is a limit {name!r} already: `upwell gcl update {name} --limit {limit}` changes it."
+        )
     say(f"The limit {name} of {limit} is made.")
 
 
@@ -98,22 +100,24 @@ async def update_by_name(
     enable: Annotated[bool | None, Parameter(negative="--disable")] = None,
 ) -> None:
     """Change a limit while it is in use; what is not said stays."""
-    from upwell.concurrency.asyncio import update_limit
-
-    await _asked(lambda: update_limit(name, limit, slot_decay_per_second, active=enable))
+    if limit is None and slot_decay_per_second is None and enable is None:
+        raise UsageError("Say what to change: --limit, --slot-decay-per-second, --enable or --disable.")
+    await _change(name, limit, slot_decay_per_second, enable)
     say(f"The limit {name} is changed.")
 
 
 @by_name.command(name="enable")
 async def enable_by_name(name: Name, /) -> None:
     """Have a limit hold."""
-    await update_by_name(name, enable=True)
+    await _change(name, active=True)
+    say(f"The limit {name} holds.")
 
 
 @by_name.command(name="disable")
 async def disable_by_name(name: Name, /) -> None:
     """Have a limit let everybody through."""
-    await update_by_name(name, enable=False)
+    await _change(name, active=False)
+    say(f"The limit {name} lets everybody through.")
 
 
 @by_name.command(name="delete")
@@ -129,7 +133,8 @@ async def delete_by_name(name: Name, /, *, yes: Yes = False) -> None:
 @of_tags.command(name="ls")
 async def list_of_tags(*, output: Output = "table") -> None:
     """List the limits of tags, and how they stand."""
-    _show([_of_tag(limit) for limit in await limits() if limit.name.startswith(OF_TAG)], output)
+    found = [_of_tag(limit) for limit in await limits() if limit.name.startswith(OF_TAG)]
+    _show(found, output, none="No tag has a limit. `upwell concurrency-limit create TAG 5` gives it one.")
 
 
 @of_tags.command(name="inspect")
@@ -141,17 +146,18 @@ async def inspect_of_tag(tag: Tag, /, *, output: Output = "table") -> None:
 @of_tags.command(name="create")
 async def create_of_tag(tag: Tag, limit: Annotated[int, Parameter(help="How many at once.")], /) -> None:
     """Have at most so many task runs with a tag run at once; in place of the limit that the tag has."""
-    from upwell.concurrency.asyncio import create_limit, update_limit
+    from upwell.journal.limit_store import LimitRow
 
-    known = {found.name for found in await limits()}
-    change = update_limit if OF_TAG + tag in known else create_limit
-    await _asked(lambda: change(OF_TAG + tag, limit))
+    _check(limit)
+    if not await _asked(lambda store: store.create(LimitRow(OF_TAG + tag, limit, 0.0, True))):
+        await _change(OF_TAG + tag, limit)
     say(f"At most {limit} task runs with the tag {tag} run at once.")
 
 
 @of_tags.command(name="delete")
-async def delete_of_tag(tag: Tag, /) -> None:
+async def delete_of_tag(tag: Tag, /, *, yes: Yes = False) -> None:
     """Have any number of task runs with a tag run."""
+    confirm(f"Delete the limit of the tag {tag}?", yes)
     await _delete(OF_TAG + tag, tag)
 
 
@@ -160,33 +166,60 @@ async def delete_of_tag(tag: Tag, /) -> None:
 
 async def limits() -> list[Limit]:
     """All limits, and how they stand."""
-    from upwell.concurrency.asyncio import list_limits
-
-    return [_shown(limit) for limit in await _asked(list_limits)]
+    return [_shown(limit) for limit in await _asked(lambda store: store.in_use())]
 
 
 async def _limit(name: str) -> Limit:
     for limit in await limits():
         if limit.name == name:
             return limit
-    raise NotFoundError(f"There is no limit {name.removeprefix(OF_TAG)!r}.")
+    raise _absent(name)
+
+
+def _absent(name: str) -> NotFoundError:
+    plain = name.removeprefix(OF_TAG)
+    if plain == name:
+        return NotFoundError(f"There is no limit {name!r}. `upwell gcl ls` lists them.")
+    return NotFoundError(f"The tag {plain!r} has no limit. `upwell concurrency-limit ls` lists those that have one.")
+
+
+def _check(limit: int | None, slot_decay_per_second: float | None = None) -> None:
+    if limit is not None and limit < 0:
+        raise UsageError(f"The limit is {limit}, and must be 0 or more.")
+    if slot_decay_per_second is not None and slot_decay_per_second < 0:
+        raise UsageError(f"--slot-decay-per-second is {slot_decay_per_second:g}, and must be 0 or more.")
+
+
+async def _change(
+    name: str, limit: int | None = None, slot_decay_per_second: float | None = None, active: bool | None = None
+) -> None:
+    from upwell.journal.limit_store import LimitChange
+
+    _check(limit, slot_decay_per_second)
+    if not await _asked(lambda store: store.update(LimitChange(name, limit, slot_decay_per_second, active))):
+        raise _absent(name)
 
 
 async def _delete(name: str, shown: str) -> None:
-    from upwell.concurrency.asyncio import delete_limit
-
-    await _asked(lambda: delete_limit(name))
+    if not await _asked(lambda store: store.delete(name)):
+        raise _absent(name)
     say(f"The limit {shown} is deleted.")
 
 
-async def _asked(ask: Callable[[], Awaitable[T]]) -> T:
+async def _asked(ask: Callable[[SharedLimits], Any]) -> Any:
     """The answer of the store; the journal of this process, which asked it, is closed then."""
     import asyncio
 
-    from upwell.composition import close_journal
+    from upwell.composition import close_journal, open_shared_limits
+    from upwell.concurrency.store_limits import answer
 
     try:
-        return await ask()
+        store = open_shared_limits()
+        if store is None:
+            raise ConfigurationError(
+                "These limits are kept in the store, and UPWELL_JOURNAL=off goes without one: unset it."
+            )
+        return await answer(ask(store))
     finally:
         await asyncio.to_thread(close_journal)
 
@@ -208,7 +241,7 @@ def _of_tag(limit: Limit) -> Limit:
     return replace(limit, name=limit.name.removeprefix(OF_TAG))
 
 
-def _show(limits: list[Limit], output: Output) -> None:
+def _show(limits: list[Limit], output: Output, none: str) -> None:
     show(
         limits,
         [
@@ -220,7 +253,7 @@ def _show(limits: list[Limit], output: Output) -> None:
             ("active", lambda it: it.active),
         ],
         output,
-        none="There is no limit.",
+        none=none,
     )
 
 

@@ -1,23 +1,21 @@
-"""What the listings of runs share: their options, pages read one after the other, log lines."""
+"""What the listings of runs share: pages read one after the other, log lines."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from cyclopts import Parameter
-
-from upwell.cli.output import Format, UsageError, compact_json, note, say, say_json
+from upwell.cli.output import UsageError, compact_json, note, say, say_json, show
 from upwell.core.errors import UnknownRunError
-from upwell.core.model import LogLine, Page
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from upwell.cli.options import Format
+    from upwell.core.model import LogLine, Page
+    from upwell.core.states import State
     from upwell.history import History
 
 T = TypeVar("T")
@@ -32,14 +30,6 @@ MOST_NAMES: Final = 1000
 LOOK_SECONDS: Final = 0.25
 """How often it is looked whether something has happened."""
 
-State: TypeAlias = Annotated[str | None, Parameter(help="A type of state (FAILED) or a state's name (TimedOut).")]
-Since: TypeAlias = Annotated[str | None, Parameter(help="Created since: 90s, 15m, 2h, 3d ago, or 2026-01-31T08:00.")]
-Until: TypeAlias = Annotated[str | None, Parameter(help="Created before: the same.")]
-Text: TypeAlias = Annotated[str | None, Parameter(help="Part of a name.")]
-Order: TypeAlias = Annotated[Literal["newest", "oldest"], Parameter(help="Which come first.")]
-Limit: TypeAlias = Annotated[int, Parameter(name=("--limit", "-n"), help="How many at most; 0 is all.")]
-Level: TypeAlias = Annotated[str, Parameter(help="The least severe lines: DEBUG, INFO, WARNING, ERROR, CRITICAL.")]
-
 
 async def first_items(ask: Callable[[int, str | None], Awaitable[Page[T]]], limit: int) -> list[T]:
     """So many items, page after page; says, beside them, if there are more.
@@ -51,8 +41,7 @@ async def first_items(ask: Callable[[int, str | None], Awaitable[Page[T]]], limi
     Raises:
         UsageError: a limit below zero.
     """
-    if limit < 0:
-        raise UsageError(f"--limit is {limit}, and must be 0 or more.")
+    checked_limit(limit)
     found: list[T] = []
     after: str | None = None
     while True:
@@ -63,8 +52,31 @@ async def first_items(ask: Callable[[int, str | None], Awaitable[Page[T]]], limi
         if after is None:
             return found
         if limit and len(found) >= limit:
-            note(f"The first {len(found)}; there are more: --limit {limit * 10}, or --limit 0 for all.")
+            _say_there_are_more(limit)
             return found
+
+
+def first_of(items: list[T], limit: int) -> list[T]:
+    """So many of what is all here; says, beside them, if there are more.
+
+    Raises:
+        UsageError: a limit below zero.
+    """
+    checked_limit(limit)
+    if limit and len(items) > limit:
+        _say_there_are_more(limit)
+        return items[:limit]
+    return items
+
+
+def checked_limit(limit: int) -> int:
+    if limit < 0:
+        raise UsageError(f"--limit is {limit}, and must be 0 or more.")
+    return limit
+
+
+def _say_there_are_more(limit: int) -> None:
+    note(f"The first {limit}; there are more: --limit {limit * 10}, or --limit 0 for all.")
 
 
 def level_number(name: str) -> int:
@@ -73,10 +85,25 @@ def level_number(name: str) -> int:
     Raises:
         UsageError: there is none of it.
     """
+    import logging  # here, as asyncio below: help needs neither
+
     number = logging.getLevelNamesMapping().get(name.upper())
     if number is None:
         raise UsageError(f"--level is {name!r}, and must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
     return number
+
+
+def show_states(states: Sequence[State], output: Format) -> None:
+    """Which states a run has been in, since when, and why."""
+    show(
+        states,
+        [
+            ("state", lambda state: state),
+            ("since", lambda state: state.timestamp),
+            ("why", lambda state: state.message),
+        ],
+        output,
+    )
 
 
 def say_log_line(line: LogLine, run: str | None = None) -> None:
@@ -125,7 +152,15 @@ class LogTail:
 async def show_logs(
     history: History, run_id: UUID, least: int, *, follow: bool, tail: int | None, output: Format
 ) -> None:
-    """The log of a flow run or task run; the last lines of it only, or until the run has ended."""
+    """The log of a flow run or task run; the last lines of it only, or until the run has ended.
+
+    Raises:
+        UsageError: less than no lines.
+    """
+    import asyncio
+
+    if tail is not None and tail < 0:
+        raise UsageError(f"--tail is {tail}, and must be 0 or more.")
     log = LogTail(history, run_id, least)
 
     async def say_line(line: LogLine) -> None:

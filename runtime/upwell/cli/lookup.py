@@ -34,15 +34,18 @@ async def find_flow_run(history: History, wanted: str) -> FlowRunRecord:
     return await _of_name(wanted, "flow run", lambda after: history.flow_runs(text=wanted, limit=PAGE, after=after))
 
 
-async def find_task_run(history: History, wanted: str) -> TaskRun:
-    """The task run of this id; or the newest one of this name, `fetch-3`.
+async def find_task_run(history: History, wanted: str, of: FlowRunRecord | None = None) -> TaskRun:
+    """The task run of this id; or the newest one of this name, `fetch-3`. of: only those of this flow run.
 
     Raises:
         UnknownRunError: there is none.
     """
     if _is_id(wanted):
         return await history.task_run(wanted)
-    return await _of_name(wanted, "task run", lambda after: history.task_runs(text=wanted, limit=PAGE, after=after))
+    within = None if of is None else of.id
+    return await _of_name(
+        wanted, "task run", lambda after: history.task_runs(flow_run_id=within, text=wanted, limit=PAGE, after=after)
+    )
 
 
 async def _of_name(name: str, what: str, ask: Callable[[str | None], Awaitable[Page[R]]]) -> R:

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from upwell.cli.exits import FAILED, INTERRUPTED
+from upwell.cli.front import is_answered
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if it failed or was refused, 2 if it was not understood."""
+    _have_somewhere_to_write()
+    words = _use_profile(list(sys.argv[1:] if arguments is None else arguments))
+    try:
+        code = 0 if is_answered(words) else _run(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # who reads has read enough, such as `head`
+        _write_no_more()
+        return 0
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # that is what rich makes of it
+            return 0
+        raise
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _write_no_more()
+        print(f"Error: The output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
+        return FAILED
+
+
+def _run(words: list[str]) -> int:
     try:
         import cyclopts  # noqa: F401  # pyright: ignore[reportUnusedImport]  # here: to say which extra has it
     except ImportError as error:
@@ -18,16 +47,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     from upwell.cli.app import run_command
 
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        code = run_command(_use_profile(tokens))
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:  # who reads has read enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so at exit
-        return 0
+    return run_command(words)
+
+
+def _have_somewhere_to_write() -> None:
+    """Where the shell has closed an output (`>&-`) there is none."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+
+
+def _write_no_more() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says at exit that it cannot
 
 
 def _use_profile(tokens: list[str]) -> list[str]:

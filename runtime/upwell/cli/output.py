@@ -5,15 +5,13 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from cyclopts import Parameter
+if TYPE_CHECKING:
+    from upwell.cli.options import Format
 
 T = TypeVar("T")
 
-Format: TypeAlias = Literal["table", "json"]
-Output: TypeAlias = Annotated[Format, Parameter(name=("--output", "-o"), help="table or json.", show_choices=False)]
-Yes: TypeAlias = Annotated[bool, Parameter(name=("--yes", "-y"), help="Do not ask.")]
 Column: TypeAlias = tuple[str, Callable[[T], object]]
 """Its title, and what stands in it."""
 
@@ -28,12 +26,6 @@ _COLORS: Final = {
     "PENDING": "bright_black",
     "PAUSED": "magenta",
 }
-
-
-def examples(*commands: str, more: str = "") -> str:
-    """What stands at the end of a command's help."""
-    lines = "\n".join(f"    {command}" for command in commands)
-    return f"Examples:\n\n{lines}" + (f"\n\n{more}" if more else "")
 
 
 class UsageError(Exception):
@@ -65,7 +57,11 @@ def confirm(question: str, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody is there to be asked: say --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise UsageError("Nothing was done.")
 
 
@@ -123,19 +119,21 @@ def _say_table(titles: list[str] | None, rows: list[list[object]]) -> None:
 
 def cell(value: object) -> str:
     """What stands in a table."""
-    from upwell.core.states import State  # here, as below: `upwell version` needs none
-
-    if isinstance(value, State):
-        return value.name
-    if isinstance(value, dt.datetime):
-        return moment_text(value)
+    if isinstance(value, str):
+        return printable(value)
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dt.datetime):
+        return moment_text(value)
     if isinstance(value, tuple | list | frozenset):
         return ", ".join(sorted(map(str, value)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]  # of anything
-    return compact_json(value) if isinstance(value, dict) else printable(str(value))  # pyright: ignore[reportUnknownArgumentType]  # of anything
+    if isinstance(value, dict):
+        return compact_json(value)  # pyright: ignore[reportUnknownArgumentType]  # of anything
+    from upwell.core.states import State  # here, as below: `upwell version` needs none
+
+    return value.name if isinstance(value, State) else printable(str(value))
 
 
 def _short(value: object) -> str:

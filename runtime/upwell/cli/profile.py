@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 from msgspec import Struct
 
 from upwell.cli.config import without_secrets
-from upwell.cli.output import Output, Yes, confirm, examples, say, show
+from upwell.cli.group import group
+from upwell.cli.options import Output, Yes
+from upwell.cli.output import confirm, say, say_json, show
 from upwell.cli.profiles_file import ProfilesFile
 from upwell.settings import variable_of
 
-app = App(
-    name="profile",
-    help_epilogue=examples(
-        "upwell profile create production",
-        "upwell config set --profile production api_url=https://upwell.example.com/api",
-        "upwell profile use production",
-        "upwell --profile production flow-run ls",
-        more="Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which is in use, else the file.",
-    ),
+app = group(
+    "profile",
+    "upwell profile create production",
+    "upwell config set --profile production api_url=https://upwell.example.com/api",
+    "upwell profile use production",
+    "upwell --profile production flow-run ls",
+    more="Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which is in use, else the file.",
 )
 
 Name = Annotated[str, Parameter(help="The profile.")]
@@ -65,7 +65,7 @@ def inspect(name: str | None = None, /, *, output: Output = "table") -> None:
     file.check_there(wanted)
     found = _shown(file.profiles[wanted])
     if output == "json":
-        show([Profile(name=wanted, active=wanted == file.active, settings=found)], [], output)
+        say_json(Profile(name=wanted, active=wanted == file.active, settings=found))
         return
     show(
         found.items(),

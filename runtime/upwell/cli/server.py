@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from upwell.cli.exits import FAILED
-from upwell.cli.output import Output, examples, say, say_json
+from upwell.cli.group import group
+from upwell.cli.options import Output
+from upwell.cli.output import say, say_json
 
-app = App(
-    name="server",
-    help_epilogue=examples(
-        "upwell server start",
-        "upwell server start --background",
-        "upwell server start --host 0.0.0.0 --port 8080",
-        "upwell server status",
-        "upwell server stop",
-        more="The pages are at http://127.0.0.1:4200, the API below /api, its schema at /api/openapi.json.",
-    ),
+app = group(
+    "server",
+    "upwell server start",
+    "upwell server start --background",
+    "upwell server start --host 0.0.0.0 --port 8080",
+    "upwell server status",
+    "upwell server stop",
+    more="The pages are at http://127.0.0.1:4200, the API below /api, its schema at /api/openapi.json.",
 )
 
 

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import App, Parameter
+from typing import TYPE_CHECKING
 
 from upwell.cli import listing
-from upwell.cli.listing import Level, Limit, Order, Since, State, Text, Until, first_items
+from upwell.cli.asking import recorded
+from upwell.cli.group import examples, group
+from upwell.cli.listing import first_items
 from upwell.cli.lookup import find_flow_run, find_task_run
-from upwell.cli.output import Output, UsageError, examples, say, say_json, show, show_fields, span_text
+from upwell.cli.options import Follow, Level, Limit, Order, Output, Since, State, Tag, Tail, Text, Until
+from upwell.cli.output import UsageError, say, say_json, show, show_fields, span_text
 from upwell.cli.times import ago_or_at, now
-from upwell.cli.values import Tag
-from upwell.history import History
 
 if TYPE_CHECKING:
     from upwell.core.model import TaskRun
 
-app = App(
-    name="task-run",
-    help_epilogue=examples(
-        "upwell task-run ls --flow-run cheery-hippo --state FAILED",
-        "upwell task-run inspect fetch-3",
-        "upwell task-run logs fetch-3",
-        more="TASK-RUN is a task run's id, or its name: then the newest of that name is meant.",
-    ),
+app = group(
+    "task-run",
+    "upwell task-run ls --flow-run cheery-hippo --state FAILED",
+    "upwell task-run inspect fetch-3",
+    "upwell task-run logs fetch-3",
+    more="TASK-RUN is a task run's id, or its name: then the newest of that name is meant.",
 )
 
 
@@ -40,7 +37,7 @@ async def ls(
     task: str | None = None,
     flow: str | None = None,
     state: State = None,
-    tag: Tag = [],  # noqa: B006  # cyclopts reads the default
+    tag: Tag = (),
     since: Since = None,
     until: Until = None,
     text: Text = None,
@@ -56,7 +53,7 @@ async def ls(
         flow: The name of the flow in whose runs they ran.
     """
     created_since, created_until = ago_or_at(since), ago_or_at(until)
-    async with History() as history:
+    async with recorded() as history:
         run_id = None if flow_run is None else (await find_flow_run(history, flow_run)).id
         try:
             runs = await first_items(
@@ -99,7 +96,7 @@ async def inspect(task_run: str, /, *, output: Output = "table") -> None:
     Args:
         task_run: Its id or name.
     """
-    async with History() as history:
+    async with recorded() as history:
         run = await find_task_run(history, task_run)
         states = await history.states(run.id)
     if output == "json":
@@ -127,15 +124,7 @@ async def inspect(task_run: str, /, *, output: Output = "table") -> None:
         output,
     )
     say("")
-    show(
-        states,
-        [
-            ("state", lambda state: state),
-            ("since", lambda state: state.timestamp),
-            ("why", lambda state: state.message),
-        ],
-        output,
-    )
+    listing.show_states(states, output)
 
 
 @app.command
@@ -143,20 +132,18 @@ async def logs(
     task_run: str,
     /,
     *,
-    follow: Annotated[bool, Parameter(name=("--follow", "-f"))] = False,
+    follow: Follow = False,
     level: Level = "DEBUG",
-    tail: int | None = None,
+    tail: Tail = None,
     output: Output = "table",
 ) -> None:
     """Show the log of a task run.
 
     Args:
         task_run: Its id or name.
-        follow: Go on until the run has ended.
-        tail: Only the last so many lines.
     """
     least = listing.level_number(level)
-    async with History() as history:
+    async with recorded(watching=follow) as history:
         run = await find_task_run(history, task_run)
         await listing.show_logs(history, run.id, least, follow=follow, tail=tail, output=output)
 

@@ -7,7 +7,6 @@ import re
 from typing import Final
 
 from upwell.cli.output import UsageError
-from upwell.engine.clock import clock, moment
 
 _UNITS: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(min|[smhdw])")
@@ -52,11 +51,13 @@ def ago_or_at(text: str | None) -> dt.datetime | None:
         return None
     if _SPAN.match(text.strip().lower()) and "-" not in text:
         try:
-            return moment(clock().time()) - span(text)
+            return now() - span(text)
         except OverflowError:
             raise UsageError(f"{text!r} ago is too long ago.") from None
     return at(text)
 
 
 def now() -> dt.datetime:
+    from upwell.engine.clock import clock, moment  # here: help needs no asyncio
+
     return moment(clock().time())

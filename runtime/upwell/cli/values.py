@@ -4,26 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, cast
-
-import msgspec
-from cyclopts import Parameter
+from typing import Any, cast
 
 from upwell.cli.output import UsageError
-
-Param: TypeAlias = Annotated[
-    list[str],
-    Parameter(
-        name=("--param", "-p"),
-        negative=(),
-        allow_leading_hyphen=True,
-        help="One parameter, NAME=VALUE; the value is JSON, or a text. May be given often.",
-    ),
-]
-Params: TypeAlias = Annotated[
-    str | None, Parameter(help="All parameters as a JSON object, or @FILE that holds one; --param goes before it.")
-]
-Tag: TypeAlias = Annotated[list[str], Parameter(name="--tag", help="A tag; may be given often.")]
 
 
 def parameters_of(param: Iterable[str], params: str | None, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,6 +32,8 @@ def wants_text(schema: Mapping[str, Any], name: str) -> bool:
 
 def json_or_text(text: str) -> Any:
     """The value that JSON says, and what is no JSON as it is written."""
+    import msgspec  # here, as below: help needs none
+
     try:
         return msgspec.json.decode(text)
     except msgspec.DecodeError:
@@ -61,6 +46,8 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     Raises:
         UsageError: it is none.
     """
+    import msgspec
+
     if text.startswith("@"):
         try:
             text = Path(text[1:]).read_text()

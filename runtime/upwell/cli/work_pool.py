@@ -4,25 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, Yes, confirm, examples, say, show, show_fields
+from upwell.cli.group import group
+from upwell.cli.options import Output, Yes
+from upwell.cli.output import confirm, say, show, show_fields
 from upwell.cli.values import json_object
 
 if TYPE_CHECKING:
     from upwell.core.deployments import WorkPool
 
-app = App(
-    name="work-pool",
-    help_epilogue=examples(
-        "upwell work-pool create default",
-        "upwell work-pool create containers --type docker --limit 4",
-        "upwell work-pool queue create default urgent --priority 1",
-        "upwell work-pool pause default",
-    ),
+app = group(
+    "work-pool",
+    "upwell work-pool create default",
+    "upwell work-pool create containers --type docker --limit 4",
+    "upwell work-pool queue create default urgent --priority 1",
+    "upwell work-pool pause default",
 )
-queue = App(name="queue", help="Queues of a work pool, served by their priority.")
+queue = group(
+    "queue",
+    "upwell work-pool queue create default urgent --priority 1",
+    "upwell work-pool queue ls default",
+    help="Queues of a work pool, served by their priority.",
+)
 app.command(queue)
 
 Name = Annotated[str, Parameter(help="The work pool.")]

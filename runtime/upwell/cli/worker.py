@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from upwell.cli.asking import control
-from upwell.cli.output import Output, examples, show
+from upwell.cli.group import group
+from upwell.cli.options import Output
+from upwell.cli.output import show
 
-app = App(
-    name="worker",
-    help_epilogue=examples(
-        "upwell worker start --pool default",
-        "upwell worker start --pool default --work-queue urgent --limit 4",
-        "upwell worker ls",
-        more="SIGTERM and Ctrl-C have a worker claim no more, and end when what it carries out has ended.",
-    ),
+app = group(
+    "worker",
+    "upwell worker start --pool default",
+    "upwell worker start --pool default --work-queue urgent --limit 4",
+    "upwell worker ls",
+    more="SIGTERM and Ctrl-C have a worker claim no more, and end when what it carries out has ended.",
 )
 
 
@@ -26,9 +26,9 @@ def start(
     *,
     pool: Annotated[str, Parameter(name=("--pool", "-p"))],
     name: str | None = None,
-    work_queue: Annotated[list[str], Parameter(name=("--work-queue", "-q"))] = [],  # noqa: B006  # cyclopts reads the default
+    work_queue: Annotated[tuple[str, ...], Parameter(name=("--work-queue", "-q"))] = (),
     limit: int | None = None,
-    root: list[Path] = [],  # noqa: B006  # cyclopts reads the default
+    root: tuple[Path, ...] = (),
 ) -> None:
     """Start a worker, until Ctrl-C.
 
@@ -41,7 +41,7 @@ def start(
     """
     from upwell.serving.worker import Worker
 
-    Worker(pool, name=name, queues=tuple(work_queue), limit=limit, roots=root or None).run()
+    Worker(pool, name=name, queues=work_queue, limit=limit, roots=list(root) or None).run()
 
 
 @app.command

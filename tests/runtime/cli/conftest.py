@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -15,6 +17,8 @@ from upwell.cli.main import main
 from upwell.composition import close_journal
 from upwell.engine.console import ensure_configured
 from upwell.settings import Settings, variable_of
+
+UPWELL = Path(sys.executable).with_name("upwell")
 
 FLOWS = '''
 import datetime as dt
@@ -69,6 +73,15 @@ class Done(NamedTuple):
 
 
 Upwell = Callable[..., Done]
+
+
+def process(folder: Path, *words: str, code: str | None = None) -> subprocess.Popen[str]:
+    """A command, or some code, in a process of its own."""
+    command = [sys.executable, "-c", code] if code else [str(UPWELL), *words]
+    environment = {**os.environ, "UPWELL_HOME": str(folder.parent / "home"), "UPWELL_JOURNAL": "on"}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
 
 
 @pytest.fixture

@@ -7,17 +7,18 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cyclopts import App
-from tests.runtime.cli.conftest import Upwell
+from tests.runtime.cli.conftest import UPWELL, Upwell, process
 
 from upwell.cli.app import make_app
+from upwell.cli.tables import draw
 
 ROOT = Path(__file__).parents[3]
-UPWELL = Path(sys.executable).with_name("upwell")
 
 
 def commands(app: App | None = None, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -45,6 +46,38 @@ def test_every_command_has_help_with_examples_and_says_what_its_options_are(upwe
         options = re.findall(r"^│ (?:\* +)?(--?[a-z]\S*|[A-Z][A-Z-]+)(?: .*?)?  +(\S.*)│$", done.out, re.M)
         missing = [name for name, text in options if text.strip().startswith("[")]
         assert missing == [], f"{missing} of {command} are not explained"
+
+
+def groups() -> list[tuple[str, ...]]:
+    return sorted({command[:-1] for command in commands() if len(command) > 1})
+
+
+@pytest.mark.parametrize("group", groups(), ids=" ".join)
+def test_pages_that_list_commands_are_as_cyclopts_would_draw_them(
+    upwell: Upwell, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], group: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    page = upwell(*group, "--help").out
+    make_app().help_print(group)
+    drawn = "\n".join(line.rstrip() for line in capsys.readouterr().out.splitlines())
+    first = drawn.index("╭─ Run and look") if not group else 0  # there, cyclopts says options first
+    assert drawn[first : drawn.rindex("╯")] in page
+    assert upwell(*group).out == upwell("-h", *group).out == page
+
+
+def test_the_front_page_fits_a_narrow_terminal(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert [line for line in upwell("--help").lines if len(line) > 40 and not line.startswith("    upwell ")] == []
+
+
+@pytest.mark.parametrize(("terminal", "no_color", "colored"), [(1, "", True), (1, "1", False), (0, "", False)])
+def test_the_front_page_is_in_colors_on_a_terminal_that_has_some(
+    upwell: Upwell, monkeypatch: pytest.MonkeyPatch, terminal: int, no_color: str, colored: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: bool(terminal), raising=False)
+    assert ("\x1b[36m" in upwell("--help").out) is colored
 
 
 def test_every_listing_speaks_json() -> None:
@@ -80,7 +113,9 @@ def test_versions(upwell: Upwell) -> None:
 
     assert upwell("--version").out.strip() == library.__version__
     assert upwell("version", "-o", "json").json["upwell"] == library.__version__
-    assert upwell().out == upwell("--help").out
+    assert upwell().out == upwell("--help").out == upwell("-h").out
+    assert upwell("--help", "flow", "ls").out == upwell("flow", "ls", "-h").out
+    assert upwell("flow", "ls", "--version").code == 2
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["flow-run", "nonsense"], ["flow-run", "logs"], ["version", "more"]])
@@ -108,13 +143,16 @@ def test_completion_is_for_the_shell_in_use(upwell: Upwell, monkeypatch: pytest.
 def test_a_question_is_answered_at_a_terminal(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
     upwell("work-pool", "create", "p")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    answer = "n"
+    answer: str | None = None
 
     def ask(_: str) -> str:
+        if answer is None:  # Ctrl-D
+            raise EOFError
         return answer
 
     monkeypatch.setattr("builtins.input", ask)
-    assert (upwell("work-pool", "delete", "p").code, len(upwell("work-pool", "ls", "-o", "json").json)) == (2, 1)
+    for answer in (None, "n", ""):  # noqa: B007  # `ask` says it
+        assert (upwell("work-pool", "delete", "p").code, len(upwell("work-pool", "ls", "-o", "json").json)) == (2, 1)
     answer = "y"
     assert (upwell("work-pool", "delete", "p").code, upwell("work-pool", "ls", "-o", "json").json) == (0, [])
 
@@ -130,22 +168,44 @@ def test_tables_on_a_terminal_are_drawn(
     assert "default" in drawn
 
 
+NAMED = ["id", "flow", "name", "state", "took"]
+RUN = [("01a20184-1a87-7ea0-af31-7a2184a85f34", ""), ("etl", ""), ("cheery-hippo", ""), ("Completed", ""), ("1 s", "")]
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"), [(80, NAMED), (60, NAMED[1:]), (40, NAMED[1:]), (30, NAMED[1:4]), (20, NAMED[1:4])]
+)
+def test_where_there_is_little_room_ids_are_left_out_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, shown: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    draw(NAMED, [RUN])
+    title, _, *lines = capsys.readouterr().out.splitlines()
+    assert title.split() == shown
+    assert max(map(len, lines)) <= width
+    if width > 20:
+        assert "cheery-hippo  Completed" in lines[0]
+
+
+def test_a_long_text_does_not_drive_other_columns_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    draw(["state", "since", "why"], [[("Failed", ""), ("04:21:53", ""), ("word " * 30, "")]])
+    assert "since" in capsys.readouterr().out
+
+
 # --- processes ----------------------------------------------------------------------------------------------
-
-
-def process(folder: Path, *words: str, code: str | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", code] if code else [str(UPWELL), *words]
-    environment = {**os.environ, "UPWELL_HOME": str(folder.parent / "home"), "UPWELL_JOURNAL": "on"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
 
 
 @pytest.mark.parametrize(
     ("words", "unwanted"),
     [
-        ("['version']", {"asyncio", "rich", "litestar", "httpx", "upwell.history", "upwell.flows"}),
-        ("['--help']", {"asyncio", "litestar", "httpx", "upwell.history", "upwell.cli.flow_run"}),
+        ("['version']", {"cyclopts", "asyncio", "rich", "msgspec", "importlib.metadata", "upwell.core.states"}),
+        ("['--help']", {"cyclopts", "asyncio", "rich", "msgspec", "upwell.history", "upwell.cli.flow_run"}),
+        ("['version', '-o', 'json']", {"asyncio", "rich", "importlib.metadata", "upwell.core.states"}),
+        ("['flow-run', '--help']", {"asyncio", "msgspec", "sqlite3", "upwell.history", "upwell.settings"}),
+        ("['deployment', 'run', '--help']", {"asyncio", "msgspec", "sqlite3", "upwell.history", "upwell.settings"}),
         ("['flow-run', 'ls']", {"rich", "litestar", "httpx", "upwell.flows", "upwell.journal.journal", "cronsim"}),
         ("['deployment', 'ls']", {"rich", "litestar", "httpx", "upwell.flows", "cronsim", "dateutil", "docker"}),
     ],
@@ -156,18 +216,47 @@ def test_a_command_loads_what_it_needs_and_no_more(folder: Path, words: str, unw
     assert out.splitlines()[-1:] == ["[]"], out + err
 
 
-def test_who_reads_may_stop_reading(folder: Path) -> None:
-    shell = f"{UPWELL} config view --show-defaults | head -1"
+def in_the_shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "UPWELL_HOME": str(folder.parent / "home")}
-    done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", shell],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    shell = ["bash", "-o", "pipefail", "-c", line]
+    return subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("words", ["config view --show-defaults", "config --help", "--help"])
+def test_who_reads_may_stop_reading(folder: Path, words: str) -> None:
+    done = in_the_shell(folder, f"{UPWELL} {words} | head -1")
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
+
+
+def test_there_may_be_no_output_and_no_room_for_it(folder: Path) -> None:
+    assert (done := in_the_shell(folder, f"{UPWELL} version >&-")).returncode == 0, done.stderr
+    assert in_the_shell(folder, f"{UPWELL} nonsense >&- 2>&-").returncode == 2
+    done = in_the_shell(folder, f"{UPWELL} version > /dev/full")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: The output cannot be written: No space left on device.\n",
+    )
+
+
+@pytest.mark.parametrize("words", ["logs slow --follow", "watch slow"])
+def test_ctrl_c_ends_what_follows_a_run(upwell: Upwell, folder: Path, words: str) -> None:
+    (folder / "slow.py").write_text(
+        "import time\nfrom upwell import flow, get_run_logger\n\n@flow(flow_run_name='slow')\ndef slow():\n"
+        "    get_run_logger().warning('begun')\n    time.sleep(60)\n"
+    )
+    running = process(folder, "run", "slow.py:slow")
+    while upwell("flow-run", "inspect", "slow").code:
+        time.sleep(0.05)
+    following = process(folder, "flow-run", *words.split())
+    assert following.stdout is not None
+    assert following.stdout.readline()
+    following.send_signal(signal.SIGINT)
+    _, err = following.communicate(timeout=20)
+    assert (following.returncode, err) == (130, "")
+    running.kill()
+    running.communicate(timeout=20)
+    assert upwell("flow-run", "watch", "slow").code == 1  # nobody but who watches sees that it is dead
+    assert "CRASHED" in upwell("flow-run", "ls", "-o", "json").out
 
 
 def test_ctrl_c_ends_a_command(folder: Path) -> None:
@@ -187,7 +276,7 @@ def test_ctrl_c_ends_a_command(folder: Path) -> None:
 
 
 def test_without_the_extra_it_says_how_to_get_it(folder: Path) -> None:
-    code = "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['version']))"
+    code = "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['flow']))"
     without = process(folder, code=code)
     _, err = without.communicate(timeout=20)
     assert (without.returncode, err) == (1, "The command line needs cyclopts: pip install 'upwell[server]'\n")

@@ -56,6 +56,20 @@ def test_a_run_may_begin_later_and_is_explained_so(deployed: Upwell) -> None:
     assert made["due"].startswith("2040-01-31T08:00:00")
 
 
+def test_what_is_ahead_is_listed_by_when_it_is_due(deployed: Upwell) -> None:
+    for name, hours in (("third", "3h"), ("first", "1h"), ("second", "2h")):
+        deployed("deployment", "run", "etl/etl", "--start-in", hours, "--name", name)
+    deployed("deployment", "run", "etl/etl", "--name", "due")
+    ahead = deployed("flow-run", "ls", "--ahead", "-o", "json")
+    assert ([it["name"] for it in ahead.json], ahead.err) == (["first", "second", "third"], "")
+    ahead = deployed("flow-run", "ls", "--ahead", "--limit", "2", "--deployment", "etl/etl", "-o", "json")
+    assert ([it["name"] for it in ahead.json], "there are more" in ahead.err) == (["first", "second"], True)
+    assert deployed("flow-run", "ls", "--ahead", "--text", "nothing", "-o", "json").json == []
+    assert deployed("flow-run", "ls", "--ahead", "--limit", "-1").code == 2
+    cancelled = deployed("flow-run", "cancel", "--text", "first", "--yes")
+    assert cancelled.lines == ["first: Cancelled"]  # what `ls` lists by a filter can be changed by it
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

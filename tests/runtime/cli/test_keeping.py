@@ -37,7 +37,7 @@ def test_settings_are_set_in_a_profile_that_may_be_used(upwell: Upwell, folder: 
     assert (
         upwell("config", "set", "--profile", "far", "UPWELL_API_URL=http://far.example/api", "progress=yes").code == 0
     )
-    assert upwell("profile", "inspect", "far", "-o", "json").json[0]["settings"] == {
+    assert upwell("profile", "inspect", "far", "-o", "json").json["settings"] == {
         "UPWELL_API_URL": "http://far.example/api",
         "UPWELL_PROGRESS": "yes",
     }
@@ -148,7 +148,6 @@ def test_memory_is_no_database(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) 
 def test_limits_by_name(upwell: Upwell) -> None:
     assert upwell("gcl", "create", "db", "--limit", "5", "--slot-decay-per-second", "0.5", "--disable").code == 0
     assert upwell("gcl", "create", "db", "--limit", "5").code == 1
-    assert upwell("gcl", "create", "bad", "--limit", "-1").code == 1
     assert upwell("gcl", "create", "none").code == 2
     [found] = upwell("gcl", "ls", "-o", "json").json
     assert (found["name"], found["limit"], found["slot_decay_per_second"], found["active"]) == ("db", 5, 0.5, False)
@@ -161,12 +160,45 @@ def test_limits_by_name(upwell: Upwell) -> None:
     assert upwell("gcl", "inspect", "db").code == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("gcl create db --limit 7", 1, "There is a limit 'db' already: `upwell gcl update db --limit 7` changes it."),
+        ("gcl create bad --limit -1", 2, "The limit is -1, and must be 0 or more."),
+        ("gcl update db --slot-decay-per-second -1", 2, "--slot-decay-per-second is -1, and must be 0 or more."),
+        ("gcl update db", 2, "Say what to change: --limit, --slot-decay-per-second, --enable or --disable."),
+        ("gcl update absent --limit 1", 1, "There is no limit 'absent'. `upwell gcl ls` lists them."),
+        ("gcl enable absent", 1, "There is no limit 'absent'. `upwell gcl ls` lists them."),
+        ("gcl delete absent --yes", 1, "There is no limit 'absent'. `upwell gcl ls` lists them."),
+        ("concurrency-limit create web -2", 2, ""),
+        (
+            "concurrency-limit delete web --yes",
+            1,
+            "The tag 'web' has no limit. `upwell concurrency-limit ls` lists those that have one.",
+        ),
+    ],
+)
+def test_what_cannot_be_done_with_a_limit_is_said_in_words_of_the_command_line(
+    upwell: Upwell, words: str, code: int, said: str
+) -> None:
+    assert upwell("gcl", "create", "db", "--limit", "5").code == 0
+    done = upwell(*words.split())
+    assert done.code == code
+    assert not said or done.err == f"Error: {said}\n"
+
+
+def test_limits_need_a_store(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPWELL_JOURNAL", "off")
+    done = upwell("gcl", "ls")
+    assert (done.code, "UPWELL_JOURNAL=off goes without one: unset it" in done.err) == (1, True)
+
+
 def test_limits_of_tags(upwell: Upwell) -> None:
     upwell("concurrency-limit", "create", "web", "3")
     upwell("concurrency-limit", "create", "web", "4")
     assert upwell("concurrency-limit", "inspect", "web", "-o", "json").json["limit"] == 4
     assert [it["name"] for it in upwell("gcl", "ls", "-o", "json").json] == ["tag:web"]
-    assert upwell("concurrency-limit", "delete", "web").code == 0
+    assert upwell("concurrency-limit", "delete", "web", "--yes").code == 0
     assert upwell("concurrency-limit", "ls", "-o", "json").json == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from pathlib import Path
@@ -25,6 +26,13 @@ def test_parameters_come_from_json_and_from_a_file(upwell: Upwell, folder: Path)
     assert upwell("run", "flows.py:etl", "--params", "@parameters.json").code == 0
     runs = upwell("flow-run", "ls", "-o", "json").json
     assert [(run["parameters"]["n"], run["parameters"]["name"]) for run in runs] == [("5", "'file'"), ("0", "'x'")]
+
+
+def test_a_module_of_this_folder_is_found(upwell: Upwell, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "package_here").mkdir()
+    (folder / "flows.py").rename(folder / "package_here/flows_here.py")
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    assert upwell("run", "package_here.flows_here:etl").code == 0
 
 
 def test_tags_are_those_of_the_run(upwell: Upwell) -> None:
@@ -173,15 +181,3 @@ def test_a_terminal_is_not_steered_by_what_a_run_logs(upwell: Upwell, folder: Pa
     logged = upwell("flow-run", "logs", "rude", "--level", "WARNING").out
     assert "\x1b" not in logged
     assert "\N{REPLACEMENT CHARACTER}]0;owned\N{REPLACEMENT CHARACTER} [red]text" in logged
-
-
-# --- explain ------------------------------------------------------------------------------------------------
-
-
-def test_a_failed_run_is_explained_by_its_task_runs(ran: Upwell) -> None:
-    name = ran("flow-run", "ls", "-o", "json").json[0]["name"]
-    assert "The task run double-13 failed: " in ran("explain", name).out
-    explained = ran("explain", "double-13", "-o", "json").json
-    assert "It began 2 times, for the reasons above." in explained["reasons"]
-    assert any("Attempt 1 of 2 failed: ValueError('unlucky')" in reason for reason in explained["reasons"])
-    assert ran("explain", "nobody").code == 1
