@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from upwell.core.errors import ConfigurationError
@@ -19,6 +18,8 @@ from upwell.settings import Settings
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from upwell.journal.control import Control
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from upwell.journal.remote_client import ApiClient
     from upwell.journal.shared_limits import SharedLimits
     from upwell.journal.store import Store
+    from upwell.journal.sweeping import Sweeper
+    from upwell.result_folders import StoreFolder
     from upwell.results import ResultStore
 
 _opening = threading.Lock()
@@ -71,7 +74,7 @@ def _open(wanted: Settings) -> Recorder | None:
 def _same_journal(one: Settings, other: Settings) -> bool:
     """Whether two settings mean the same journal."""
     names = ("journal", "home", "database_url", "journal_flush_seconds", "database_synchronous", "lease_seconds")
-    others = ("retention_days", "retention_rows", "retention_bytes", "api_url", "api_key")
+    others = ("retention_days", "retention_rows", "retention_bytes", "retention_audit_days", "api_url", "api_key")
     return all(getattr(one, name) == getattr(other, name) for name in (*names, *others))
 
 
@@ -99,17 +102,20 @@ def _new_journal(wanted: Settings) -> Journal | None:
             return RemoteStore(api_client(wanted, max(2.0, wanted.lease_seconds / 3)))
         return SqlStore(make_database(wanted))
 
+    sweeper: Sweeper | None = None
+
     async def keep_tidy(store: Store) -> None:
+        nonlocal sweeper
         from upwell.journal.retention import Limits, tidy  # here: most programs have ended before it is time for it
 
         if isinstance(store, SqlStore) and not _has_worker:
-            limits = Limits(wanted.retention_days, wanted.retention_rows, wanted.retention_bytes)
-            await tidy(store.database, process.id, limits)
+            sweeper = sweeper or make_sweeper(wanted)
+            await tidy(store.database, process.id, Limits.of(wanted), sweeper)
 
     def large_results() -> ResultStore:
         from upwell.results import ResultStore  # here: few programs store large ones
 
-        return ResultStore(home(wanted) / "results")
+        return ResultStore(_folder_of_store(home(wanted) / "results", wanted))
 
     try:
         spool = Spool(_spool_folder(wanted), process)
@@ -224,8 +230,61 @@ def _spool_folder(wanted: Settings) -> Path | None:
 
 def home(wanted: Settings | None = None) -> Path:
     """Where upwell keeps what it keeps."""
+    from pathlib import Path  # here: programs that record nothing do without
+
     given = (wanted or settings()).home
     return Path(given).expanduser() if given else Path.home() / ".upwell"
+
+
+def result_folder(wanted: Settings | None = None) -> Path | StoreFolder:
+    """Where results are stored that are too large for the database, where nobody says another place."""
+    wanted = wanted or settings()
+    return _folder_of_store(_result_path(wanted), wanted)
+
+
+def make_sweeper(wanted: Settings) -> Sweeper:
+    """What removes the files of results that nothing names any more, of the store that the settings name."""
+    from upwell.journal.sweeping import Sweeper  # here: most programs have ended before it is time for it
+
+    folders = {folder: _store_name(folder, wanted) for folder in (home(wanted) / "results", _result_path(wanted))}
+    return Sweeper(folders, _spool_folder(wanted))
+
+
+def _result_path(wanted: Settings) -> Path:
+    from pathlib import Path
+
+    given = wanted.results_local_storage_path
+    return Path(given).expanduser() if given else home(wanted) / "results"
+
+
+def _folder_of_store(folder: Path, wanted: Settings) -> Path | StoreFolder:
+    """This folder, in which is said whose results are there."""
+    if wanted.journal != "on":  # nobody knows of them but this process
+        return folder
+    from upwell.result_folders import StoreFolder  # here: few programs store results
+
+    return StoreFolder(folder, _store_name(folder, wanted))
+
+
+def _store_name(folder: Path, wanted: Settings) -> str:
+    """What a store is known by in a folder: the same for all processes that use both, and for no other store."""
+    from hashlib import blake2b
+    from pathlib import Path
+    from socket import gethostname
+    from urllib.parse import urlsplit
+
+    url = wanted.database_url or ""
+    if is_remote(wanted):
+        name = str(wanted.api_url)
+    elif url.startswith(_POSTGRES):
+        parts = urlsplit(url)
+        name = f"{parts.hostname}:{parts.port}{parts.path}"
+    else:
+        around = home(wanted).absolute()
+        path = Path(url.removeprefix("sqlite:///")).expanduser().absolute() if url else around / "upwell.db"
+        is_beside = path.is_relative_to(around) and folder.absolute().is_relative_to(around)
+        name = str(path.relative_to(around)) if is_beside else f"{gethostname()}:{path}"
+    return blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def make_database(
@@ -239,6 +298,8 @@ def make_database(
         ConfigurationError: a URL of a kind that is not known.
     """
     wanted = wanted or settings()
+    from pathlib import Path
+
     from upwell.journal.sqlite import MemoryDatabase  # here: loads sqlite3
 
     if wanted.journal == "memory":

@@ -23,6 +23,7 @@ from upwell.settings import current as settings
 
 if TYPE_CHECKING:
     from upwell.journal.database import Database
+    from upwell.journal.sweeping import Sweeper
 
 START_SECONDS: Final = 30.0
 """For a server in the background to answer for the first time."""
@@ -85,7 +86,9 @@ def run_server(*, host: str | None = None, port: int | None = None, services: bo
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve(_maker(wanted), wanted, host=host, port=port, services=services, ready=say))
+            made = composition.make_sweeper(wanted) if services else None
+            serving = serve(_maker(wanted), wanted, host=host, port=port, services=services, ready=say, sweeper=made)
+            runner.run(serving)
     except KeyboardInterrupt:
         pass
     finally:
@@ -170,6 +173,7 @@ class _Serve(Protocol):
         port: int | None,
         services: bool,
         ready: Callable[[str, int], None] | None,
+        sweeper: Sweeper | None,
     ) -> Coroutine[Any, Any, None]: ...
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
+from upwell.core.bulk import BulkDone, BulkSpec
 from upwell.core.deployments import (
     ApiKey,
     AuditRecord,
@@ -141,8 +142,17 @@ class Jobs(Protocol):
         """Have a durable run of a deployment that crashed or waits to be resumed gone on with."""
         ...
 
+    async def fork_flow_run(self, flow_run_id: UUID, before: UUID | None = None) -> FlowRunRecord:
+        """Another run of its deployment that takes over what this durable one has finished; of that only what had ended
+        when the task run `before` began."""
+        ...
+
     async def delete_flow_run(self, flow_run_id: UUID) -> None:
         """A run that has ended, or has not begun, with all that belongs to it."""
+        ...
+
+    async def change_flow_runs(self, wanted: BulkSpec, *, by: str) -> BulkDone:
+        """One of these done to many; what is refused does not keep the others from being done."""
         ...
 
 

@@ -7,7 +7,7 @@ claim. Waits in a circle are avoided by locking in one order; it stands in `quer
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs
 from upwell.journal.deployment_records import find_deployment
 from upwell.journal.job_claims import AWAITING_RESUME, Wanted, claim, could_claim, jobs_of
 from upwell.journal.liveness import give_up_process
+from upwell.journal.reader import Reader
 from upwell.journal.reader_records import moment
 from upwell.journal.sql import Dialect
 from upwell.settings import current as settings
@@ -167,29 +168,30 @@ class SqlJobs(Part):
 
     async def retry_flow_run(self, flow_run_id: UUID) -> FlowRunRecord:
         async def retry(session: Session) -> FlowRunRecord:
-            rows = await session.fetch("job_to_run_again", id=str(flow_run_id))
-            if not rows:
-                raise UnknownRunError(f"There is no flow run {flow_run_id} in {self._database.place}.")
-            deployment_id, parameters, variables, priority, queue, tags, ended, name = rows[0]
-            if deployment_id is None:
-                raise ConflictError(f"The flow run '{name}' is of no deployment: nobody knows how to run it again.")
-            if ended is None:
-                raise ConflictError(f"The flow run '{name}' has not ended, so there is nothing to retry.")
-            await session.fetch("lock_deployment", id=deployment_id)
-            deployment = await find_deployment(session, UUID(deployment_id))
-            values = msgspec.json.decode(parameters)
-            check_parameters(values, deployment.parameter_schema)
-            run = NewRun(
-                now_micros(),
-                values,
-                tags=tuple(msgspec.json.decode(tags)) if tags else (),
-                priority=priority,
-                work_queue=queue if deployment.work_pool else None,
-                job_variables=msgspec.json.decode(variables),
-            )
-            return await self._flow_run(session, (await put_runs(session, deployment, [run], run.due))[0])
+            again = await _RunAgain.of(session, flow_run_id, self._database.place)
+            if not again.ended:
+                raise ConflictError(f"The flow run '{again.name}' has not ended, so there is nothing to retry.")
+            return await self._flow_run(session, await again.put(session))
 
         return await self._transact(retry)
+
+    async def fork_flow_run(self, flow_run_id: UUID, before: UUID | None = None) -> FlowRunRecord:
+        reader = Reader(self._database, self._database.place)
+        if before is not None:
+            task_run = await reader.task_run(before)
+            if task_run.flow_run_id != flow_run_id or task_run.start_time is None:
+                raise ConflictError(f"The task run '{task_run.name}' is none of this flow run's, or never began.")
+
+        async def fork(session: Session) -> FlowRunRecord:
+            again = await _RunAgain.of(session, flow_run_id, self._database.place)
+            if not again.durable:
+                raise ConflictError(f"The flow run '{again.name}' is not durable: nothing that it finished was kept.")
+            made = await again.put(session)
+            first = None if before is None else str(before)
+            await session.fetch("job_is_fork", id=made, fork_of=str(flow_run_id), before=first)
+            return await self._flow_run(session, made)
+
+        return await self._transact(fork)
 
     async def resume_flow_run(self, flow_run_id: UUID) -> FlowRunRecord:
         identity = str(flow_run_id)
@@ -233,6 +235,40 @@ class SqlJobs(Part):
 
         await self._transact(delete)
         await remove_flow_run(self._database, identity)
+
+
+class _RunAgain(NamedTuple):
+    """What a run of a deployment was started with, to start another."""
+
+    name: str
+    ended: bool
+    durable: bool
+    deployment_id: str
+    run: NewRun
+
+    @classmethod
+    async def of(cls, session: Session, flow_run_id: UUID, place: str) -> _RunAgain:
+        rows = await session.fetch("job_to_run_again", id=str(flow_run_id))
+        if not rows:
+            raise UnknownRunError(f"There is no flow run {flow_run_id} in {place}.")
+        deployment_id, parameters, variables, priority, queue, tags, ended, name, durable = rows[0]
+        if deployment_id is None:
+            raise ConflictError(f"The flow run '{name}' is of no deployment: nobody knows how to run it again.")
+        decode = msgspec.json.decode
+        own_tags = tuple(decode(tags)) if tags else ()
+        run = NewRun(
+            now_micros(), decode(parameters), tags=own_tags, priority=priority, work_queue=queue,
+            job_variables=decode(variables),
+        )  # fmt: skip  # one run
+        return cls(name, ended is not None, bool(durable), deployment_id, run)
+
+    async def put(self, session: Session) -> str:
+        """Make the other run; its id."""
+        await session.fetch("lock_deployment", id=self.deployment_id)
+        deployment = await find_deployment(session, UUID(self.deployment_id))
+        check_parameters(self.run.parameters, deployment.parameter_schema)
+        run = self.run if deployment.work_pool else self.run._replace(work_queue=None)
+        return (await put_runs(session, deployment, [run], run.due))[0]
 
 
 def cancelled_by(by: str, reason: str | None) -> str:

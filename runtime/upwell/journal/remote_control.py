@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from upwell.core.bulk import BulkDone, BulkSpec
 from upwell.core.deployments import (
     ApiKey,
     AuditRecord,
@@ -193,8 +194,15 @@ class RemoteControl:
     async def resume_flow_run(self, flow_run_id: UUID) -> FlowRunRecord:
         return read(await self._send("POST", f"/flow-runs/{flow_run_id}/resume", twice=False), FlowRunRecord)
 
+    async def fork_flow_run(self, flow_run_id: UUID, before: UUID | None = None) -> FlowRunRecord:
+        answer = await self._send("POST", f"/flow-runs/{flow_run_id}/fork", {"before": before}, twice=False)
+        return read(answer, FlowRunRecord)
+
     async def delete_flow_run(self, flow_run_id: UUID) -> None:
         await self._send("DELETE", f"/flow-runs/{flow_run_id}", twice=False)
+
+    async def change_flow_runs(self, wanted: BulkSpec, *, by: str) -> BulkDone:
+        return read(await self._send("POST", "/flow-runs/bulk", wanted, twice=False), BulkDone)
 
     # --- upkeep ---------------------------------------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""Removes what is old, so that a store does not grow for ever: finished runs, oldest first, and what hangs on them.
+"""Removes what is old, so that a store does not grow for ever: finished runs, oldest first, and what hangs on them;
+then whatever else comes in by itself. What people have set up stays.
 
 One process at a time does it, in steps of a few milliseconds with as long a pause after each, so that neither its own
 writer nor those of other processes wait. It may stop after any step: what is left of a run is removed the next time,
@@ -16,6 +17,8 @@ from upwell.core.errors import ConflictError
 from upwell.engine.clock import clock
 from upwell.journal.database import Database, Session
 from upwell.journal.sql import Dialect
+from upwell.journal.sweeping import Sweeper
+from upwell.settings import Settings
 
 CHORE: Final = "retention"
 CHORE_SECONDS: Final = 120
@@ -46,33 +49,42 @@ VACUUM_SECONDS: Final = 10.0
 DAY_SECONDS: Final = 86_400
 _ENDLESS: Final = 2**62
 
-LetGo = Callable[[list[bytes]], Awaitable[object]]
-"""What becomes of stored results whose run is removed; it is given their records."""
-
 
 class Limits(NamedTuple):
     """How much is kept; 0 and None are no limit.
 
-    days: since a run was created. rows: of task runs. size: of a SQLite file, in bytes.
+    days: since a run was created, or a result was cached that never expires. rows: of task runs. size: of a SQLite
+        file, in bytes. audit_days: of the record of changes.
     """
 
     days: int | None = None
     rows: int | None = None
     size: int | None = None
+    audit_days: int | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Those that are set."""
+        return cls(
+            settings.retention_days, settings.retention_rows, settings.retention_bytes, settings.retention_audit_days
+        )
 
 
-async def tidy(database: Database, process_id: str, limits: Limits, let_go: LetGo | None = None) -> int:
-    """Remove what exceeds the limits, if no other process is at it; how many rows of runs were removed."""
-    return await _Tidying(database, process_id, let_go).run(limits)
+async def tidy(database: Database, process_id: str, limits: Limits, sweeper: Sweeper | None = None) -> int:
+    """Remove what exceeds the limits, if no other process is at it; how many rows of runs were removed.
+
+    sweeper: for the files of results that nothing names any more, where they can be reached.
+    """
+    return await _Tidying(database, process_id).run(limits, sweeper)
 
 
-async def remove_flow_run(database: Database, flow_run_id: str, let_go: LetGo | None = None) -> None:
+async def remove_flow_run(database: Database, flow_run_id: str) -> None:
     """Remove one finished flow run, and those that it has started, with all that belongs to them.
 
     Raises:
         ConflictError: one of those has not finished.
     """
-    tidying = _Tidying(database, "", let_go)
+    tidying = _Tidying(database, "")
     tidying.in_turn = False
     tree = await tidying.tree_of(flow_run_id)
     if not tree:
@@ -82,21 +94,21 @@ async def remove_flow_run(database: Database, flow_run_id: str, let_go: LetGo | 
 
 
 class _Tidying:
-    def __init__(self, database: Database, process_id: str, let_go: LetGo | None) -> None:
+    def __init__(self, database: Database, process_id: str) -> None:
         self._database = database
         self._process_id = process_id
-        self._let_go = let_go
         self._step = FIRST_STEP
         self._chore_until = 0.0
         self.removed = 0
         self.in_turn = True
 
-    async def run(self, limits: Limits) -> int:
+    async def run(self, limits: Limits, sweeper: Sweeper | None) -> int:
         if not await self._is_ours():
             return 0
         try:
             now = clock().time()
-            await self._remove_expired(now)
+            await self._remove_all("remove_expired_cache_records", before=micros(now))
+            await self._remove_all("remove_old_sessions", before=micros(now))
             if limits.days:
                 await self._remove_before(micros(now - limits.days * DAY_SECONDS))
             while before := await self._what_is_too_much(limits):
@@ -104,7 +116,15 @@ class _Tidying:
                 await self._remove_before(before)
                 if removed == self.removed:
                     break  # the rest has not finished
-            await self._remove_processes(now)
+            if limits.audit_days:
+                before = micros(now - limits.audit_days * DAY_SECONDS)
+                await self._remove_all("remove_old_audit_records", before=before)
+            for query in ("remove_old_workers", "remove_ended_processes"):
+                await self._remove_all(query, before=micros(now - DAY_SECONDS))
+            for query in ("remove_locks_of_nobody", "remove_leases_of_nobody"):
+                await self._remove_all(query)
+            if sweeper is not None:
+                await sweeper.look(self._in_step)
             await self._give_space_back()
         finally:
             async with self._database.transaction() as session:
@@ -133,6 +153,15 @@ class _Tidying:
         self._step = self._next_step(self._step, seconds)
         await asyncio.sleep(seconds)
         return done
+
+    async def _remove_all(self, query: str, **parameters: Any) -> None:
+        """A query that removes so many rows, again until there are no more."""
+
+        async def some(session: Session, most: int) -> bool:
+            return len(await session.fetch(query, most=most, **parameters)) == most
+
+        while await self._in_step(some):
+            pass
 
     async def _ask_in_step(self, query: str, **parameters: Any) -> None:
         await self._in_step(lambda session, _: session.fetch(query, **parameters))
@@ -184,6 +213,8 @@ class _Tidying:
                     await self.remove_flow_run(one)
         await self._remove_outside(before)
         await self._remove_logs_outside(before)
+        for query in ("remove_old_cache_records", "remove_old_events", "remove_old_artifacts"):
+            await self._remove_all(query, before=before)
 
     async def tree_of(self, flow_run_id: str) -> list[str]:
         """A flow run and those that it has started, parents first; none if one of them is to be kept."""
@@ -199,39 +230,31 @@ class _Tidying:
         for series, submitted in await self._database.fetch("series_to_remove", flow_run_id=flow_run_id):
             await self._remove_numbers(int(series), 0, int(submitted))
             await self._ask_in_step("remove_series", key=series)
+        await self._remove_all("remove_logs_of_flow_run", flow_run_id=flow_run_id)
 
-        async def logs(session: Session, most: int) -> bool:
-            found = await session.fetch("remove_logs_of_flow_run", flow_run_id=flow_run_id, most=most)
-            return len(found) == most
-
-        while await self._in_step(logs):
-            pass
-
-        async def itself(session: Session, _: int) -> list[bytes]:
+        async def itself(session: Session, _: int) -> None:
             await session.fetch("remove_durable_calls", flow_run_id=flow_run_id)
             await session.fetch("remove_flow_run_states", id=flow_run_id)
             await session.fetch("remove_job", flow_run_id=flow_run_id)
             await session.fetch("remove_cancel_request", flow_run_id=flow_run_id)
-            return [row[0] for row in await session.fetch("remove_flow_run", id=flow_run_id) if row[0] is not None]
+            await session.fetch("remove_flow_run", id=flow_run_id)
 
-        await self._forget(await self._in_step(itself))
+        await self._in_step(itself)
         self.removed += 1
 
     async def _remove_numbers(self, series: int, first: int, end: int) -> None:
         """Remove the task runs of a series with these numbers, and what hangs on them."""
 
-        async def some(session: Session, most: int) -> tuple[int, list[bytes]]:
+        async def some(session: Session, most: int) -> int:
             some: dict[str, int] = {"series": series, "first": first, "last": min(first + most, end) - 1}
-            records = [row[0] for row in await session.fetch("records_of_task_runs", **some)]
             for query in ("remove_task_run_results", "remove_edges", "remove_task_run_states", "remove_task_runs"):
                 await session.fetch(query, **some)
-            return some["last"] + 1, records
+            return some["last"] + 1
 
         while first < end:
             before = first
-            first, records = await self._in_step(some)
+            first = await self._in_step(some)
             self.removed += first - before
-            await self._forget(records)
 
     async def _remove_outside(self, before: int) -> None:
         """Task runs outside of flows: the oldest of each series, whose numbers are in the order of their time."""
@@ -263,30 +286,6 @@ class _Tidying:
 
         while (last := await self._in_step(some)) is not None:
             after = last
-
-    async def _remove_expired(self, now: float) -> None:
-        async def some(session: Session, most: int) -> tuple[bool, list[bytes]]:
-            rows = await session.fetch("remove_expired_cache_records", now=micros(now), most=most)
-            return len(rows) == most, [row[0] for row in rows]
-
-        more = True
-        while more:
-            more, records = await self._in_step(some)
-            await self._forget(records)
-
-    async def _remove_processes(self, now: float) -> None:
-        before = micros(now - DAY_SECONDS)
-        for query in ("remove_old_workers", "remove_ended_processes"):
-
-            async def some(session: Session, most: int, query: str = query) -> bool:
-                return len(await session.fetch(query, before=before, most=most)) == most
-
-            while await self._in_step(some):
-                pass
-
-    async def _forget(self, records: list[bytes]) -> None:
-        if records and self._let_go is not None:
-            await self._let_go(records)
 
     async def _give_space_back(self) -> None:
         """Make a SQLite file smaller by what is free in it; some is left for what comes next."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from upwell.journal.api_keys import SqlKeys
+from upwell.journal.bulk import SqlBulk
 from upwell.journal.deployments import SqlDeployments
-from upwell.journal.jobs import SqlJobs
 from upwell.journal.upkeep import SqlUpkeep
 from upwell.journal.work_pools import SqlPools
 
 
-class SqlControl(SqlDeployments, SqlJobs, SqlUpkeep, SqlPools, SqlKeys):
+class SqlControl(SqlDeployments, SqlBulk, SqlUpkeep, SqlPools, SqlKeys):
     """All of it, over one database that is open and of this version's schema."""
 
 

@@ -13,7 +13,7 @@ _KINDS: Final = (b"application/json",)
 
 def with_tags(send: Send, method: str, if_none_match: str | None) -> Send:
     """Sends JSON with its tag; without the JSON where its tag is among those that the request names."""
-    if method not in ("GET", "HEAD"):
+    if method != "GET":
         return send
     start: HTTPResponseStartEvent | None = None
 

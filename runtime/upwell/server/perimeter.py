@@ -83,7 +83,10 @@ class Perimeter:
                 await self._ask_who(scope, send)
                 return
             scope["user"] = actor
-            await self._app(scope, receive, with_tags(send, scope["method"], _headers_of(scope).get("if-none-match")))
+            method = _method_of(scope)
+            if method == "HEAD":
+                method, scope, send = "GET", _as_get(scope), _without_body(send)
+            await self._app(scope, receive, with_tags(send, method, _headers_of(scope).get("if-none-match")))
 
     async def _check(self, scope: Any) -> Actor | None:
         headers = _headers_of(scope)
@@ -94,7 +97,7 @@ class Perimeter:
                 f"This server does not know itself by the name {(host or '')[:100]!r}. If it is one of its names, set "
                 "UPWELL_SERVER_HOSTS.",
             )
-        if str(scope.get("method", "")) in CHANGING:
+        if _method_of(scope) in CHANGING:
             _check_origin(headers)
         client = scope.get("client")
         try:
@@ -105,13 +108,33 @@ class Perimeter:
     async def _ask_who(self, scope: Any, send: Send) -> None:
         path = scope["path"]
         accepts = _headers_of(scope).get("accept", "")
-        if str(scope.get("method")) in ("GET", "HEAD") and "text/html" in accepts and not path.startswith("/api/"):
+        if _method_of(scope) in ("GET", "HEAD") and "text/html" in accepts and not path.startswith("/api/"):
             query = scope.get("query_string", b"").decode("latin-1")
             following = path + (f"?{query}" if query else "")
             await _answer(send, None, {"Location": f"{LOGIN}?next={quote(following, safe='')}"})
             return
         detail = "This needs an API key: `Authorization: Bearer KEY`. `upwell api-key create NAME` makes one."
         await _answer(send, problem(HTTPStatus.UNAUTHORIZED, detail))
+
+
+def _method_of(scope: Any) -> str:
+    return str(scope.get("method", ""))
+
+
+def _as_get(scope: Any) -> Any:
+    """A HEAD as the GET that it stands for; the server that has received it still knows it as what it is."""
+    return {**scope, "method": "GET"}
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to a GET, cut off after its headers; a stream as well."""
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_headers
 
 
 def _check_origin(headers: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ import uvicorn
 from upwell.core.errors import ConfigurationError
 from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.engine.clock import clock
+from upwell.journal.sweeping import Sweeper
 from upwell.server.app import create_app
 from upwell.server.parts import MakeDatabase, Parts, open_parts
 from upwell.server.services.standard import run_services
@@ -38,10 +39,12 @@ async def serve(
     port: int | None = None,
     services: bool = True,
     ready: Callable[[str, int], None] | None = None,
+    sweeper: Sweeper | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM.
 
     services: whether the scheduler and the others run here, too.
+    sweeper: for the folders of results, if they can be reached.
     ready: called with the address and port once it answers.
 
     Raises:
@@ -55,8 +58,9 @@ async def serve(
             app = create_app(parts)
             server = _Server(app, parts, host)
             server.when_ready = lambda: ready(host, listening.getsockname()[1]) if ready else None
+            beside = _services(parts, settings, sweeper) if services else asyncio.sleep(0)
             with _told_by_signals(server):
-                async with _beside(app.state.metrics.watch_the_loop()), _beside(_services(parts, settings, services)):
+                async with _beside(app.state.metrics.watch_the_loop()), _beside(beside):
                     await server.serve(sockets=[listening])
 
 
@@ -145,7 +149,6 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
             await task
 
 
-async def _services(parts: Parts, settings: Settings, wanted: bool) -> None:
-    if wanted:
-        process_id = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
-        await run_services(parts.control, settings, parts.database, process_id)
+async def _services(parts: Parts, settings: Settings, sweeper: Sweeper | None) -> None:
+    process_id = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
+    await run_services(parts.control, settings, parts.database, process_id, sweeper)

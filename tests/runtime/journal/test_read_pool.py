@@ -99,8 +99,8 @@ def test_a_server_is_asked_over_several_connections(postgres_url: str) -> None:
         pool = ReadPool(lambda: PostgresDatabase(postgres_url))
         try:
             began = time.monotonic()
-            await asyncio.gather(*(pool.fetch_text("SELECT pg_sleep(0.3)") for _ in range(3)))
-            assert time.monotonic() - began < 0.85
+            await asyncio.gather(*(pool.fetch_text("SELECT pg_sleep(1)") for _ in range(3)))
+            assert time.monotonic() - began < 2.9, "one after the other"
         finally:
             await pool.close()
 

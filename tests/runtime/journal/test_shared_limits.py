@@ -100,10 +100,8 @@ def test_many_waiters_of_one_process_share_a_few_transactions(make_database: Mak
         async def body() -> None:
             await asyncio.gather(*(one() for _ in range(2000)))
 
-        began = time.perf_counter()
         soon(body())
         assert most <= 50
-        assert time.perf_counter() - began < 10  # a transaction each would take longer
         settled(host, [])
 
 

@@ -23,11 +23,10 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_eight_processes_killed_at_random_never_hold_six_of_five(
-    make_database: MakeDatabase, tmp_path: Path, request: pytest.FixtureRequest
+    make_database: MakeDatabase, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     """The ledger is the witness: what is written there was written while a slot was held."""
-    seconds = float(request.config.getoption("--hammer-seconds", 4.0) or 0.0)
-    seed = int(request.config.getoption("--first-seed", 0) or 0)
+    seconds, seed = pytestconfig.option.hammer_seconds, pytestconfig.option.first_seed
     random_ = random.Random(seed)
     with hosts(make_database, 1) as (host,):
         make_limit(host, "db", 5)

@@ -97,7 +97,6 @@ def test_whichever_operation_fails_runs_go_on_and_everything_is_stored_once(
     assert happened[:3] == [True] * 3
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("fault", Fault)
 def test_however_often_they_fail(

@@ -6,15 +6,19 @@ import asyncio
 import datetime as dt
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
+from msgspec import msgpack
 
 from upwell import composition, flow, get_run_logger, task
 from upwell.composition import make_database, open_control
 from upwell.core.deployments import DeploymentSpec, RunSpec
 from upwell.core.states import COMPLETED, FAILED, SCHEDULED
+from upwell.engine.durable_records import waiting_record
 from upwell.history import History
+from upwell.journal.reader_sessions import Nothing
 from upwell.journal.views import Views, names_of
 from upwell.settings import temporary_settings
 
@@ -131,3 +135,23 @@ async def ask_of_neighbours(views: Views, history: History, run_id: UUID) -> Non
     assert stored is not None
     assert stored.serializer == "msgpack"
     assert await views.stored_result(found.upstream[0].id) is None
+
+
+def test_what_is_stored_of_a_durable_run_is_described_though_it_is_the_value_itself() -> None:
+    class OneRow(Nothing):
+        def __init__(self, record: bytes | None) -> None:
+            self.record = record
+
+        async def fetch(self, query: str, /, **parameters: Any) -> list[Any]:
+            return [("name", "COMPLETED", None, None, self.record)] if query == "flow_run_result" else []
+
+    async def described(record: bytes | None) -> tuple[int, str] | None:
+        found = await Views(OneRow(record)).stored_result(uuid4())
+        return None if found is None else (found.size, found.serializer)
+
+    async def main() -> None:
+        assert await described(b"\x91" + msgpack.encode("value")) == (6, "msgpack")
+        assert await described(waiting_record(1, 0.0)) is None
+        assert await described(None) is None
+
+    asyncio.run(main())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis import checks as any_checks
 from schemathesis.specs.openapi import checks as openapi_checks
-from tests.runtime.server.serving import Process, opened, server_process, settings_of
+from tests.runtime.server.serving import Asked, asking
 
 from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec
 
@@ -30,60 +31,78 @@ NOT_WALKED: Final = ("/api/stream", "/api/journal/")
 SCHEMA: Final = {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False}
 
 
-@pytest.fixture
-def known(tmp_path: Path) -> dict[str, str]:
-    """A key, and what is there: random ids would find nothing."""
-
-    async def main() -> dict[str, str]:
-        async with opened(settings_of(tmp_path)) as (parts, _):
-            control = parts.control
-            _, secret = await control.create_key("walker", "admin")
-            spec = DeploymentSpec(
-                flow_name="f",
-                name="d",
-                entrypoint="a.py:f",
-                parameter_schema=SCHEMA,
-                schedules=(ScheduleSpec(kind="interval", expression="3600", slug="hourly"),),
-            )
-            deployment = await control.apply_deployment(spec)
-            run = await control.run_deployment(deployment.id, RunSpec(parameters={"n": 1}))
-            await control.put_work_pool("pool")
-            return {
-                "secret": secret,
-                "deployment_id": str(deployment.id),
-                "run_id": str(run.id),
-                "slug": "hourly",
-                "name": "pool",
-                "queue": "default",
-            }
-
-    return asyncio.run(main())
+SHARES: Final = 8
+"""Tests among which the operations are shared out, so that several processes can make them."""
 
 
-@pytest.fixture
-def server(tmp_path: Path, known: dict[str, str]) -> Iterator[Process]:
-    with server_process(tmp_path) as process:
-        yield process
+class Walk:
+    """Somebody who asks an application in this process, from outside its loop, and knows what is there."""
+
+    def __init__(self, runner: asyncio.Runner, asked: Asked) -> None:
+        self._runner = runner
+        self._asked = asked
+        self._headers: dict[str, str] = {}
+        self.known: dict[str, str] = {}
+        """Ids and names by the parameters that they are for: random ones would find nothing."""
+
+    async def furnish(self) -> None:
+        """Make a key, and something of each kind."""
+        self._headers = await self._asked.key("admin")
+        control = self._asked.parts.control
+        spec = DeploymentSpec(
+            flow_name="f",
+            name="d",
+            entrypoint="a.py:f",
+            parameter_schema=SCHEMA,
+            schedules=(ScheduleSpec(kind="interval", expression="3600", slug="hourly"),),
+        )
+        deployment = await control.apply_deployment(spec)
+        run = await control.run_deployment(deployment.id, RunSpec(parameters={"n": 1}))
+        await control.put_work_pool("pool")
+        self.known = {
+            "deployment_id": str(deployment.id),
+            "run_id": str(run.id),
+            "slug": "hourly",
+            "name": "pool",
+            "queue": "default",
+        }
+
+    def ask(self, method: str, url: str, *, cookies: Any = None, data: Any = None, **request: Any) -> Any:
+        """The answer to a request, with no cookies: no operation has any."""
+        headers = {**request.pop("headers", {}), **self._headers}
+        return self._runner.run(self._asked.http.request(method, url, headers=headers, content=data, **request))
 
 
-def test_no_request_finds_a_fault(server: Process, known: dict[str, str], request: pytest.FixtureRequest) -> None:
-    cases: int = request.config.option.api_cases
-    headers = {"Authorization": f"Bearer {known['secret']}"}
-    schema: Any = schemathesis.openapi.from_url(f"{server.url}/api/openapi.json", headers=headers)
-    walked = 0
-    for found in schema.get_all_operations():
-        operation = found.ok()
-        if operation.path.startswith(NOT_WALKED):
-            continue
-        walked += 1
-        walk(operation, known, headers, cases)
-    assert walked > 50
-    assert server.get("/api/health")[0] == 200
+@contextmanager
+def walk(folder: Path) -> Generator[Walk]:
+    with asyncio.Runner() as runner:
+        opened = AsyncExitStack()
+        asked: Asked = runner.run(opened.enter_async_context(asking(folder)))
+        try:
+            walk = Walk(runner, asked)
+            runner.run(walk.furnish())
+            yield walk
+        finally:
+            runner.run(opened.aclose())
 
 
-def walk(operation: Any, known: dict[str, str], headers: dict[str, str], cases: int) -> None:
+@pytest.mark.parametrize("share", range(SHARES))
+def test_no_request_finds_a_fault(share: int, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    with walk(tmp_path) as here:
+        schema: Any = schemathesis.openapi.from_dict(here.ask("GET", "/api/openapi.json").json())
+        schema.config.generation.update(with_security_parameters=False)  # who asks has a key
+        operations = [found.ok() for found in schema.get_all_operations()]
+        walked = [operation for operation in operations if not operation.path.startswith(NOT_WALKED)]
+        assert len(walked) > 50
+        for operation in walked[share::SHARES]:
+            ask_at_random(operation, here, pytestconfig.option.api_cases, pytestconfig.option.first_seed)
+        assert here.ask("GET", "/api/health").status_code == 200
+
+
+def ask_at_random(operation: Any, here: Walk, cases: int, first_seed: int) -> None:
     """Make random requests of one operation, most of them of what is there."""
 
+    @seed(first_seed)
     @settings(
         max_examples=cases,
         deadline=None,
@@ -95,8 +114,8 @@ def walk(operation: Any, known: dict[str, str], headers: dict[str, str], cases: 
     def ask(case: Any) -> None:
         given_ids: dict[str, Any] = case.path_parameters or {}
         if operation.method != "delete":
-            given_ids.update({name: known[name] for name in given_ids.keys() & known.keys()})
-        answer = case.call(headers=headers)
+            given_ids.update({name: here.known[name] for name in given_ids.keys() & here.known.keys()})
+        answer = here.ask(**case.as_transport_kwargs(base_url="http://127.0.0.1:4200"))
         case.validate_response(answer, checks=CHECKS)
 
     ask()

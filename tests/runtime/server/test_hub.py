@@ -14,6 +14,7 @@ import pytest
 from tests.runtime.server.serving import asking, eventually, maker, server_process, settings_of
 
 from upwell.core.errors import InvalidRequestError
+from upwell.journal import changes as followed
 from upwell.journal.changes import LOGS, STATES, Changes
 from upwell.journal.database import Database, StoreUnavailable
 from upwell.journal.migrations import migrate
@@ -49,7 +50,8 @@ async def store_and_hub(folder: Path) -> AsyncGenerator[tuple[Database, Hub]]:
 
 
 async def log(database: Database, *messages: str, run: str = RUN) -> None:
-    rows = [(run, None, 0, 20, "upwell.flow_runs", message) for message in messages]
+    now = int(time.time() * 1e6)  # what is old a server removes
+    rows = [(run, None, now, 20, "upwell.flow_runs", message) for message in messages]
     await database.insert("put_logs", rows)
 
 
@@ -93,6 +95,43 @@ def test_a_change_is_told_within_half_a_second(tmp_path: Path) -> None:
                 await log(database, str(number))
                 await take(changes, 1)
                 assert time.monotonic() - began < 0.5
+
+    asyncio.run(main())
+
+
+def test_more_than_one_look_takes_in_is_told_without_waiting_for_another_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followed, "PAGE_ROWS", 3)
+
+    async def main() -> None:
+        async with store_and_hub(tmp_path) as (database, hub), hub.listen(logs=True) as changes:
+            await log(database, *map(str, range(10)))
+            assert messages(await take(changes, 10)) == [str(number) for number in range(10)]
+
+    asyncio.run(main())
+
+
+def test_who_comes_while_lines_are_skipped_that_nobody_wanted_misses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last_keys, comes, may_go_on = Changes.last_keys, asyncio.Event(), asyncio.Event()
+
+    async def slow_last_keys(self: Changes) -> tuple[int, int]:
+        found = await last_keys(self)
+        if found[1]:
+            comes.set()
+            await may_go_on.wait()
+        return found
+
+    async def main() -> None:
+        async with store_and_hub(tmp_path) as (database, hub), hub.listen():
+            monkeypatch.setattr(Changes, "last_keys", slow_last_keys)
+            await log(database, "before anybody came")
+            await comes.wait()
+            async with hub.listen(logs=True, after="0-0") as changes:
+                may_go_on.set()
+                assert messages(await take(changes, 1)) == ["before anybody came"]
 
     asyncio.run(main())
 

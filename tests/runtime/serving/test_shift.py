@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.runtime.serving.workplace import at_work, is_there, pid_in
+from tests.runtime.serving.workplace import PATIENCE_SECONDS, at_work, is_there, pid_in
 
 Flows = Callable[[str], Path]
 
@@ -321,6 +321,33 @@ def test_cancelling_is_gentle_first_and_then_hard(flows: Flows) -> None:
             assert "did not end by itself within 2 second(s), and was killed" in (stubborn.state.message or "")
             assert not is_there(pid_in(folder))
         assert (folder / "cleaned").exists()
+
+    asyncio.run(main())
+
+
+def test_a_process_that_cannot_even_look_at_what_is_asked_of_it_is_killed_by_its_worker(flows: Flows) -> None:
+    folder = flows(
+        """
+        import ctypes
+
+        @flow
+        def holds():
+            Path("pid").write_text(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(40)  # no other thread of this process can do anything meanwhile
+        """
+    )
+
+    async def main() -> None:
+        async with at_work(folder, "holds") as work:
+            run = await work.start("holds")
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not (folder / "pid").exists():
+                    await asyncio.sleep(0.01)
+            await work.control.request_cancel(run, by="me", grace_seconds=0.5)
+            ended = await work.ended(run)
+            assert ended.state_name == "Cancelled"
+            assert "did not end by itself within 0.5 second(s), and was killed" in (ended.state.message or "")
+            assert not is_there(pid_in(folder))
 
     asyncio.run(main())
 

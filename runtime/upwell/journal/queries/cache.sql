@@ -3,8 +3,9 @@
 -- name: cached_records
 -- `keys` is a JSON array. One row for all, `key:record,key:record`: each row that a thread fetches from SQLite may have
 -- to wait for the other threads.
-SELECT group_concat(key || ':' || hex(record), ',') FROM cache_records
-WHERE key IN (SELECT value FROM json_each(:keys)) AND (expires IS NULL OR expires > :now);
+SELECT group_concat(r.key || ':' || hex(r.record), ',')
+FROM json_each(:keys) AS wanted JOIN cache_records r ON r.key = wanted.value
+WHERE r.expires IS NULL OR r.expires > :now;
 
 -- name: cached_record
 -- One record, expired or not.

@@ -66,7 +66,7 @@ WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
 
 -- name: jobs_claimed
 SELECT j.flow_run_id, f.name, f.flow, j.deployment_id, d.name, coalesce(d.entrypoint, f.entrypoint, ''), j.parameters,
-       f.tags, j.due, f.created, j.job_variables, j.worker_id, j.claims, f.state_name
+       f.tags, j.due, f.created, j.job_variables, j.worker_id, j.claims, f.state_name, j.fork_of, j.fork_before
 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id LEFT JOIN deployments d ON d.id = j.deployment_id
 WHERE j.flow_run_id IN (SELECT value FROM json_each(:ids));
 
@@ -138,8 +138,11 @@ DELETE FROM cancel_requests WHERE flow_run_id = :flow_run_id;
 DELETE FROM jobs WHERE flow_run_id = :flow_run_id;
 
 -- name: job_to_run_again
-SELECT j.deployment_id, j.parameters, j.job_variables, j.priority, j.work_queue, f.tags, f.ended, f.name
+SELECT j.deployment_id, j.parameters, j.job_variables, j.priority, j.work_queue, f.tags, f.ended, f.name, f.durable
 FROM flow_runs f LEFT JOIN jobs j ON j.flow_run_id = f.id WHERE f.id = :id;
+
+-- name: job_is_fork
+UPDATE jobs SET fork_of = :fork_of, fork_before = :before WHERE flow_run_id = :id;
 
 -- name: ticks_waiting
 -- Of one schedule: those that should have begun, the latest first.

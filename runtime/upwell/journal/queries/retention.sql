@@ -43,9 +43,6 @@ SELECT key FROM series WHERE flow_run_id IS NULL AND key > :after ORDER BY key L
 -- name: numbers_of_series
 SELECT number, created FROM task_runs WHERE series = :series AND number >= :first ORDER BY number LIMIT :most;
 
--- name: records_of_task_runs
-SELECT record FROM task_run_results WHERE series = :series AND number BETWEEN :first AND :last;
-
 -- name: remove_task_runs
 DELETE FROM task_runs WHERE series = :series AND number BETWEEN :first AND :last;
 
@@ -77,18 +74,20 @@ RETURNING key;
 SELECT key, at FROM logs WHERE key > :after ORDER BY key LIMIT 1 OFFSET :place;
 
 -- name: remove_logs_outside
-DELETE FROM logs WHERE key > :after AND key <= :last AND flow_run_id IS NULL AND at < :before;
+-- Those of no flow run, and of such as came in when it was gone.
+DELETE FROM logs WHERE key > :after AND key <= :last AND at < :before
+  AND NOT EXISTS (SELECT 1 FROM flow_runs WHERE flow_runs.id = logs.flow_run_id);
 
 -- name: remove_flow_run
-DELETE FROM flow_runs WHERE id = :id RETURNING result;
+DELETE FROM flow_runs WHERE id = :id;
 
 -- name: remove_flow_run_states
 DELETE FROM flow_run_states WHERE flow_run_id = :id;
 
 -- name: remove_expired_cache_records
 DELETE FROM cache_records WHERE key IN (
-    SELECT key FROM cache_records WHERE expires IS NOT NULL AND expires < :now ORDER BY expires LIMIT :most)
-RETURNING record;
+    SELECT key FROM cache_records WHERE expires IS NOT NULL AND expires < :before ORDER BY expires LIMIT :most)
+RETURNING key;
 
 -- name: remove_ended_processes
 -- Those of which nothing is left. The keys of the series of a process begin with its own: `key << 28`.
@@ -99,3 +98,49 @@ DELETE FROM processes WHERE key IN (
                       AND series.key < (processes.key + 1) * 268435456)
     ORDER BY key LIMIT :most)
 RETURNING key;
+
+-- name: remove_old_cache_records
+-- Those that never expire, and are as old as runs may be.
+DELETE FROM cache_records WHERE key IN (
+    SELECT key FROM cache_records WHERE expires IS NULL AND created < :before ORDER BY created LIMIT :most)
+RETURNING key;
+
+-- name: remove_old_audit_records
+DELETE FROM audit_records WHERE key IN (SELECT key FROM audit_records WHERE at < :before ORDER BY at LIMIT :most)
+RETURNING key;
+
+-- name: remove_old_sessions
+DELETE FROM sessions WHERE digest IN (SELECT digest FROM sessions WHERE expires < :before LIMIT :most)
+RETURNING digest;
+
+-- name: remove_locks_of_nobody
+-- Of processes that are known no more.
+DELETE FROM cache_locks WHERE key IN (
+    SELECT key FROM cache_locks WHERE process_id NOT IN (SELECT id FROM processes) LIMIT :most)
+RETURNING key;
+
+-- name: remove_leases_of_nobody
+DELETE FROM leases WHERE id IN (
+    SELECT id FROM leases WHERE process_id NOT IN (SELECT id FROM processes) LIMIT :most)
+RETURNING id;
+
+-- name: records_of_task_runs_after
+-- A page of all stored results; without those that are too long to name a file.
+SELECT series, number, CASE WHEN length(record) < 16384 THEN record END FROM task_run_results
+WHERE (series, number) > (:series, :number) ORDER BY series, number LIMIT :most;
+
+-- name: records_of_flow_runs_after
+SELECT id, CASE WHEN length(result) < 16384 THEN result END FROM flow_runs WHERE id > :id ORDER BY id LIMIT :most;
+
+-- name: records_in_cache_after
+SELECT key, CASE WHEN length(record) < 16384 THEN record END FROM cache_records WHERE key > :key ORDER BY key LIMIT :most;
+
+-- name: remove_old_events
+DELETE FROM events WHERE key IN (SELECT key FROM events WHERE at < :before ORDER BY at LIMIT :most) RETURNING key;
+
+-- name: remove_old_artifacts
+-- Of flow runs that are gone, and of none.
+DELETE FROM artifacts WHERE id IN (
+    SELECT id FROM artifacts WHERE updated < :before
+      AND NOT EXISTS (SELECT 1 FROM flow_runs WHERE flow_runs.id = artifacts.flow_run_id) ORDER BY updated LIMIT :most)
+RETURNING id;

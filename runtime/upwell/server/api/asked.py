@@ -9,6 +9,7 @@ from uuid import UUID
 from litestar import Request as LitestarRequest
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from upwell.core.bulk import BulkDone, BulkSpec
 from upwell.server.auth import actor_of
 from upwell.server.parts import parts_of
 
@@ -40,3 +41,11 @@ PAGE_ITEMS: Final = 50
 async def note(request: Request, action: str, target: object, detail: str | None = None) -> None:
     """Put into the record of changes that whoever asks has done this."""
     await parts_of(request).control.audit(actor_of(request).name, action, str(target), detail)
+
+
+async def note_bulk(request: Request, wanted: BulkSpec, done: BulkDone) -> None:
+    """The same of each flow run of many that it was done to."""
+    for item in done.items:
+        if item.refused is None and not wanted.dry_run:
+            again = f"as {item.run.id}" if wanted.action == "retry" and item.run is not None else None
+            await note(request, f"{wanted.action} flow run", item.id, wanted.reason or again)

@@ -7,10 +7,13 @@ deployments of work pools, and variables of jobs.
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from http import HTTPStatus
+from typing import Annotated, Final
 
 from litestar import delete, get, patch, post, put
+from litestar.openapi import ResponseSpec
 from litestar.params import HeaderParameter, JSONBody
+from litestar.response import Response
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 from msgspec.structs import replace
@@ -18,6 +21,8 @@ from msgspec.structs import replace
 from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec, ScheduleSpec
 from upwell.core.errors import InvalidRequestError, NotFoundError
 from upwell.core.model import FlowRunRecord, Page
+from upwell.journal.control_part import now_micros
+from upwell.journal.reader_records import moment
 from upwell.server import auth
 from upwell.server.api.asked import PAGE_ITEMS, After, Limit, PathId, PathName, Request, Text, Texts, note
 from upwell.server.parts import parts_of
@@ -156,22 +161,30 @@ async def backfill(
 # --- runs ---------------------------------------------------------------------------------------------------
 
 
-@post("/api/deployments/{deployment_id:uuid}/runs", opt=auth.RUN)
+_KNOWN: Final = ResponseSpec(
+    FlowRunRecord, generate_examples=False, description="The run of this idempotency key, made before"
+)
+
+
+@post("/api/deployments/{deployment_id:uuid}/runs", opt=auth.RUN, responses={200: _KNOWN})
 async def run_deployment(
     request: Request,
     deployment_id: PathId,
     data: JSONBody[RunSpec | None] = None,
     idempotency_key: IdempotencyKey = None,
-) -> FlowRunRecord:
+) -> Response[FlowRunRecord]:
     """Make a run, to begin when it is due. One of an idempotency key that is known already is that very run."""
     wanted = data or RunSpec()
     if wanted.job_variables:
         auth.require(request, "admin")
     if idempotency_key is not None:
         wanted = replace(wanted, idempotency_key=idempotency_key)
+    asked = moment(now_micros())
     made = await parts_of(request).control.run_deployment(deployment_id, wanted)
+    if made.created < asked:
+        return Response(made, status_code=HTTPStatus.OK)
     await note(request, "run deployment", deployment_id, f"{made.name} ({made.id})")
-    return made
+    return Response(made, status_code=HTTPStatus.CREATED)
 
 
 def deployment_routes() -> list[ControllerRouterHandler]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 from typing import Annotated, Literal
+from uuid import UUID
 
 from litestar import delete, get, post
 from litestar.params import FromQuery, JSONBody, QueryParameter
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
+from upwell.core.bulk import BulkDone, BulkSpec
 from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span, StateCounts
 from upwell.core.states import State
 from upwell.engine.clock import clock, moment
@@ -30,6 +32,7 @@ from upwell.server.api.asked import (
     Text,
     Texts,
     note,
+    note_bulk,
 )
 from upwell.server.parts import parts_of
 
@@ -46,8 +49,9 @@ async def flow_runs(
     until: Moment = None,
     text: Text = None,
     parent: Id = None,
-    deployment: Id = None,
+    deployment: Annotated[str | None, QueryParameter(max_length=1000, description="Its id, or `flow/name`.")] = None,
     ahead: Switch = True,
+    ended: Annotated[bool | None, QueryParameter(description="Only those that have ended, or have not.")] = None,
     order: Order = "newest",
     limit: Limit = PAGE_ITEMS,
     after: After = None,
@@ -63,6 +67,7 @@ async def flow_runs(
         parent=parent,
         deployment=deployment,
         ahead=ahead,
+        ended=ended,
     )
     return await parts_of(request).reader.flow_runs(wanted, order, limit, after)
 
@@ -170,11 +175,34 @@ async def resume_flow_run(request: Request, run_id: PathId) -> FlowRunRecord:
     return resumed
 
 
+class ForkBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where on a fork runs anew: only what had ended when this task run began is taken over."""
+
+    before: UUID | None = None
+
+
+@post("/api/flow-runs/{run_id:uuid}/fork", opt=auth.RUN)
+async def fork_flow_run(request: Request, run_id: PathId, data: JSONBody[ForkBody | None] = None) -> FlowRunRecord:
+    """Another run of the same deployment that takes over what this durable run has finished."""
+    made = await parts_of(request).control.fork_flow_run(run_id, data.before if data is not None else None)
+    await note(request, "fork flow run", run_id, f"as {made.id}")
+    return made
+
+
 @delete("/api/flow-runs/{run_id:uuid}", opt=auth.RUN)
 async def delete_flow_run(request: Request, run_id: PathId) -> None:
     """Remove a run that has ended, or has not begun, with all that belongs to it."""
     await parts_of(request).control.delete_flow_run(run_id)
     await note(request, "delete flow run", run_id)
+
+
+@post("/api/flow-runs/bulk", opt=auth.RUN, status_code=200)
+async def change_flow_runs(request: Request, data: JSONBody[BulkSpec]) -> BulkDone:
+    """Cancel, retry, resume or delete many: those of these ids, or those that a filter lets through. The answer says
+    what became of each; what is refused does not keep the others from being done."""
+    done = await parts_of(request).control.change_flow_runs(data, by=auth.actor_of(request).name)
+    await note_bulk(request, data, done)
+    return done
 
 
 def flow_run_routes() -> list[ControllerRouterHandler]:
@@ -189,4 +217,5 @@ def flow_run_routes() -> list[ControllerRouterHandler]:
         flow_run_timeline,
         counts,
     ]
-    return [*reading, cancel_flow_run, retry_flow_run, resume_flow_run, delete_flow_run]
+    changing = [cancel_flow_run, retry_flow_run, resume_flow_run, fork_flow_run, delete_flow_run, change_flow_runs]
+    return [*reading, *changing]

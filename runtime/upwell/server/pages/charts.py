@@ -97,11 +97,13 @@ def activity(spans: Sequence[StateCounts], address: Callable[[dt.datetime, dt.da
 
 
 def nice_ceiling(value: int) -> int:
-    """A round number that is not less: 1, 2, 4, 6, 8, 10, 20, 40, ..."""
+    """A round number that is not less, whose half is round, too: 1, 2, 4, 6, 8, 10, 12, 16, 20, 40, ..."""
     if value <= 2:
         return max(value, 0)
     size: int = 10 ** int(math.log10(value))
-    return next((size * factor for factor in (1, 2, 4, 6, 8) if size * factor >= value), size * 10)
+    between = (size * 12 // 10, size * 16 // 10) if size > 1 else ()
+    rounds: tuple[int, ...] = (size, *between, *(size * factor for factor in (2, 4, 6, 8, 10)))
+    return next(number for number in rounds if number >= value)
 
 
 def _title(span: StateCounts) -> str:

@@ -108,7 +108,7 @@ def _tiles(spans: list[StateCounts], open_runs: dict[tuple[StateType, str], int]
         scheduled=scheduled,
         failed=failed,
         completed=totals[COMPLETED],
-        rate=round(100 * totals[COMPLETED] / ended) if ended else None,
+        rate=totals[COMPLETED] * 100 // ended if ended else None,  # 100 only if all did
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 from urllib.parse import quote, unquote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import MediaType
 from litestar.connection import Request
 from litestar.response import Redirect, Response
 
@@ -121,9 +122,7 @@ def page(
             **values,
         )
     )
-    answer = Response(
-        text, media_type="text/html; charset=utf-8", status_code=status, headers={"Cache-Control": "no-store"}
-    )
+    answer = Response(text, media_type=MediaType.HTML, status_code=status, headers={"Cache-Control": "no-store"})
     if notice:
         answer.delete_cookie(_NOTICE, path="/")
     return answer

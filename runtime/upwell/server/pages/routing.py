@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from litestar import Router
-from litestar.exceptions import HTTPException, NotFoundException
+from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.response import Response
 
 from upwell.core.errors import UnknownRunError
@@ -63,7 +63,7 @@ _HANDLERS: Final[dict[Any, Any]] = {
 }
 
 
-def _nowhere(request: PageRequest, error: NotFoundException) -> Response[Any]:
+def _nowhere(request: PageRequest, error: HTTPException) -> Response[Any]:
     """An address that nothing has: a page for people, a problem for programs."""
     if request.url.path.startswith("/api/") or "text/html" not in request.headers.get("accept", ""):
         answer: Response[Any] = HANDLERS[HTTPException](request, error)
@@ -71,7 +71,7 @@ def _nowhere(request: PageRequest, error: NotFoundException) -> Response[Any]:
     return _error_page(request, error.status_code, "No page has this address.")
 
 
-FAULTS: Final[dict[Any, Any]] = {NotFoundException: _nowhere}
+FAULTS: Final[dict[Any, Any]] = {NotFoundException: _nowhere, MethodNotAllowedException: _nowhere}
 """What the whole server shows of a fault that no route has met."""
 
 

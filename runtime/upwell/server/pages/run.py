@@ -12,7 +12,7 @@ from upwell.core.states import FAILED, StateType
 from upwell.journal.views import Views
 from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName
-from upwell.server.pages.asked import PAGE_ITEMS, Asked, flow_run_filter
+from upwell.server.pages.asked import PAGE_ITEMS, Asked, flow_run_filter, id_of
 from upwell.server.pages.graph import graph
 from upwell.server.pages.logs import log_view
 from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
@@ -31,7 +31,7 @@ VIEWS: Final = (
 FAILURES_LISTED: Final = 5
 
 _QUERY: Final = frozenset({"view", "task", "after", "by", "level", "q", "state", "before"})
-ACTIONS: Final = ("cancel", "retry", "resume", "delete")
+ACTIONS: Final = ("cancel", "retry", "resume", "fork", "delete")
 
 
 @get("/runs/{run_id:uuid}", include_in_schema=False, opt={**auth.READ, "query": _QUERY})
@@ -107,11 +107,12 @@ async def _side(here: Parts, view: str, tree: RunTree, query: dict[str, str]) ->
 
 @post("/runs/{run_id:uuid}/{action:str}", include_in_schema=False, opt=auth.RUN, status_code=303)
 async def change_run(request: PageRequest, run_id: PathId, action: PathName) -> Redirect:
-    """Cancel it, start it again, go on with it, or delete it."""
+    """Cancel it, start it again, go on with it, fork it, or delete it."""
     if action not in ACTIONS:
         return Redirect(f"/runs/{run_id}", status_code=303)
-    reason = str((await request.form()).get("reason", "")).strip() or None
-    result = await act(request, action, run_id, reason)
+    form = {name: str(value).strip() for name, value in (await request.form()).items()}
+    before = id_of(form["before"]) if form.get("before") else None
+    result = await act(request, action, run_id, form.get("reason") or None, before)
     if action == "delete":
         return redirect("/runs", "The run was deleted.")
     target = result.id if result is not None else run_id
@@ -119,6 +120,7 @@ async def change_run(request: PageRequest, run_id: PathId, action: PathName) -> 
         "cancel": "The run is to end: it says so when it has.",
         "retry": "This is the new run. The one before stays as it is.",
         "resume": "The run goes on when a worker takes it up.",
+        "fork": "This is the fork. What the run before had finished is taken over; that one stays as it is.",
     }
     return redirect(f"/runs/{target}", said[action])
 

@@ -161,7 +161,7 @@ def _kind_of(rule: Schema, depth: int, default: Any) -> str:
 
 
 def _type_name(rule: Schema) -> str:
-    kind = rule.get("format") or rule.get("type") or "JSON"
+    kind = rule.get("format") or rule.get("type") or ("one of these" if "enum" in rule else "JSON")
     items = _object(rule.get("items"))
     if kind == "array" and items.get("type"):
         return f"list of {items['type']}s"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 from uuid import UUID
 
+import msgspec
 from litestar import get, post
 from litestar.response import Redirect, Response
+from msgspec import to_builtins
 
+from upwell.core.bulk import MOST_RUNS, BulkDone, BulkSpec
 from upwell.core.errors import InvalidRequestError, UpwellError
 from upwell.core.model import FlowRunRecord
 from upwell.journal.views import Views
 from upwell.server import auth
-from upwell.server.api.asked import note
-from upwell.server.pages.asked import LIST_QUERY, PAGE_ITEMS, Asked, id_of
+from upwell.server.api.asked import note, note_bulk
+from upwell.server.pages.asked import LIST_QUERY, PAGE_ITEMS, Asked
 from upwell.server.pages.rendering import PageRequest, page, parts, redirect
 from upwell.server.parts import Parts
 
@@ -36,7 +41,6 @@ TIMES: Final = (
     ("Last 7 days", "7d"),
     ("Last 30 days", "30d"),
 )
-MOST_AT_ONCE: Final = 200
 
 
 @get("/runs", include_in_schema=False, opt={**auth.READ, "query": LIST_QUERY})
@@ -74,24 +78,56 @@ async def deployment_names(here: Parts, runs: Iterable[FlowRunRecord]) -> dict[U
 
 @post("/runs/bulk", include_in_schema=False, opt=auth.RUN, status_code=303)
 async def bulk(request: PageRequest) -> Redirect:
-    """Do the same to many flow runs; says how many it was done to, and why not to the others."""
+    """Do the same to many flow runs: those chosen, or all that the list's filter lets through."""
     form = await request.form()
-    chosen = [id_of(str(value)) for value in form.getall("run", [])][:MOST_AT_ONCE]
     action, back = str(form.get("action", "")), str(form.get("back", "/runs"))
-    done, refused = 0, ""
-    for run_id in chosen:
-        try:
-            await act(request, action, run_id)
-            done += 1
-        except UpwellError as error:
-            refused = refused or str(error)
-    word = {"cancel": "to be cancelled", "retry": "started again", "delete": "deleted"}.get(action, "")
-    notice = f"{done} of {len(chosen)} {word}." + (f" {refused}" if refused else "")
-    return redirect(back if back.startswith("/runs?") else "/runs", notice)
+    back = back if back.startswith("/runs?") else "/runs"
+    said: dict[str, object] = {"action": action, "limit": MOST_RUNS}
+    if form.get("all"):
+        said |= _filter_of(back)
+    else:
+        said["ids"] = [str(value) for value in form.getall("run", [])]
+    try:
+        wanted = msgspec.convert(said, BulkSpec)
+    except msgspec.ValidationError as error:
+        raise InvalidRequestError(f"This cannot be done to runs: {error}") from None
+    done = await parts(request).control.change_flow_runs(wanted, by=auth.actor_of(request).name)
+    await note_bulk(request, wanted, done)
+    return redirect(back, _said_of(wanted, done))
 
 
-async def act(request: PageRequest, action: str, run_id: UUID, reason: str | None = None) -> FlowRunRecord | None:
-    """Do one thing to one flow run, and note who has done it; the run that is then to be looked at."""
+def _filter_of(address: str) -> dict[str, object]:
+    """The filter that the address of a list says, with no more than it says."""
+    asked = Asked.of(dict(parse_qsl(urlsplit(address).query)))
+    filters = to_builtins(asked.flow_runs())
+    return {name: filters[name] for name in _FILTERS if filters.get(name) not in (None, "", [])}
+
+
+_FILTERS: Final = ("flow", "state", "tags", "since", "until", "text", "deployment", "ahead")
+_DONE: Final = {
+    "cancel": "to be cancelled",
+    "retry": "started again",
+    "resume": "to be gone on with",
+    "delete": "deleted",
+}
+
+
+def _said_of(wanted: BulkSpec, done: BulkDone) -> str:
+    said = [f"{done.done} of {len(done.items)} {_DONE[wanted.action]}."]
+    why = Counter(item.refused for item in done.items if item.refused is not None)
+    said += [f"{reason}" if number == 1 else f"{number} times: {reason}" for reason, number in why.most_common(3)]
+    if done.next is not None:
+        said.append("There are more: do it again.")
+    return " ".join(said)
+
+
+async def act(
+    request: PageRequest, action: str, run_id: UUID, reason: str | None = None, before: UUID | None = None
+) -> FlowRunRecord | None:
+    """Do one thing to one flow run, and note who has done it; the run that is then to be looked at.
+
+    before: the task run from which on a fork runs anew.
+    """
     here, actor = parts(request), auth.actor_of(request)
     result: FlowRunRecord | None = None
     if action == "cancel":
@@ -100,6 +136,8 @@ async def act(request: PageRequest, action: str, run_id: UUID, reason: str | Non
         result = await here.control.retry_flow_run(run_id)
     elif action == "resume":
         result = await here.control.resume_flow_run(run_id)
+    elif action == "fork":
+        result = await here.control.fork_flow_run(run_id, before)
     elif action == "delete":
         await here.control.delete_flow_run(run_id)
     else:

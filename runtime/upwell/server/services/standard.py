@@ -8,6 +8,7 @@ from upwell.journal.control import Control
 from upwell.journal.database import Database
 from upwell.journal.liveness import LOOKS_PER_LEASE, Observer
 from upwell.journal.retention import Limits, tidy
+from upwell.journal.sweeping import Sweeper
 from upwell.server.services.group import Service, Services
 from upwell.settings import Settings
 
@@ -33,16 +34,19 @@ def upkeep_services(control: Control, settings: Settings) -> list[Service]:
     ]
 
 
-def store_services(database: Database, settings: Settings, process_id: str) -> list[Service]:
+def store_services(
+    database: Database, settings: Settings, process_id: str, sweeper: Sweeper | None = None
+) -> list[Service]:
     """What whoever has the store itself does beside.
 
-    process_id: of whoever does it, for what only one does at a time.
+    process_id: of whoever does it, for what only one does at a time. sweeper: for the folders of results, if they can
+    be reached.
     """
     observer = Observer(database, process_id, settings.durable_max_crashes)
-    limits = Limits(settings.retention_days, settings.retention_rows, settings.retention_bytes)
+    limits = Limits.of(settings)
 
     async def keep_tidy() -> None:
-        await tidy(database, process_id, limits)
+        await tidy(database, process_id, limits, sweeper)
 
     return [
         Service("reaper", observer.look, min(REAPER_SECONDS, settings.lease_seconds / LOOKS_PER_LEASE)),
@@ -51,10 +55,14 @@ def store_services(database: Database, settings: Settings, process_id: str) -> l
 
 
 async def run_services(
-    control: Control, settings: Settings, database: Database | None = None, process_id: str = ""
+    control: Control,
+    settings: Settings,
+    database: Database | None = None,
+    process_id: str = "",
+    sweeper: Sweeper | None = None,
 ) -> None:
     """All that is to be done, until cancelled. database: the store itself, for whoever has it."""
     services = upkeep_services(control, settings)
     if database is not None:
-        services += store_services(database, settings, process_id)
+        services += store_services(database, settings, process_id, sweeper)
     await Services(services).run()

@@ -321,6 +321,31 @@ def test_a_run_is_run_again_as_another_and_deleted_with_all_of_it(tell: Tell) ->
     tell(story)
 
 
+def test_a_fork_is_another_run_that_knows_what_it_takes_over(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        schema = {"properties": {"n": {"type": "integer"}}}
+        deployment = await world.deploy(parameter_schema=schema)
+        run = await world.run(deployment, parameters={"n": 3}, tags=("own",), priority=2)
+        worker, child = await world.process(), await world.process()
+        (job,) = await world.claim(worker, deployment)
+        with pytest.raises(ConflictError, match="is not durable"):
+            await world.control.fork_flow_run(run.id)
+        await world.begin(job, child, durable=True)
+        await world.end(run.id, "FAILED")
+        fork = await world.control.fork_flow_run(run.id)
+        assert fork.id != run.id
+        assert (fork.deployment_id, fork.tags, fork.state.name) == (deployment.id, frozenset({"own"}), "Scheduled")
+        (again,) = await world.claim(worker, deployment)
+        assert (again.flow_run_id, again.fork_of, again.fork_before) == (fork.id, run.id, None)
+        assert again.parameters == {"n": 3}
+        with pytest.raises(UnknownRunError):
+            await world.control.fork_flow_run(run.id, before=uuid4())
+        with pytest.raises(UnknownRunError):
+            await world.control.fork_flow_run(uuid4())
+
+    tell(story)
+
+
 def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell, make_database: Callable[[], Database]) -> None:
     """Each with a connection of its own, all at once."""
 

@@ -97,9 +97,17 @@ def visit(browser: Browser, server: Process) -> Iterator[Visit]:
 @contextmanager
 def running(home: Path, code: str) -> Generator[subprocess.Popen[bytes]]:
     """A program that runs flows in this store beside the test."""
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment(home), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(home),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+        if process.stdin is not None:
+            process.stdin.close()

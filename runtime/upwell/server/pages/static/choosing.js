@@ -5,7 +5,7 @@ export function choosing() {
     if (event.target.matches("[data-choose-all]")) {
       for (const box of document.querySelectorAll("[data-choose]")) box.checked = event.target.checked;
     }
-    if (event.target.matches("[data-choose], [data-choose-all]")) say();
+    if (event.target.matches("[data-choose], [data-choose-all], [data-choose-fitting]")) say();
   });
   document.addEventListener("click", (event) => {
     const row = event.target.closest("[data-href]");
@@ -23,7 +23,9 @@ function say() {
   const boxes = [...document.querySelectorAll("[data-choose]")];
   const number = boxes.filter((box) => box.checked).length;
   bulk.hidden = number === 0;
-  bulk.querySelector("[data-chosen-number]").textContent = `${number} chosen`;
+  const fitting = bulk.querySelector("[data-choose-fitting]");
+  if (fitting && number === 0) fitting.checked = false;
+  bulk.querySelector("[data-chosen-number]").textContent = fitting?.checked ? "All chosen" : `${number} chosen`;
   const all = document.querySelector("[data-choose-all]");
   if (all) {
     all.checked = number > 0 && number === boxes.length;

@@ -5,7 +5,10 @@ const WAIT_MS = 350;
 export function forms() {
   document.addEventListener("submit", (event) => {
     const form = event.target;
-    const asks = event.submitter?.dataset.confirm ?? form.dataset.confirm;
+    const fitting = form.querySelector("[data-choose-fitting]")?.checked;
+    const many = fitting ? `${event.submitter?.textContent.trim()} the chosen runs?` : undefined;
+    const said = event.submitter?.dataset.confirm ?? form.dataset.confirm ?? many;
+    const asks = fitting ? said?.replace("the chosen runs", "all runs that fit this filter") : said;
     if (asks && !confirm(asks)) {
       event.preventDefault();
       return;
@@ -32,6 +35,7 @@ export function forms() {
   }
   for (const field of document.querySelectorAll("[data-own-zone]")) field.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
   goOnTyping();
+  document.querySelector("[aria-invalid=true]")?.focus();
   whatIsShown();
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", () => navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "Copied"; }));

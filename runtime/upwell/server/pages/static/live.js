@@ -1,8 +1,10 @@
 // Keeps a page true: when the server says that something has changed, the parts that are marked `data-live` are
 // fetched again and put in place of those shown, if they differ. One connection a page, resumed where it broke off.
+// What the server cannot hear of, such as signs of life, is looked at now and then: `data-every` says after how many
+// seconds.
 
 import { localTimes } from "./times.js";
-import { logLines, missedLines } from "./logs.js";
+import { linesWereLost, logLines, missedLines } from "./logs.js";
 
 const LEAST_MS = 250;
 const SLEEP_MS = 20000;
@@ -16,11 +18,15 @@ let took = 0;
 let source = null;
 let sleeping = 0;
 
+const shown = new WeakMap(); // each part as the server made it: times and choices are put into it here
+
 export function live() {
   if (!document.querySelector("[data-live], [data-logs]")) return;
   const address = document.body.dataset.address; // of a form that was refused: it is found again elsewhere
   if (address) history.replaceState(null, "", address);
   open();
+  const every = Number(document.querySelector("[data-every]")?.dataset.every);
+  if (every) setInterval(() => { if (source) changed(); }, every * 1000);
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   document.addEventListener("visibilitychange", () => {
@@ -42,6 +48,7 @@ function open() {
     root.dataset.live = "on";
   });
   source.addEventListener("error", () => { root.dataset.live = "off"; });
+  source.addEventListener("reset", linesWereLost);
   for (const name of ["flow-run", "task-runs", "reset"]) source.addEventListener(name, changed);
   source.addEventListener("log", (event) => logLines(JSON.parse(event.data)));
 }
@@ -93,11 +100,12 @@ async function refresh() {
 function put(fresh) {
   for (const part of document.querySelectorAll("[data-live]")) {
     const next = fresh.getElementById(part.id);
-    if (!next || part.dataset.shown === next.innerHTML) continue;
+    const made = next?.innerHTML;
+    if (made === undefined || shown.get(part) === made) continue;
     if (part.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) continue;
     if (part.querySelector("details[open]")) continue;
     const kept = remembered(part);
-    part.dataset.shown = "";
+    shown.set(part, made);
     part.replaceChildren(...next.childNodes);
     kept();
     localTimes(part);

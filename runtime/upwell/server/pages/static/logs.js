@@ -2,15 +2,21 @@
 
 import { localTimes } from "./times.js";
 
-const MOST_LINES = 5000;
+const MOST_LINES = 2000;
 const NEAR_END_PX = 40;
 
-let waiting = [];
+const PAUSE_MS = 100; // between two times that lines are put in: a flood of them must leave room for the reader
+
+const waiting = new Map(); // by their keys
+const shown = new Set();
+let last = 0;
+let hasLost = false;
 
 export function logs() {
   const box = document.querySelector("[data-logs]");
   if (!box) return;
   if (box.dataset.following === "yes") box.scrollTop = box.scrollHeight;
+  for (const line of box.querySelectorAll("li[data-key]")) shown.add(line.dataset.key);
   for (const text of box.querySelectorAll(".said")) mark(text, box.dataset.text);
 }
 
@@ -21,19 +27,39 @@ export function missedLines(fresh) {
   if (!box || !now) return;
   box.dataset.series = now.dataset.series;
   if (box.dataset.following !== "yes") return;
-  const missed = [...now.querySelectorAll("li")].filter((line) => !isShown(box, line.dataset.key));
+  const list = box.querySelector("ol");
+  if (hasLost) { // the stream could not tell all of it: what is shown must have no gap
+    hasLost = false;
+    list.replaceChildren();
+    shown.clear();
+  }
+  const missed = [...now.querySelectorAll("li")].filter((line) => !shown.has(line.dataset.key));
   if (!missed.length) return;
   const atEnd = isAtEnd(box);
-  const list = box.querySelector("ol");
+  for (const line of missed) shown.add(line.dataset.key);
   list.append(...missed);
-  list.append(...[...list.children].sort((one, other) => one.dataset.key - other.dataset.key));
+  inOrder(list);
   box.querySelector(".empty")?.remove();
+  trim(list);
   localTimes(list);
   if (atEnd) box.scrollTop = box.scrollHeight;
 }
 
-function isShown(box, key) {
-  return Boolean(box.querySelector(`li[data-key="${CSS.escape(key)}"]`));
+// The stream says that more was missed than it tells again.
+export function linesWereLost() {
+  hasLost = true;
+}
+
+// Lines that the stream tells late belong before those that the page has brought along.
+function inOrder(list) {
+  list.append(...[...list.children].sort((one, other) => one.dataset.key - other.dataset.key));
+}
+
+function trim(list) {
+  while (list.childElementCount > MOST_LINES) {
+    shown.delete(list.firstElementChild.dataset.key);
+    list.firstElementChild.remove();
+  }
 }
 
 function isAtEnd(box) {
@@ -45,24 +71,33 @@ export function logLines(line) {
   if (!box || box.dataset.following !== "yes") return;
   if (line.level < Number(box.dataset.level) || !line.message.toLowerCase().includes(box.dataset.text.toLowerCase())) return;
   if (box.dataset.taskRun && line.task_run_id !== box.dataset.taskRun) return;
-  if (waiting.some((other) => other.key === line.key) || isShown(box, line.key)) return;
-  waiting.push(line);
-  if (waiting.length === 1) requestAnimationFrame(() => put(box));
+  const key = String(line.key);
+  if (waiting.has(key) || shown.has(key)) return;
+  waiting.set(key, line);
+  if (waiting.size > MOST_LINES) waiting.delete(waiting.keys().next().value);
+  if (waiting.size === 1) setTimeout(() => requestAnimationFrame(() => put(box)), Math.max(0, last + PAUSE_MS - performance.now()));
 }
 
 function put(box) {
   const atEnd = isAtEnd(box);
-  const lines = waiting.slice(-MOST_LINES);
-  waiting = [];
   const fragment = document.createDocumentFragment();
   const series = JSON.parse(box.dataset.series || "[]").map(([base, task]) => [BigInt(`0x${base}`), task]);
-  for (const line of lines) if (!isShown(box, line.key)) fragment.append(made(line, box, series));
+  for (const [key, line] of waiting) {
+    if (shown.has(key)) continue; // it was in the page that was fetched meanwhile
+    shown.add(key);
+    fragment.append(made(line, box, series));
+  }
+  waiting.clear();
+  localTimes(fragment);
   const list = box.querySelector("ol");
+  const before = list.lastElementChild;
+  const first = fragment.firstElementChild;
   list.append(fragment);
-  while (list.childElementCount > MOST_LINES) list.firstElementChild.remove();
+  if (before && first && Number(first.dataset.key) < Number(before.dataset.key)) inOrder(list);
+  trim(list);
   box.querySelector(".empty")?.remove();
-  localTimes(list);
   if (atEnd) box.scrollTop = box.scrollHeight;
+  last = performance.now();
 }
 
 function kind(level) {
