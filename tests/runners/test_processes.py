@@ -198,6 +198,18 @@ def test_one_run_starts_one_child() -> None:
     assert asyncio.run(main()) == 1
 
 
+def test_nothing_is_kept_of_runs_that_are_over() -> None:
+    async def main() -> int:
+        runner = ProcessPoolTaskRunner(1)
+        async with Runtime(task_runner=runner):
+            for _ in range(20):
+                await where_am_i.submit()
+            (worker,) = runner._workers  # pyright: ignore[reportPrivateUsage]
+            return len(worker._sent)  # pyright: ignore[reportPrivateUsage]
+
+    assert asyncio.run(main()) <= 1
+
+
 def test_long_runs_are_shared_out_evenly(tmp_path: Path) -> None:
     """Two runs that wait for the same file must be in two children, whatever was measured before."""
 

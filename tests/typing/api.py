@@ -87,8 +87,17 @@ def futures_know_their_result() -> None:
     assert_type(parse.map([b"x"]).result(), list[int])
     assert_type(fetch.map(["u"], max_at_once=3, max_per_second=2.5), FutureList[bytes])
     assert_type(fetch.map(["u"])[0], TaskFuture[bytes])
+    assert_type(parse.submit(b"x", return_state=True), Any)
+    assert_type(fetch.map(["u"], return_state=True), Any)
     parse.submit(fetch.submit("u"), strict=unmapped(True))
     parse.map(allow_failure(fetch.map(["u"])))
+
+
+def what_a_generator_yields_is_a_list_in_its_future() -> None:
+    assert_type(count.submit(3), TaskFuture[list[int]])
+    assert_type(count.map([3]), FutureList[list[int]])
+    assert_type(count_later.submit(3).result(), list[int])
+    assert_type(count_later.map([3]).result(), list[list[int]])
 
 
 async def futures_can_be_awaited() -> None:

@@ -110,15 +110,18 @@ class Worker:
         return self._pending_seconds() < AHEAD_SECONDS
 
     def _pending_seconds(self) -> float:
-        sent = self._sent
         first = next(iter(self.in_flight))
-        while sent and sent[0][0] < first:
-            sent.popleft()
+        self._forget_sent(first)
         total = 0.0
-        for last, seconds, _ in sent:
+        for last, seconds, _ in self._sent:
             total += max(last - first + 1, 0) * seconds
             first = max(first, last + 1)
         return total
+
+    def _forget_sent(self, first: int) -> None:
+        """Batches are over that end before this row."""
+        while self._sent and self._sent[0][0] < first:
+            self._sent.popleft()
 
     def send_rows(self, use: FunctionUse, attempts: Sequence[Attempt]) -> Ended:
         """Have it execute these; returns those that cannot be sent, and why."""
@@ -302,10 +305,10 @@ class Worker:
         return Outcome(kind, value, body.messages[position] if body.messages else "", began, ended)
 
     def _note_seconds(self, body: Outcomes, times: Sequence[float]) -> None:
-        for last, _, use in self._sent:
-            if body.first <= last:
-                use.note_seconds(max(times[-1] - times[0], 0.0), body.count)
-                return
+        self._forget_sent(body.first)
+        if self._sent:
+            _, _, use = self._sent[0]
+            use.note_seconds(max(times[-1] - times[0], 0.0), body.count)
 
     # --- the end ------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,7 @@ class Definition:
     face: the object that the user holds, given to hooks.
     plain: nothing is to be done around the function but to call it; such runs take the shortest path.
     silent: nothing is to be done when a run of it completes.
+    settled: how often these two were decided.
     commit_hooks, rollback_hooks: called when a transaction that a run of it is in is committed, or rolled back.
     wraps_flow: its runs are submitted flow runs, which speak for themselves.
     """
@@ -79,6 +80,7 @@ class Definition:
         "plain",
         "retry",
         "rollback_hooks",
+        "settled",
         "silent",
         "wraps_flow",
     )
@@ -115,6 +117,7 @@ class Definition:
         self.rollback_hooks: list[Callable[[Any], Any]] = []
         self.plain = False
         self.silent = False
+        self.settled = 0
         self.settle_plainness()
 
     def settle_plainness(self) -> None:
@@ -128,6 +131,7 @@ class Definition:
             and not self.hooks[RUNNING]
         )
         self.silent = not self.hooks[COMPLETED]
+        self.settled += 1
 
     def add_hook(self, state: StateType, hook: Hook) -> None:
         self.hooks[state].append(hook)

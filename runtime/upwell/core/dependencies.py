@@ -13,7 +13,7 @@ What to know before changing this:
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -34,7 +34,7 @@ class Dependency(msgspec.Struct, Generic[F], frozen=True):
     allow_failure: bool
 
 
-class _Shape(NamedTuple):
+class _Shape(msgspec.Struct, frozen=True):
     """How to take containers of one class apart, and how to put one together again from new parts."""
 
     parts: Callable[[Any], Iterable[Any]]

@@ -141,6 +141,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
     claim: how often it has been claimed; who claims it later makes this claim void.
     resume: it has begun before, in a process that died: what it finished counts.
+    fork_of, fork_before: it takes over what that run had finished, before that task run began.
     """
 
     flow_run_id: UUID
@@ -157,6 +158,8 @@ class Job(Struct, frozen=True, kw_only=True):
     worker_id: str
     claim: int
     resume: bool = False
+    fork_of: UUID | None = None
+    fork_before: UUID | None = None
 
 
 class CancelRequest(Struct, frozen=True, kw_only=True):

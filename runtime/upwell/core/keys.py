@@ -18,7 +18,7 @@ Both write a plain value alike, so it counts the same wherever it stands.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from gc import get_referents
 from typing import Any
 
@@ -43,7 +43,7 @@ from upwell.core.keys_kinds import (
 )
 from upwell.core.keys_objects import is_lasting, object_kind
 
-__all__ = ["CacheContext", "HashError", "digest", "encoded", "hashed"]
+__all__ = ["CacheContext", "HashError", "digest", "encoded", "hashed", "hashed_each"]
 
 _type: Callable[[object], type] = type  # so that a type checker knows what `type` of anything is
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -83,6 +83,18 @@ def hashed(data: bytes) -> bytes:
     hasher = _new_hasher()
     hasher.update(data)
     return hasher.digest()
+
+
+def hashed_each(before: bytes, parts: Iterable[bytes], after: bytes) -> list[bytes]:
+    """The digests of what begins and ends alike, and differs between: each as `hashed` makes it."""
+    begun = _new_hasher()
+    begun.update(before)
+    new, digests = begun.copy, list[bytes]()
+    for part in parts:
+        hasher = new()
+        hasher.update(part + after)
+        digests.append(hasher.digest())
+    return digests
 
 
 _new_hasher = hashlib.blake2b(digest_size=DIGEST_BYTES).copy  # cheaper than to make one

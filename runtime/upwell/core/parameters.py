@@ -9,7 +9,9 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from inspect import Parameter
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from upwell.core.annotations import constant_part, mapped_items
 from upwell.core.coercion import Coercion, Mismatch, coercions_of, hints_of
@@ -150,7 +152,7 @@ class Parameters:
 # --- Mapping --------------------------------------------------------------------------------------------
 
 
-class MapPlan(NamedTuple):
+class MapPlan(Struct, frozen=True):
     """What `.map` runs over: one row a call.
 
     A row holds the call's positional arguments, then the values of `kwarg_names`; `static_kwargs` are the

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from string import Formatter
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
+
+from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
 
@@ -113,7 +115,7 @@ def _quoted(text: str) -> str:
     )
 
 
-class _Piece(NamedTuple):
+class _Piece(Struct, frozen=True):
     """A stretch of a template: literal text, and the field after it (name is empty if there is none)."""
 
     literal: str

@@ -36,6 +36,7 @@ MOST_COUNTED: Final = 10_000
 """Ticks of a rule that says how many."""
 
 FIRST_YEAR: Final = 1970
+_FIRST: Final = dt.datetime(FIRST_YEAR, 1, 1, tzinfo=dt.UTC)
 
 ANCHOR: Final = dt.datetime(2020, 1, 1)
 """From when intervals and rules count unless they say; by the clock of their zone."""
@@ -91,7 +92,7 @@ def next_tick(rhythm: Rhythm, after: dt.datetime) -> dt.datetime | None:
 
 def ticks_between(rhythm: Rhythm, since: dt.datetime, until: dt.datetime) -> Iterator[dt.datetime]:
     """The ticks from the one moment to the other, both included."""
-    return takewhile(lambda tick: tick <= until, ticks_after(rhythm, since - dt.timedelta(microseconds=1)))
+    return takewhile(lambda tick: tick <= until, ticks_after(rhythm, max(since, _FIRST) - dt.timedelta(microseconds=1)))
 
 
 def latest_tick(rhythm: Rhythm, after: dt.datetime, until: dt.datetime) -> dt.datetime | None:

@@ -13,7 +13,6 @@ from typing import Any, Final
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
 from upwell.core.results import ResultRecord, StoredValue
 from upwell.engine.caching import (
-    IN_THIS_PROCESS,
     Cache,
     Computation,
     Found,
@@ -22,6 +21,7 @@ from upwell.engine.caching import (
     found_under,
     is_quick,
     key_of,
+    keys_of,
     log_lost,
     record_result,
     staged_for,
@@ -41,6 +41,8 @@ SLICE_SECONDS: Final = 0.002
 GROUP: Final = 2_000
 """How many keys are looked up together."""
 
+PART: Final = 64
+"""And made together: a fraction of that slice, where they are simple."""
 
 EndFound = Callable[[Run, Any, str, float], None]
 """Ends a run with a value that was found, a message that says where, and the time."""
@@ -95,37 +97,14 @@ class Caching:
         self._due = False
         entered, now_of = self._entered, clock().time
         until = now_of() + SLICE_SECONDS
-        call: Any = None
-        cache: Cache = IN_THIS_PROCESS
-        group: list[Computation] = []
         while entered and now_of() < until:
-            run = entered.popleft()
-            if run.call is not call:
-                call = run.call
-                cache = cache_in(call.scope)
-                group = self._groups.setdefault(cache, [])
-            if run.done:
-                continue
-            if call.scope.stop_reason is not None:
-                self._refuse(run)
-                continue
-            key = key_of(run)
-            if key is None:
-                self._compute(run, None)
-                continue
-            refresh = call.keeping.refresh or run in self._refreshing
-            computation, is_own = cache.begin(key, run, call.keeping, refresh)
-            if not is_own and (known := staged_for(run, computation)) is not None:
-                self._others.append((run, key, known))
-                self._answer_soon()
-                continue
-            if not is_own:
-                cache.wait_for(computation, partial(self._waited, run, key))
-                continue
-            group.append(computation)
-            if len(group) >= GROUP:
-                cache.claim(group, self._told)
-                group = self._groups[cache] = []
+            part = self._next_of_one_call()
+            cache, keys = cache_in(part[0].call.scope), keys_of(part)
+            for place, run in enumerate(part):
+                self._ask(run, cache, None if keys is None else keys[place])
+                if keys is None and now_of() >= until:  # a key may take any time
+                    entered.extendleft(reversed(part[place + 1 :]))
+                    break
         if entered:
             self._due = True
             self._loop.call_soon(self._look_up)
@@ -134,6 +113,41 @@ class Caching:
             for cache, group in groups.items():
                 if group:
                     cache.claim(group, self._told)
+
+    def _next_of_one_call(self) -> list[Run]:
+        """Some runs of one call; those that are to be looked up next."""
+        entered = self._entered
+        call = entered[0].call
+        part: list[Run] = []
+        while entered and entered[0].call is call and len(part) < PART:
+            part.append(entered.popleft())
+        return part
+
+    def _ask(self, run: Run, cache: Cache, key: str | None) -> None:
+        """Have a run's result looked up. key: if it is known by now."""
+        call = run.call
+        if run.done:
+            return
+        if call.scope.stop_reason is not None:
+            self._refuse(run)
+            return
+        key = key or key_of(run)
+        if key is None:
+            self._compute(run, None)
+            return
+        refresh = call.keeping.refresh or run in self._refreshing
+        computation, is_own = cache.begin(key, run, call.keeping, refresh)
+        if is_own:
+            group = self._groups.setdefault(cache, [])
+            group.append(computation)
+            if len(group) >= GROUP:
+                self._groups[cache] = []
+                cache.claim(group, self._told)
+        elif (known := staged_for(run, computation)) is not None:
+            self._others.append((run, key, known))
+            self._answer_soon()
+        else:
+            cache.wait_for(computation, partial(self._waited, run, key))
 
     # --- answers; these two from any thread ----------------------------------------------------------------
 

@@ -44,22 +44,23 @@ class Call(Struct, gc=False, eq=False):
     unary: bool = False
     kwargs: Any = None
     plain: bool = False
-    straight: bool = False
     direct: bool = False
+    straight: bool = False
     attempt: Any = None
-    row_names: tuple[str, ...] = ()
     gates: Any = ()
     runner: Any = None
     has_prelude: bool = False
-    failed: int = 0
-    parent_id: Any = None
-    on_end: Any = None
     record: Any = None
     record_fully: bool = False
     is_simple: bool = False
-    is_restored: bool = False
+    keep: Any = None
     keeping: Any = None
     transaction: Any = None
+    row_names: tuple[str, ...] = ()
+    failed: int = 0
+    parent_id: Any = None
+    on_end: Any = None
+    is_restored: bool = False
 
     def let_go(self) -> None:
         """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""
@@ -73,4 +74,7 @@ class Call(Struct, gc=False, eq=False):
         self.let_go()
         if self.on_end is not None:
             self.on_end()
-        self.scope.call_ended()
+        scope = self.scope
+        scope.open_calls -= 1
+        if not scope.open_calls:
+            scope.tell_empty()

@@ -104,9 +104,11 @@ async def _call_task_async(
 
 def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
     """`.submit`: a future, or with `return_state` the final state."""
-    return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
-    key = _own_key(definition, kwargs, "key") if kwargs else None
     ensure_configured()
+    if not kwargs:
+        return submit(scope or current_scope(), definition, args, kwargs)
+    return_state, wait_for = _own_keywords(kwargs)
+    key = _own_key(definition, kwargs, "key")
     own = {"idempotency_key": kwargs.pop("idempotency_key")} if _has_idempotency_key(definition, kwargs) else None
     future = submit(scope or current_scope(), definition, args, kwargs, wait_for, key, own)
     return _final_states([future], lambda states: states[0]) if return_state else future

@@ -12,8 +12,8 @@ import gc
 import os
 import threading
 import weakref
+from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # None where no loop runs, at no cost
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -39,7 +39,8 @@ def current_scope() -> Scope:
     if scope is None:
         engine = CURRENT_ENGINE.get()
         if engine is None:
-            return _scope_outside()
+            loop = _get_running_loop()
+            engine = portal_engine() if loop is None else engine_of(loop)
         scope = recording(engine.scope)
     if scope.ended:
         raise RuntimeClosedError(
@@ -53,7 +54,7 @@ def engine_for_flow() -> Engine | Callable[[], Engine]:
     """The engine for a flow run that begins here; the portal is made only when something is submitted."""
     scope = CURRENT_SCOPE.get()
     engine = scope.engine if scope is not None and scope.has_engine else CURRENT_ENGINE.get()
-    loop = _running_loop()
+    loop = _get_running_loop()
     if loop is None:
         return engine if isinstance(engine, Engine) else portal_engine  # a worker's thread, or a plain caller's
     if isinstance(engine, Engine) and engine.loop is loop:
@@ -63,12 +64,7 @@ def engine_for_flow() -> Engine | Callable[[], Engine]:
 
 def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
     """The same for a flow that blocks its thread: a loop's own thread cannot drive what it waits for."""
-    return portal_engine if _running_loop() is not None else engine_for_flow()
-
-
-def _scope_outside() -> Scope:
-    loop = _running_loop()
-    return recording(engine_of(loop).scope if loop is not None else portal_engine().scope)
+    return portal_engine if _get_running_loop() is not None else engine_for_flow()
 
 
 def recording(scope: Scope) -> Scope:
@@ -81,13 +77,9 @@ def recording(scope: Scope) -> Scope:
 
 def scope_of_direct_call() -> Scope:
     """The same for a direct call, which needs no engine of its own: outside of everything it opens none."""
-    if CURRENT_SCOPE.get() is None and CURRENT_ENGINE.get() is None and _running_loop() is None:
+    if CURRENT_SCOPE.get() is None and CURRENT_ENGINE.get() is None and _get_running_loop() is None:
         return recording(OUTSIDE)
     return current_scope()
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    return asyncio._get_running_loop()
 
 
 # --- an engine for a loop that is not ours ----------------------------------------------------------------
@@ -156,6 +148,8 @@ class Portal:
         raised = settings().gc_threshold
         if raised:
             gc.set_threshold(raised, *thresholds[1:])
+        from concurrent.futures import ThreadPoolExecutor  # here: an import of upwell does without
+
         self._executor = ThreadPoolExecutor(thread_name_prefix="upwell-hooks")
         self.loop.set_default_executor(self._executor)  # ours: the loop's own cannot be ended at interpreter exit
         self.loop.call_soon(self._begun.set)

@@ -37,7 +37,7 @@ from upwell.engine.clock import clock
 from upwell.engine.driver import TASK_NAME, Driver, reraise_interrupts
 from upwell.engine.future import RunFuture
 from upwell.engine.recorder import FULL_SECONDS
-from upwell.engine.settle import complete
+from upwell.engine.settle import complete, keep_quickly
 
 SLICE_SECONDS: Final = 0.002
 WINDOW: Final = 256
@@ -58,6 +58,7 @@ class Dispatcher:
         self._refuse = refuse
         self._ready: deque[Run] = deque()
         self._idle: list[Driver] = []
+        self._at_hand: tuple[Driver, asyncio.Task[None], int, int] | None = None  # the last one, and what it was like
         self._drivers: set[Driver] = set()
         self._suspended: dict[Run, Driver] = {}
         self._window = WINDOW
@@ -105,6 +106,7 @@ class Dispatcher:
     async def close(self) -> None:
         """End all drivers; what is ready stays undone."""
         self._ready.clear()
+        self._at_hand = None
         tasks = [driver.task for driver in self._drivers if driver.task is not asyncio.current_task()]
         for task in tasks:
             task.cancel("the runtime closes")
@@ -171,7 +173,8 @@ class Dispatcher:
                     waits_on = context.run(attempt.send, None)
                 except StopIteration as stop:
                     now = now_of()
-                    if call.plain and not task._must_cancel:  # type: ignore[attr-defined]  # as asyncio itself asks
+                    is_cancelled = task._must_cancel  # type: ignore[attr-defined]  # as asyncio itself asks
+                    if not is_cancelled and (call.plain or (call.is_simple and keep_quickly(run, stop.value))):
                         complete(run, stop.value, now)
                     else:
                         self._settle(run, driver.returned(stop.value), now)
@@ -200,12 +203,20 @@ class Dispatcher:
         finally:
             self._pumping = False
             _leave_task(loop, task)
-            driver.give_back()
+            if driver.rest():  # whoever awaits runs one by one works the pump for each: no search for a driver then
+                self._at_hand = driver, task, kept, kept_weakly
+            else:
+                driver.give_back()
             if ready and not self._roused:
                 self._rouse()
 
     def _enter_next(self) -> tuple[Driver, asyncio.Task[None], int, int]:
-        """Make steps in the name of another driver from now on; with the references to its Task as they are now."""
+        """Make steps in the name of a driver from now on; with the references to its Task as nobody keeps it."""
+        at_hand, self._at_hand = self._at_hand, None
+        if at_hand is not None and not at_hand[0].is_woken:
+            at_hand[0].borrow()
+            _enter_task(self.loop, at_hand[1])
+            return at_hand
         driver = self._take_driver()
         task = driver.task
         _enter_task(self.loop, task)

@@ -80,6 +80,11 @@ class Driver(Coroutine[Any, Any, None]):
         """Whether its Task waits for work."""
         return self._wakeup is not None
 
+    def rest(self) -> bool:
+        """The pump is done with it for now; whether it may go on with it without looking for another."""
+        self._borrowed = False
+        return self._begun and not self._retired and self._run is None
+
     def give_back(self) -> None:
         """The pump is done with it."""
         self._borrowed = False

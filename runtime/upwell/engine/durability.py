@@ -6,7 +6,6 @@ It asks the store who it is: a new run, one that an earlier process began and di
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from hashlib import blake2b
@@ -20,6 +19,7 @@ from upwell.core.keys import digest
 from upwell.core.keys_functions import task_source
 from upwell.core.keys_kinds import DIGEST_BYTES, HashError
 from upwell.core.states import PENDING, SCHEDULED, State
+from upwell.engine.chance import random_bits
 from upwell.engine.clock import ERRANDS, Gate, clock, moment
 from upwell.engine.durable import Durable
 from upwell.engine.durable_records import Claim
@@ -118,7 +118,7 @@ def fork_instead(run: FlowRun, claim: Claim) -> Generator[Any, Any, Claim]:
     run.log.warning("Flow run '%s' is run again out of what it has finished: its result is gone", claim.name)
     run.wish = run.wish._replace(resume=None, fork_of=claim.flow_run_id)
     run.created = clock().time()
-    run.id = uuid7(run.created, random.getrandbits(RANDOM_BITS))
+    run.id = uuid7(run.created, random_bits(RANDOM_BITS))
     return (yield from begin_durably(run))
 
 

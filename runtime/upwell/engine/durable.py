@@ -33,6 +33,7 @@ from upwell.engine.call import Call
 from upwell.engine.durable_children import Children
 from upwell.engine.durable_keys import (
     NOBODY,
+    SHORT,
     Keys,
     Later,
     all_known,
@@ -270,7 +271,7 @@ class Durable:
         calls: of the runs of one map, by what differs.
         """
         try:
-            run.value = self.recorder.journal.load(row[3])
+            run.value = self.recorder.journal.kept.load(row[3])
         except Exception as error:
             self._is_lost(run, row, error)
             return False
@@ -304,7 +305,7 @@ class Durable:
             return None
         records = [row[3] for row in rows]
         try:
-            values = self.recorder.journal.load_many(records)
+            values = self.recorder.journal.kept.load_many(records)
         except Exception:  # it will be seen which
             return None
         began = [(row[4] or 0) / 1e6 for row in rows]
@@ -370,7 +371,7 @@ class Durable:
         """Store what a run has returned; one that cannot be stored has failed, for its work would be lost."""
         key = self._keys.of_run(run)
         try:
-            record, file = self.recorder.journal.dump(read_value(outcome.value))
+            record, file = self.recorder.journal.kept.dump(read_value(outcome.value))
         except SerializationError as error:
             run.durable_key = None
             if run.call.definition.wraps_flow:  # it is run again, then, out of what its own runs have finished
@@ -386,6 +387,18 @@ class Durable:
             with self._lock:
                 self._kept.append(FinishedRow(call.series, run.number, key, record, moment, moment, created, caller))
         return outcome
+
+    def keep_quickly(self, run: Run, value: object) -> bool:
+        """The same for the commonest results, in the shortest way; False if it is another."""
+        key = run.durable_key
+        if type(key) is not bytes or self._remembers:
+            return False
+        record = self.recorder.journal.kept.dump_scalar(value)
+        if record is None or len(record) > SHORT:
+            return False
+        self.recorder.kept.append((run, record, key, None))
+        run.durable_key = record  # it stands for itself
+        return True
 
     def keep_waiting(self, run: Run) -> None:
         """Store when the next attempt at a run is due, and how many it has had."""

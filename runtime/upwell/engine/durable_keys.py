@@ -12,13 +12,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from msgspec.msgpack import encode
-
 from upwell.core.definition import Definition
 from upwell.core.errors import DurableKeyError
-from upwell.core.keys import digest, encoded
+from upwell.core.keys import digest, encoded, hashed, hashed_each
 from upwell.core.keys_functions import identity, task_source
-from upwell.core.keys_kinds import HashError, Unhashable
+from upwell.core.keys_kinds import HashError, Unhashable, encode
 from upwell.core.states import COMPLETED
 from upwell.engine.future import RunFuture, read_value
 from upwell.engine.submit import FINDER
@@ -53,27 +51,27 @@ class Keys:
     """Makes the keys of one flow run's calls. From any thread."""
 
     def __init__(self) -> None:
-        self._hashers: dict[Definition, Any] = {}
+        self._task_keys: dict[Definition, bytes] = {}
 
     def of(self, definition: Definition, caller: bytes, *parts: bytes) -> bytes:
         """The key of a call. caller: of the task run that makes it, if one does. parts: its inputs, encoded."""
-        hasher = self._hashers.get(definition)
-        if hasher is None:
-            hasher = self._hashers[definition] = blake2b(_task_key(definition), digest_size=KEY_BYTES)
-        hasher = hasher.copy()
-        hasher.update(b"".join((caller, *parts)))
-        digested: bytes = hasher.digest()
-        return digested
+        return hashed(b"".join((self._task_key_of(definition), caller, *parts)))
 
     def of_plain(self, definition: Definition, caller: bytes, rows: Sequence[Any], constants: bytes) -> list[bytes]:
         """The keys of a map's runs, where no row holds futures."""
+        before = self._task_key_of(definition) + caller
         if _SCALARS.issuperset(map(type, rows)):
             try:
-                inputs: Iterable[bytes] = map(encode, rows)
-                return [self.of(definition, caller, part, constants) for part in inputs]
+                return hashed_each(before, map(encode, rows), constants)
             except Exception:  # an int or a text that msgspec does not write
                 pass
-        return [self.of(definition, caller, encoded(row), constants) for row in rows]
+        return hashed_each(before, map(encoded, rows), constants)
+
+    def _task_key_of(self, definition: Definition) -> bytes:
+        found = self._task_keys.get(definition)
+        if found is None:
+            found = self._task_keys[definition] = _task_key(definition)
+        return found
 
     def of_run(self, run: Run) -> bytes | None:
         """The key of a run whose upstream has ended; None: it will not be known again."""

@@ -25,6 +25,7 @@ async def until_done(work: asyncio.Future[Any]) -> None:
 async def within(seconds: float, wait: Coroutine[Any, Any, Any]) -> None:
     """Wait for this, but no longer than so long."""
     try:
-        await asyncio.wait_for(wait, seconds)
+        async with asyncio.timeout(seconds):  # `wait_for` would make a Task of it
+            await wait
     except TimeoutError:
         pass

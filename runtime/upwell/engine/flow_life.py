@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import FailedRun, FlowRunTimeoutError, MissingResult, UpwellError
@@ -44,6 +46,7 @@ from upwell.core.states import (
 from upwell.engine.attempt import outcome_of
 from upwell.engine.caching import results_of_flow
 from upwell.engine.caching_inline import Beside
+from upwell.engine.chance import random_part
 from upwell.engine.clock import clock, moment
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
@@ -57,7 +60,7 @@ from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
 from upwell.settings import page_of_flow_run
 
 
-class Ending(NamedTuple):
+class Ending(Struct, frozen=True):
     """How a flow run ends: its final state, its value or exception, and what interrupted the caller, if anything."""
 
     finish: Finish
@@ -115,7 +118,7 @@ def _persisted(run: FlowRun, ending: Ending) -> Generator[Any, Any, Ending]:
         record: ResultRecord = yield Beside(results.put, ending.value)
     except Exception as error:
         message = f"Its result cannot be stored: {describe(error)}"
-        return ending._replace(finish=Finish(FAILED, None, message), value=error)
+        return replace(ending, finish=Finish(FAILED, None, message), value=error)
     run.result_record = record.to_bytes()
     return ending
 
@@ -207,7 +210,7 @@ def _known_end(run: FlowRun, ended: tuple[str, str | None, str | None, bytes | N
     if result is None:
         raise not_kept(run.name)
     run.result_record = result
-    return Ending(finish, run.scope.recorder.journal.load(result), None, True)  # type: ignore[union-attr]  # it asked
+    return Ending(finish, run.scope.recorder.journal.kept.load(result), None, True)  # type: ignore[union-attr]  # it asked
 
 
 def _keep_result(run: FlowRun, state: State) -> None:
@@ -216,7 +219,7 @@ def _keep_result(run: FlowRun, state: State) -> None:
     if not run.needs_claim or recorder is None or not state.is_completed() or run.result_record is not None:
         return
     try:
-        run.result_record, run.result_file = recorder.journal.dump(state.data)
+        run.result_record, run.result_file = recorder.journal.kept.dump(state.data)
     except UpwellError as error:
         run.log.warning("The result of flow run '%s' cannot be stored, and can only be read here: %s", run.name, error)
 
@@ -376,7 +379,7 @@ def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
         except Exception:
             run.log.exception("The retry condition raised, so the run is not retried")
             return False
-    delay = definition.retry.delay(run.run_count, random.random())
+    delay = definition.retry.delay(run.run_count, random_part())
     run.log.info(
         "Flow run failed: %s - Retry %s/%s will start in %g second(s)",
         ending.finish.message,

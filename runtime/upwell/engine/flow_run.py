@@ -4,8 +4,9 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec import Struct
 
 from upwell.core.definition import Definition
 from upwell.core.ids import RANDOM_BITS, uuid7
@@ -15,6 +16,7 @@ from upwell.core.states import (
     State,
     may_move,
 )
+from upwell.engine.chance import random_bits
 from upwell.engine.clock import clock, moment
 from upwell.engine.current import engine_for_blocking_flow, engine_for_flow
 from upwell.engine.future import CURRENT_RUN, run_that_waits
@@ -46,8 +48,8 @@ class FlowRun:
         parent_scope = CURRENT_SCOPE.get()
         parent = CURRENT_RUN.get()
         self.created = clock().time()
-        self.id = uuid7(self.created, random.getrandbits(RANDOM_BITS))
-        self.name = run_name(random.getrandbits(32))
+        self.id = uuid7(self.created, random_bits(RANDOM_BITS))
+        self.name = run_name(random_bits(32))
         self.definition = definition
         self.flow_name = definition.name
         self.flow_version: str | None = definition.options.version
@@ -136,7 +138,7 @@ class FlowRun:
         return f"<FlowRun {self.name!r} of {self.flow_name!r} {self.state}>"
 
 
-class Assigned(NamedTuple):
+class Assigned(Struct, frozen=True):
     """A run that the store knows already and that is to be carried out here: made ahead, by a schedule or a person."""
 
     id: UUID
@@ -172,7 +174,7 @@ class Wish(NamedTuple):
         return self.idempotency_key is not None or self.resume is not None
 
 
-class EndedFlowRun(NamedTuple):
+class EndedFlowRun(Struct, frozen=True):
     """What runs remember of the flow run that they belonged to. No more: they must not keep its result alive."""
 
     id: UUID

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+_COMPLETED: str = COMPLETED.value
+
 
 class TaskFuture(Generic[R_co]):
     """A result that may not be there yet. Base of upwell's futures, and of anybody's who brings their own.
@@ -292,6 +294,11 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if self.status == CANCELLED:
             return CancelledRun(f"{self.name!r} was cancelled: {self.message}")
         return self.peek().exception()
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the run has completed, and its value is in memory."""
+        return self.done and self.status == _COMPLETED and type(self.value) is not StoredValue
 
     def __await__(self) -> Generator[Any, None, R]:
         self.looked = True

@@ -4,7 +4,6 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, fina
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
 from upwell.engine.caching_inline import give_up, keep_result, look_up
+from upwell.engine.chance import random_part
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
@@ -53,7 +53,6 @@ def inline_run(
         can_be = not definition.kind.is_generator  # of which the caller takes more than the result
         series, place = durable.place(definition, args, kwargs, wait_for, key, restorable=can_be)
     call = new_call(series, None, unary=False)  # never opened: its caller waits for it, so its scope need not
-    call.context = None
     item: Any = args
     if kwargs:
         call.row_names = tuple(kwargs)
@@ -225,7 +224,7 @@ def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:
 
 
 def _wait_for_retry(run: Run, outcome: Outcome) -> Life[None]:
-    delay = run.call.definition.retry.delay(run.run_count, random.random())
+    delay = run.call.definition.retry.delay(run.run_count, random_part())
     retry_message(run, outcome, delay)
     if delay:
         run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"

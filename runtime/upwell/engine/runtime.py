@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # None where no loop runs, at no cost
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
@@ -42,6 +43,7 @@ from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
 from upwell.settings import current as settings
 
 Run = RunFuture[Any]
+_COMPLETED: Final[str] = COMPLETED.value
 
 
 class Engine(EngineSeam):
@@ -120,8 +122,17 @@ class Engine(EngineSeam):
     # --- the way of a run --------------------------------------------------------------------------------
 
     def accept(self, runs: Sequence[Run]) -> None:
-        """Runs of one call, just submitted; from any thread."""
-        if threading.get_ident() == self._thread and not self.loop.is_closed():
+        """Whole runs of one call, just submitted; from any thread.
+
+        Raises:
+            RuntimeClosedError: the runtime is closed.
+        """
+        if self.closed:
+            raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
+        transaction = runs[0].call.transaction
+        if transaction is not None:
+            transaction.joined(runs)
+        if _get_running_loop() is self.loop:
             self._accept(runs)
         else:
             self.call_soon(partial(self._accept, runs))
@@ -142,7 +153,7 @@ class Engine(EngineSeam):
         if scope.ended or self.closed:
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
-        elif scope.is_strict and scope.recorder is not None:
+        elif scope.durable is not None and scope.is_strict and scope.recorder is not None:
             self._when_safe(scope, partial(self._let_in, runs))
         else:
             self._let_in(runs)
@@ -162,7 +173,10 @@ class Engine(EngineSeam):
                 self._execute_elsewhere(call.runner, runs)
         else:
             for run in runs:
-                self._admit(run)
+                if run.upstream is not None and not run.due:
+                    self.upstream_ended(run)
+                else:
+                    self._admit(run)
 
     def open_call(self, call: Call) -> None:
         """A call whose runs come bit by bit: it stays open until `close_call`."""
@@ -181,8 +195,7 @@ class Engine(EngineSeam):
             call.run_ended()
 
     def _admit(self, run: Run) -> None:
-        now = clock().time()
-        if run.due > now and run.status == PENDING:
+        if run.due and run.status == PENDING and run.due > (now := clock().time()):
             self.settlement.wait_out(run, now)
         elif run.upstream is not None:
             self.upstream_ended(run)
@@ -204,20 +217,28 @@ class Engine(EngineSeam):
                 run.call.scope.live.add(run)
                 upstream.watch(run)
                 return
-            if upstream.status != COMPLETED:
+            if upstream.status != _COMPLETED:
                 self._never_begin(run, upstream)
                 return
         elif not self._have_all_ended(run, upstream):
             return
+        if not run.done:
+            self.upstream_completed(run, resolved(run.item))
+
+    def upstream_completed(self, run: Run, item: Any) -> None:
+        """All that this run waited for has ended well; it begins as soon as gates and caches let it. item: its own."""
         if run.done:
             return
-        scope = run.call.scope
+        call = run.call
+        scope = call.scope
         scope.live.discard(run)
         run.upstream = None
-        run.item = resolved(run.item)
-        if scope.is_strict:
+        run.item = item
+        if scope.durable is not None and scope.is_strict:
             scope.live.add(run)
             self._when_safe(scope, partial(self._upstream_is_safe, run))
+        elif call.direct and call.runner is None:
+            self.dispatcher.push(run)
         else:
             self._is_ready(run)
 
@@ -228,9 +249,7 @@ class Engine(EngineSeam):
 
     def _is_ready(self, run: Run) -> None:
         """A run whose upstream has ended begins, as soon as gates and caches let it."""
-        if run.call.direct and run.call.runner is None:
-            self.dispatcher.push(run)
-        elif run.call.keeping is not None:
+        if run.call.keeping is not None:
             self.caching.enter(run)
         else:
             self._pass_gates(run)

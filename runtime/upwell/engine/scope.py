@@ -8,9 +8,9 @@ runs wherever they are submitted.
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from functools import cached_property
 from itertools import count as counting
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -19,6 +19,7 @@ from msgspec import Struct
 from upwell.core.definition import Definition
 from upwell.core.ids import RANDOM_BITS
 from upwell.core.states import RUNNING
+from upwell.engine.chance import random_bits
 from upwell.engine.clock import clock
 from upwell.engine.elsewhere import ELSEWHERE
 from upwell.engine.recorder import Recorder
@@ -64,6 +65,9 @@ class EngineSeam:
     def perform(self, callback: Callable[[], None]) -> None:
         """Call this on the loop's thread: now, if this is it; from any thread."""
 
+    def accept(self, runs: Sequence[Any]) -> None:
+        """Start whole runs of one call, just submitted; from any thread."""
+
     def scope_is_empty(self, scope: Scope) -> None:
         """Nothing that was started in this scope is under way any more."""
 
@@ -75,6 +79,9 @@ class EngineSeam:
 
     def upstream_ended(self, run: Any) -> None:
         """One of the runs that this one waits for has ended."""
+
+    def upstream_completed(self, run: Any, item: Any) -> None:
+        """All that this run waits for has ended well. item: its arguments, with the results in their place."""
 
     def help(self, run: Any) -> None:
         """Somebody on the engine's loop is about to wait for this run: do it at once, if it is ready."""
@@ -124,31 +131,6 @@ class Scope:
     holder: the run that called the flow and waits while it runs: its slots and its worker are kept busy.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_open_engine",
-        "cancelled_count",
-        "cancelled_names",
-        "durable",
-        "ended",
-        "engine",
-        "failed",
-        "flow_run",
-        "holder",
-        "live",
-        "name",
-        "open_calls",
-        "parent",
-        "recorder",
-        "series",
-        "stop_reason",
-        "task_runner",
-        "total",
-        "when_empty",
-    )
-
-    engine: EngineSeam
-
     def __init__(
         self,
         engine: EngineSeam | Callable[[], EngineSeam],
@@ -160,7 +142,7 @@ class Scope:
         task_runner: Any = None,
         recorder: Recorder | None = None,
     ) -> None:
-        self._open_engine: Any = None
+        self.has_engine = isinstance(engine, EngineSeam)  # whether anything has needed it yet
         if isinstance(engine, EngineSeam):
             self.engine = engine
         else:
@@ -183,18 +165,12 @@ class Scope:
         self.recorder = recorder
         self.durable: Any = None  # of a durable flow run: what it has finished in an earlier process
 
-    def __getattr__(self, name: str) -> Any:
-        """The engine that drives what is started here, if it was given as a function: made when first asked for."""
-        if name != "engine":
-            raise AttributeError(name)
-        self.engine = engine = self._open_engine()
-        self._open_engine = None
+    @cached_property  # not __getattr__, beside which every look at any attribute would take twice as long
+    def engine(self) -> EngineSeam:
+        """The engine that drives what is started here; if it was given as a function, made when first asked for."""
+        engine = self._open_engine()
+        self.has_engine = True
         return engine
-
-    @property
-    def has_engine(self) -> bool:
-        """Whether anything has needed the engine yet."""
-        return self._open_engine is None
 
     def series_of(self, definition: Definition) -> Series:
         """The series that numbers this task's runs here."""
@@ -202,7 +178,7 @@ class Scope:
         if series is None:
             if len(self.series) >= MOST_SERIES:  # a service that makes tasks without end
                 self.series.pop(next(iter(self.series)), None)
-            base = random.getrandbits(RANDOM_BITS - 1)  # one bit less: numbers are added, and must not run over
+            base = random_bits(RANDOM_BITS - 1)  # one bit less: numbers are added, and must not run over
             fresh = Series(definition, self, base, counting(), clock().time(), self.flow_run_id())
             series = self.series.setdefault(definition, fresh)
         return series
@@ -226,11 +202,8 @@ class Scope:
         else:
             callback()
 
-    def call_ended(self) -> None:
-        """One submit or map has ended with all its runs."""
-        self.open_calls -= 1
-        if self.open_calls:
-            return
+    def tell_empty(self) -> None:
+        """The last submit or map under way has ended with all its runs."""
         self.engine.scope_is_empty(self)
         if self.when_empty:
             waiting, self.when_empty = self.when_empty, []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
+from upwell.engine.chance import random_part
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
@@ -35,8 +35,13 @@ def complete(run: Run, value: Any, now: float) -> None:
         run.item = None
     else:
         call.record(run)  # the journal shows the arguments, and lets them go
-    if run.watchers:
-        run.notify()
+    watchers = run.watchers
+    if watchers is not None:
+        if type(watchers) is RunFuture and watchers.item is run and watchers.upstream is run:
+            run.watchers = None  # the one dependant there is takes the result as its only argument
+            call.scope.engine.upstream_completed(watchers, value)
+        else:
+            run.notify()
     call.open -= 1
     if not call.open:
         call.run_ended()
@@ -83,6 +88,12 @@ def keep(run: Run, outcome: Outcome) -> Outcome:
     if durable is None or (run.inline and run.call.definition.kind.is_generator):
         return outcome
     return durable.keep(run, outcome)  # type: ignore[no-any-return]  # a scope does not know what it is
+
+
+def keep_quickly(run: Run, value: Any) -> bool:
+    """Store a result of the commonest kind, of a simple call's run that is to hold nothing; whether that was done."""
+    call = run.call
+    return not call.gates and bool(call.scope.durable.keep_quickly(run, value))
 
 
 def record_move(run: Run, kind: StateType, name: str, message: str | None, seconds: float) -> None:
@@ -209,7 +220,7 @@ class Settlement:
             self._conclude(run, outcome, now)
 
     def _retry_later(self, run: Run, outcome: Outcome, now: float) -> None:
-        delay = run.call.definition.retry.delay(run.run_count, random.random())
+        delay = run.call.definition.retry.delay(run.run_count, random_part())
         retry_message(run, outcome, delay)
         run.value = None
         if delay:

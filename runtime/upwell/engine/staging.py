@@ -65,6 +65,9 @@ class _NothingKept:
     def key_of(self, run: Run) -> str | None:
         return None
 
+    def keys_of(self, runs: Sequence[Run]) -> list[str] | None:
+        return None
+
     def location_of(self, run: Run) -> str | None:
         return None
 

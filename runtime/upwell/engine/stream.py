@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from upwell.core.definition import Definition
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
 from upwell.engine.scope import Scope
-from upwell.engine.submit import FINDER, dependencies_of, hand_over, new_call, restored, route_of
+from upwell.engine.submit import FINDER, dependencies_of, new_call, restored
 
 Run = RunFuture[Any]
 
@@ -34,7 +35,7 @@ class Feed:
         self._durable = scope.durable
         self._definition = definition
         series = scope.series_of(definition) if scope.durable is None else scope.durable.series_of(definition)
-        self.call = new_call(series, route_of(series), unary=True, gates=gates)
+        self.call = new_call(series, copy_context(), unary=True, gates=gates)
         self._engine.perform(partial(self._engine.open_call, self.call))
 
     def __len__(self) -> int:
@@ -67,7 +68,7 @@ class Feed:
                 self._window[id(run)] = run
                 run.watch(self._has_ended)
         if begun:
-            hand_over(self._scope, begun)
+            self._engine.accept(begun)
 
     def _has_ended(self, run: Run) -> None:
         self._ended.append(run)

@@ -9,14 +9,14 @@ whole: the caller makes all of them, then hands them over in one go.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Final
 
 from msgspec import Struct
 
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.dependencies import Dependency, DependencyFinder
-from upwell.core.errors import ForeignFutureError, RuntimeClosedError
+from upwell.core.errors import ForeignFutureError
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, RUNNING
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
@@ -63,25 +63,19 @@ _ONLY_RUNS: Final = {RunFuture}
 class Route(Struct, frozen=True):
     """How the runs of one task in one scope are executed.
 
-    runner: the task runner; None: the loop. gates: what its runs pass before they start, whatever their call.
-    plain: nothing is to be done when a run completes. attempt, attempt_unary: make the coroutine of an attempt.
-    has_prelude: a run has a name to be made, or hooks to be called, before it starts.
+    settled: which hooks the task had when this was decided. runner: the task runner; None: the loop.
+    gates: what its runs pass before they start, whatever their call.
+    plain, is_simple, has_prelude: see `Call`. attempt, attempt_unary: make the coroutine of an attempt.
     """
 
+    settled: int
     runner: TaskRunner | None
     gates: tuple[Any, ...]
     plain: bool
+    is_simple: bool
     attempt: Any
     attempt_unary: Any
     has_prelude: bool
-
-
-def route_of(series: Series) -> Route:
-    """The route of a series: decided once, for it depends only on the task and on where it is started."""
-    found: Route | None = series.route
-    if found is None:
-        found = series.route = _find_route(series.scope, series.definition)
-    return found
 
 
 def _find_route(scope: Scope, definition: Definition) -> Route:
@@ -98,52 +92,83 @@ def _find_route(scope: Scope, definition: Definition) -> Route:
         if coroutines and runner.coroutines_on_loop:
             runner = None
     shortest = definition.plain and definition.kind is FunctionKind.COROUTINE
+    is_durable, quiet = scope.durable is not None, definition.plain and definition.silent
     return Route(
-        runner,
-        gates,
-        definition.plain and definition.silent and scope.durable is None,
-        attempt_plain if shortest else attempt_fully,
-        attempt_unary if shortest else attempt_fully,
-        definition.options.run_name is not None or bool(definition.hooks[RUNNING]),
+        settled=definition.settled,
+        runner=runner,
+        gates=gates,
+        plain=quiet and not is_durable,
+        is_simple=quiet and is_durable,
+        attempt=attempt_plain if shortest else attempt_fully,
+        attempt_unary=attempt_unary if shortest else attempt_fully,
+        has_prelude=definition.options.run_name is not None or bool(definition.hooks[RUNNING]),
     )
 
 
+_INLINE: Final = Route(0, None, (), False, False, None, None, False)
+"""Of direct calls, which the engine does not execute."""
+
+
 def new_call(
-    series: Series, route: Route | None, *, unary: bool, kwargs: Any = None, gates: tuple[Any, ...] = ()
+    series: Series,
+    context: Context | None,
+    *,
+    unary: bool,
+    kwargs: Any = None,
+    gates: tuple[Any, ...] = (),
 ) -> Call:
-    """What the runs of one submit or map will share.
+    """What the runs of one submit or map will share. context: in copies of which they run; None: a direct call.
 
     Raises:
         ConcurrencySlotAcquisitionError: one of the tags has a limit of zero.
     """
     definition, scope = series.definition, series.scope
+    route: Route | None = _INLINE if context is None else series.route
+    if route is None or (route.settled != definition.settled and route is not _INLINE):
+        # Decided once, for it depends only on the task, its hooks, and where it is started.
+        route = series.route = _find_route(scope, definition)
     tags = definition.options.tags
     around = CURRENT_TAGS.get()
     if around:
         tags = tags | around
-    call = Call(series, definition, scope, copy_context(), CURRENT_RUN.get(), clock().time(), tags, 0, unary, kwargs)
     keeping = keeping_of(series) if series.keeping is False else series.keeping
     transaction = None if CURRENT_TRANSACTION.get() is None else current_transaction()
     if keeping is None and (transaction is not None or definition.commit_hooks):
         keeping = NOTHING_KEPT
-    call.keeping, call.transaction = keeping, transaction
-    if scope.recorder is not None:
-        call.record = scope.recorder.ended.append
-        call.record_fully = bool(around)
-    if route is not None:
+    if route.gates:
+        gates = (*gates, *route.gates)
+    if tags and context is not None:
         engine: Any = scope.engine
-        if route.gates:
-            gates = (*gates, *route.gates)
-        if tags and engine.limits:
-            gates = (*gates, *engine.tag_gates(tags))
-        call.gates = gates
-        call.runner = route.runner
-        call.attempt = route.attempt_unary if unary and not kwargs else route.attempt
-        call.plain = route.plain and not gates and keeping is None
-        call.is_simple = scope.durable is not None and keeping is None and definition.plain and definition.silent
-        call.has_prelude = route.has_prelude
-        call.direct = call.straight = not gates and not route.has_prelude and keeping is None
-    return call
+        gates = (*gates, *engine.tag_gates(tags))
+    quick = not gates and keeping is None
+    direct = quick and not route.has_prelude
+    is_simple = keeping is None and route.is_simple
+    # All at once, by position: that costs half of what it does to set one field after another.
+    return Call(
+        series,
+        definition,
+        scope,
+        context,
+        CURRENT_RUN.get(),
+        clock().time(),
+        tags,
+        0,
+        unary,
+        kwargs,
+        quick and route.plain,
+        direct,
+        direct,
+        route.attempt_unary if unary and not kwargs else route.attempt,
+        gates,
+        route.runner,
+        route.has_prelude,
+        None if scope.recorder is None else scope.recorder.ended.append,
+        bool(around),
+        is_simple,
+        scope.durable.keep_quickly if is_simple and not gates else None,
+        keeping,
+        transaction,
+    )
 
 
 def submit(
@@ -159,8 +184,9 @@ def submit(
 
     key: what it is known by in a durable flow run. own: keywords of upwell's that the function is given all the same.
     """
-    if not definition.parameters.accepts(len(args), kwargs):
-        definition.parameters.bind(args, kwargs)
+    parameters = definition.parameters
+    if kwargs or not parameters.min_positional <= len(args) <= parameters.max_positional:
+        parameters.bind(args, kwargs)
     durable, place = scope.durable, None
     if durable is None:
         series = scope.series.get(definition) or scope.series_of(definition)
@@ -169,7 +195,7 @@ def submit(
     if own:
         kwargs = {**kwargs, **own}
     unary = len(args) == 1 and not kwargs
-    call = new_call(series, series.route or route_of(series), unary=unary)
+    call = new_call(series, copy_context(), unary=unary)
     item: Any = args[0] if unary else args
     if kwargs:
         call.row_names = tuple(kwargs)
@@ -184,7 +210,9 @@ def submit(
             _wait_on(run, place.waiting)
     kind = type(item) if unary else None
     if kind is RunFuture and wait_for is None:
-        _check_dependency(scope, item)
+        item.looked = True
+        if item.call.scope is not scope:
+            _check_dependency(scope, item)
         run.upstream = item
         call.straight = False
         if scope.recorder is not None:
@@ -196,7 +224,7 @@ def submit(
         call.straight = False
         if run.upstream and scope.recorder is not None:
             scope.recorder.fed.append((run, item, wait_for))
-    hand_over(scope, [run])
+    scope.engine.accept([run])
     return run
 
 
@@ -223,7 +251,7 @@ def map_over(
         labels = None if unary else _labels(definition, len(items[0]), plan.kwarg_names)
         series, places = durable.place_map(definition, items, plan.static_kwargs, wait_for, labels)
         numbers = places.numbers
-    call = new_call(series, route_of(series), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
+    call = new_call(series, copy_context(), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
     runs: list[RunFuture[Any]] | None = durable.restored(call, places) if durable is not None else None
     if runs is None:
@@ -274,7 +302,7 @@ def _begin(
     """See to what the runs of a map wait for, and give them to the engine. items: of all its runs."""
     if wait_for is not None or not (FINDER.all_plain(items) and FINDER.is_plain((), constants)):
         _add_upstream(scope, call, runs, wait_for)
-    hand_over(scope, runs)
+    scope.engine.accept(runs)
 
 
 def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for: Any) -> None:
@@ -324,17 +352,3 @@ def _check_dependency(scope: Scope | None, future: RunFuture[Any]) -> None:
             f"{future.name!r} belongs to another runtime and has not ended, so no run here can wait for it. "
             "Wait for its result first and pass that."
         )
-
-
-def hand_over(scope: Scope, runs: list[RunFuture[Any]]) -> None:
-    """Give whole runs to the engine.
-
-    Raises:
-        RuntimeClosedError: the scope's runtime is closed.
-    """
-    engine: Any = scope.engine
-    if engine.closed:
-        raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
-    if runs[0].call.transaction is not None:
-        runs[0].call.transaction.joined(runs)
-    engine.accept(runs)

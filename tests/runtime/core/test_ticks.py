@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice, pairwise
@@ -117,9 +118,13 @@ def test_cron_ticks_as_if_each_minute_were_looked_at(expression: str) -> None:
         assert ticks == cron_by_looking_at_each_minute(expression, zone, since, until), (zone, since)
 
 
-def test_from_whatever_moment_one_asks_the_next_tick_is_the_same() -> None:
-    chance = random.Random(1)
-    for zone, since, until in WINDOWS:
+ASKED: Final = 25
+
+
+def test_from_any_moment_on_the_next_tick_is_the_same(pytestconfig: pytest.Config) -> None:
+    chance, instants = random.Random(pytestconfig.option.first_seed), 0
+    while instants < pytestconfig.option.instants:
+        zone, since, until = chance.choice(WINDOWS)
         for schedule in (
             rhythm("cron", chance.choice(CRONS), zone),
             rhythm("interval", str(chance.choice([60, 1700.5, 7200, 86_400])), zone),
@@ -128,13 +133,13 @@ def test_from_whatever_moment_one_asks_the_next_tick_is_the_same() -> None:
             ticks = list(ticks_between(schedule, since, until + 7 * AROUND))
             assert all(tick.tzinfo is dt.UTC for tick in ticks)
             assert all(one < other for one, other in pairwise(ticks))
-            for _ in range(25):
+            for _ in range(ASKED):
+                instants += 1
                 asked = since + chance.random() * (until - since)
-                following = next(tick for tick in ticks if tick > asked)
-                assert next_tick(schedule, asked) == following
-                last = next((tick for tick in reversed(ticks) if tick <= asked), None)
-                if last is not None:
-                    assert latest_tick(schedule, since - MINUTE, asked) == last
+                place = bisect_right(ticks, asked)
+                assert next_tick(schedule, asked) == ticks[place]
+                if place:
+                    assert latest_tick(schedule, since - MINUTE, asked) == ticks[place - 1]
 
 
 def test_cron_has_seconds_names_and_leap_days() -> None:
@@ -165,6 +170,11 @@ def test_whole_days_keep_their_time_of_day() -> None:
         days = {day.date() for day in (wall(since + AROUND * number / 8, zone) for number in range(8, 9))}
         assert {time.date() for time in times} >= days
         assert sum(time.time() != dt.time(2, 30) for time in times) <= 1, "but where the clock leaves it out"
+
+
+def test_the_first_day_of_all_is_no_fault() -> None:
+    since, until = dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime(2011, 1, 1, tzinfo=dt.UTC)
+    assert list(ticks_between(rhythm("interval", "31536000", anchor=dt.datetime(2010, 1, 1)), since, until))
 
 
 def test_an_anchor_says_from_when_it_counts() -> None:
