@@ -165,14 +165,14 @@ class _HashedPolicy(CachePolicy):
         written = self.written(task_ctx, inputs, flow_parameters)
         if written is None:
             return None
-        return hashed(_head(task_ctx, self.counts_source) + self.tag + written).hex()
+        return hashed(head_of(task_ctx, self.counts_source) + self.tag + written).hex()
 
     def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         """What counts, such that it tells where it ends; None: do not cache."""
         raise NotImplementedError
 
 
-def _head(context: CacheContext, with_source: bool) -> bytes:
+def head_of(context: CacheContext, with_source: bool) -> bytes:
     """What a key begins with: which task it is for, and the digest of its source if that counts."""
     fn = context.task.fn
     if type(fn) is FunctionType:
@@ -335,32 +335,32 @@ class CompoundCachePolicy(CachePolicy):
     """What any of some policies counts; in whichever order they were added, the key is the same."""
 
     policies: tuple[CachePolicy, ...]
-    _writers: tuple[_HashedPolicy, ...] = field(init=False)
-    _others: tuple[CachePolicy, ...] = field(init=False)
-    _counts_source: bool = field(init=False)
+    writers: tuple[_HashedPolicy, ...] = field(init=False)
+    others: tuple[CachePolicy, ...] = field(init=False)
+    counts_source: bool = field(init=False)
 
     def __post_init__(self) -> None:
         hashed_policies = [policy for policy in self.policies if isinstance(policy, _HashedPolicy)]
         writers = sorted((policy for policy in hashed_policies if policy.tag), key=lambda policy: policy.tag)
-        object.__setattr__(self, "_writers", tuple(writers))
-        object.__setattr__(self, "_counts_source", any(policy.counts_source for policy in hashed_policies))
+        object.__setattr__(self, "writers", tuple(writers))
+        object.__setattr__(self, "counts_source", any(policy.counts_source for policy in hashed_policies))
         others = (policy for policy in self.policies if not isinstance(policy, _HashedPolicy))
-        object.__setattr__(self, "_others", tuple(others))
+        object.__setattr__(self, "others", tuple(others))
 
     def compute_key(
         self, task_ctx: CacheContext, inputs: dict[str, Any], flow_parameters: dict[str, Any], **kwargs: Any
     ) -> str | None:
-        found = [_head(task_ctx, self._counts_source)]
-        for writer in self._writers:
+        found = [head_of(task_ctx, self.counts_source)]
+        for writer in self.writers:
             written = writer.written(task_ctx, inputs, flow_parameters)
             if written is None:
                 return None
             found.append(writer.tag + written)
-        if self._others:
-            keys = [policy.compute_key(task_ctx, inputs, flow_parameters, **kwargs) for policy in self._others]
+        if self.others:
+            keys = [policy.compute_key(task_ctx, inputs, flow_parameters, **kwargs) for policy in self.others]
             if None in keys:
                 return None
-            found.append(encoded(sorted(map(_checked, self._others, keys))))
+            found.append(encoded(sorted(map(_checked, self.others, keys))))
         return hashed(b"".join(found)).hex()
 
     def parts(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> list[KeyPart]:
@@ -456,7 +456,7 @@ def explain(
     if not parts or isinstance(policy, CacheKeyFnPolicy):
         return parts
     try:
-        which = KeyPart(name="task", what=_function_name(context), digest=_head(context, False).hex())
+        which = KeyPart(name="task", what=_function_name(context), digest=head_of(context, False).hex())
     except HashError as error:
         which = KeyPart(name="task", what=_function_name(context), error=str(error))
     return [which, *parts]

@@ -20,7 +20,8 @@ from upwell.journal.journal import OBSERVERS
 from upwell.journal.sql import Dialect, bulk_inserts
 
 if TYPE_CHECKING:
-    from upwell.journal.batch import Batch, Row
+    from upwell.journal.batch import Batch
+    from upwell.journal.database import Row
 
 RUN_SECONDS: Final = (0.001, 0.01, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0)
 FLUSH_SECONDS: Final = (0.001, 0.005, 0.02, 0.05, 0.2, 1.0, 5.0)
@@ -99,6 +100,7 @@ class Metrics(Collector):
         """On the journal's thread, after each write."""
         self._flush_seconds.observe(seconds)
         self._rows.inc(batch.size())
+        batch = batch.by_rows()
         for query, rows in (("put_completed_runs", batch.completed_runs), ("put_task_runs", batch.task_runs)):
             for row in map(_named(query), rows):
                 if row["ended"] is not None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
 
@@ -17,7 +18,7 @@ PREFIX: Final = "UPWELL_"
 DEFAULT_PROFILE: Final = "default"
 
 
-class Given(NamedTuple):
+class Given(Struct, frozen=True):
     """One value that a source gives.
 
     where: what people know it by, for messages (`UPWELL_PROGRESS`). source: which source that is (`.env`).
@@ -40,21 +41,21 @@ def environment(_: Mapping[str, Given]) -> Iterator[Given]:
 
 def env_file(_: Mapping[str, Given]) -> Iterator[Given]:
     """`.env`: lines `UPWELL_LOGGING_LEVEL=DEBUG`; what is not upwell's is left alone."""
-    text = _text_of(Path(".env"))
+    text = _text_of(".env")
     if text is not None and PREFIX in text:
         yield from _variables(dict(_assignments(text)), " in .env", ".env")
 
 
 def upwell_toml(_: Mapping[str, Given]) -> Iterator[Given]:
     """`upwell.toml`: the settings of a project."""
-    text = _text_of(Path("upwell.toml"))
+    text = _text_of("upwell.toml")
     if text is not None:
         yield from _tables(_parsed(text, "upwell.toml"), "upwell.toml")
 
 
 def pyproject(_: Mapping[str, Given]) -> Iterator[Given]:
     """`[tool.upwell]` in `pyproject.toml`."""
-    text = _text_of(Path("pyproject.toml"))
+    text = _text_of("pyproject.toml")
     if text is not None and "tool.upwell" in text:
         tools: Any = _parsed(text, "pyproject.toml").get("tool", {})
         yield from _tables(tools.get("upwell", {}), "pyproject.toml")
@@ -70,18 +71,20 @@ def profile(before: Mapping[str, Given]) -> Iterator[Given]:
     try:
         path = profiles_file(str(home.value) if home else None)
         profiles = Profiles.read(path)
-    except (RuntimeError, PermissionError):  # nobody knows where home is, or it is not ours: the journal says so
+    except PermissionError:  # it is not ours: the journal says so
         return
     wanted = before.get("profile")
     name = str(wanted.value) if wanted else profiles.active
     if name in profiles.settings:
-        yield from _tables(profiles.settings[name], f"profile {name}", path.name)
+        yield from _tables(profiles.settings[name], f"profile {name}", _PROFILES)
     elif wanted and name != DEFAULT_PROFILE:
         raise ConfigurationError(
             f"{wanted.where} is {name!r}, and {path} has no such profile. It has: "
             f"{', '.join(sorted(profiles.settings)) or 'none'}. `upwell profile create {name}` makes it."
         )
 
+
+_PROFILES: Final = "profiles.toml"
 
 SOURCES: Final[list[Source]] = [environment, env_file, upwell_toml, pyproject, profile]
 """Where settings come from; what an earlier source gives, a later one cannot change."""
@@ -113,7 +116,7 @@ class Profiles(NamedTuple):
     settings: dict[str, dict[str, Any]]
 
     @classmethod
-    def read(cls, path: Path) -> Profiles:
+    def read(cls, path: str | os.PathLike[str]) -> Profiles:
         """Those of this file; none if it is not there.
 
         Raises:
@@ -129,9 +132,9 @@ class Profiles(NamedTuple):
         return cls(str(content.get("active", DEFAULT_PROFILE)), profiles)  # pyright: ignore[reportUnknownArgumentType]  # checked above
 
 
-def profiles_file(home: str | None) -> Path:
+def profiles_file(home: str | None) -> str:
     """Where profiles are kept."""
-    return (Path(home).expanduser() if home else Path.home() / ".upwell") / "profiles.toml"
+    return os.path.join(os.path.expanduser(home or "~/.upwell"), _PROFILES)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -167,10 +170,11 @@ def _flat(content: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
             yield before + name, value
 
 
-def _text_of(path: Path) -> str | None:
+def _text_of(path: str | os.PathLike[str]) -> str | None:
     """The text of a file; None if there is none. What is no UTF-8 in it is replaced: it may not be ours to judge."""
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
+        with open(path, encoding="utf-8-sig", errors="replace") as file:  # pathlib takes longer to load than all this
+            return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 

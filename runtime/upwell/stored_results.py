@@ -63,7 +63,7 @@ async def result_of_async(run_id: UUID | str, store: ResultStore | None = None) 
 
 def _read(recorder: Recorder, data: bytes, store: ResultStore | None) -> Any:
     if store is None and data[:1] != ResultRecord.FIRST_BYTE:
-        return recorder.journal.load(data)
+        return recorder.journal.kept.load(data)
     return (store or default_store()).get(ResultRecord.from_bytes(data))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
@@ -63,7 +63,13 @@ class Task(Decorated[P, R, "BoundTask"]):
         return call_task(self._definition, args, kwargs)
 
     @overload
+    def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # a State, or one to await
+    @overload
     def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    @overload
+    def submit(self: Task[P, AsyncIterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    @overload
+    def submit(self: Task[P, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
     def submit(self: Task[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
     def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
@@ -79,7 +85,13 @@ class Task(Decorated[P, R, "BoundTask"]):
         return submit_task(self._definition, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
+    def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # States, or them to await
+    @overload
     def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    @overload
+    def map(self: Task[P, AsyncIterator[T]], *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
+    @overload
+    def map(self: Task[P, Iterator[T]], *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
     @overload
     def map(self: Task[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
     def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:

@@ -100,6 +100,9 @@ class _Key:
     def key_of(self, run: Run) -> str | None:
         return None
 
+    def keys_of(self, runs: Sequence[Run]) -> list[str] | None:
+        return None
+
     def location_of(self, run: Run) -> str | None:
         return None
 

@@ -27,6 +27,7 @@ from upwell.cache_policies import (
     task_input_hash,
 )
 from upwell.core.errors import ConfigurationError
+from upwell.persistence import cache_keys
 
 FLOW_RUN = uuid.UUID(int=1)
 
@@ -310,3 +311,35 @@ def test_task_input_hash_counts_function_source_and_arguments() -> None:
     assert task_input_hash(HERE, {"x": 1}) == task_input_hash(OUTSIDE, {"x": 1}) != task_input_hash(HERE, {"x": 2})
     assert task_input_hash(HERE, {"x": 1}) != task_input_hash(CacheContext(multiply), {"x": 1})
     assert key(CacheKeyFnPolicy(task_input_hash), x=1) == task_input_hash(HERE, {"x": 1})
+
+
+VALUES = [0, -1, 2**64 - 1, 1.5, True, None, "text", "", b"bytes"]
+
+
+@pytest.mark.parametrize("policy", [INPUTS, DEFAULT, INPUTS + FLOW_PARAMETERS, TASK_SOURCE + RUN_ID + INPUTS], ids=repr)
+def test_keys_that_are_made_together_are_those_that_are_made_one_by_one(policy: CachePolicy) -> None:
+    context, parameters = CacheContext(add, None, FLOW_RUN), {"day": "2026-01-01"}
+    together = cache_keys(policy, context, "x", VALUES, parameters)
+    assert together == [cache_key(policy, context, {"x": value}, parameters) for value in VALUES]
+
+
+@pytest.mark.parametrize(
+    ("policy", "values"),
+    [
+        (INPUTS, [1, [2]]),
+        (INPUTS, [1, (2,)]),
+        (INPUTS, [2**64]),
+        (INPUTS, ["\ud800"]),
+        (INPUTS - "x", [1]),
+        (TASK_SOURCE, [1]),
+        (NONE, [1]),
+        (CacheKeyFnPolicy(lambda context, parameters: "k"), [1]),
+        (INPUTS + CacheKeyFnPolicy(lambda context, parameters: "k"), [1]),
+    ],
+)
+def test_keys_of_what_is_not_simple_are_made_one_by_one(policy: CachePolicy, values: list[Any]) -> None:
+    assert cache_keys(policy, CacheContext(add, None, FLOW_RUN), "x", values, {}) is None
+
+
+def test_outside_of_a_flow_no_key_that_counts_the_run_is_made_together() -> None:
+    assert cache_keys(INPUTS + RUN_ID, CacheContext(add, None, None), "x", [1], {}) is None

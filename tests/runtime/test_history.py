@@ -183,6 +183,8 @@ def test_counts_are_by_state_and_span_of_time() -> None:
         ({"by": 0}, "above 0"),
         ({"since": after, "until": before}, "must be before"),
         ({"by": 0.001}, "more than 10,000 spans"),
+        ({"by": float("inf")}, "a number of seconds above 0"),
+        ({"by": float("nan")}, "a number of seconds above 0"),
         ({"of": "logs"}, "'task_runs' or 'flow_runs'"),
     ):
         options: Any = wrong

@@ -417,3 +417,19 @@ def test_hooks_that_are_no_list_of_functions_are_refused_at_decoration(decorator
         decorator(**{kind: 3})(good)
     with pytest.raises(TypeError, match=kind):
         decorator(**{kind: ["text"]})(good)
+
+
+def test_a_hook_that_is_added_between_two_runs_on_one_loop_is_called_for_the_second(run: Run) -> None:
+    heard = Heard()
+
+    @task
+    async def one() -> None: ...
+
+    async def main() -> None:
+        await one.submit()
+        one.on_running(heard.hook("on_running"))
+        one.on_completion(heard.hook("on_completion"))
+        await one.submit()
+
+    run(main())
+    assert heard.names == ["on_running", "on_completion"]

@@ -144,8 +144,8 @@ def test_a_map_over_failed_futures_holds_up_only_their_dependants() -> None:
     @flow
     def around() -> list[str]:
         inputs = [show.submit(1), fail.submit("no"), show.submit(3)]
-        held_up = [state.name for state in identity.map(inputs, return_state=True)]  # type: ignore[attr-defined]  # states
-        let_in = [state.name for state in identity.map(allow_failure(inputs), return_state=True)]  # type: ignore[attr-defined]
+        held_up = [state.name for state in identity.map(inputs, return_state=True)]
+        let_in = [state.name for state in identity.map(allow_failure(inputs), return_state=True)]
         return held_up + let_in  # pyright: ignore[reportUnknownVariableType]  # a lambda needs no annotations here
 
     assert around() == ["Completed", "NotReady", "Completed"] + ["Completed"] * 3

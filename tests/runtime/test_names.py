@@ -248,4 +248,4 @@ def test_a_generator_task_has_its_name(run: Run) -> None:
         yield runtime.task_run.name
 
     assert list(generate(3)) == ["gen-3"]
-    assert generate.submit(3).result() == ["gen-3"]  # type: ignore[comparison-overlap]  # it gives something else than it is typed
+    assert generate.submit(3).result() == ["gen-3"]

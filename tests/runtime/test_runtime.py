@@ -14,6 +14,7 @@ from tests.runtime.given import Run, double, double_later
 
 from upwell import Runtime, flow, runtime, task
 from upwell.core.errors import CancelledRun, RuntimeClosedError, UnknownTaskRunnerError
+from upwell.settings import temporary_settings
 from upwell.testing import run_virtual, virtual_clock
 
 
@@ -377,3 +378,29 @@ def test_runtimes_follow_a_virtual_clock() -> None:
         clock.run(main())
         assert clock.elapsed == pytest.approx(1000, abs=0.01)
     run_virtual(main())
+
+
+def test_a_runtime_that_owns_its_loop_raises_the_collectors_threshold_while_it_is_open() -> None:
+    before = gc.get_threshold()
+    with temporary_settings(gc_threshold=before[0] + 1_000):
+        with Runtime():
+            assert gc.get_threshold() == (before[0] + 1_000, *before[1:])
+        assert gc.get_threshold() == before
+
+
+@pytest.mark.parametrize("setting", [None, 0])
+def test_unless_it_is_set_the_collector_is_left_alone(setting: int | None) -> None:
+    before = gc.get_threshold()
+    with temporary_settings(gc_threshold=setting), Runtime():
+        assert gc.get_threshold() == before
+
+
+def test_a_runtime_in_somebody_elses_loop_leaves_the_collector_alone(run: Run) -> None:
+    before = gc.get_threshold()
+
+    async def main() -> None:
+        async with Runtime():
+            assert gc.get_threshold() == before
+
+    with temporary_settings(gc_threshold=before[0] + 1_000):
+        run(main())

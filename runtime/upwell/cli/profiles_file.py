@@ -16,7 +16,7 @@ from upwell.settings_sources import DEFAULT_PROFILE, SOURCES, Profiles, given_by
 def profiles_path() -> Path:
     """Where profiles are kept; what a profile itself says about that does not count."""
     home = given_by(source for source in SOURCES if source is not profile).get("home")
-    return profiles_file(str(home.value) if home else None)
+    return Path(profiles_file(str(home.value) if home else None))
 
 
 class ProfilesFile:

@@ -2,73 +2,118 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-Row = tuple[Any, ...]
+from upwell.journal.database import Columns, Row
 
 SERIES_BITS: Final = 28
 FIRST_KEY: Final = 1 << SERIES_BITS
 """A process numbers its series from here: `process key << 28`. So keys need no question to the store."""
 
+BLOCK: Final = 256
+"""Fewer rows are no block: each is a statement of its own."""
 
-def _rows() -> list[Row]:
-    return []
+
+class Block(NamedTuple):
+    """Many rows of one kind, by columns: to make and to write them takes a fraction of the time."""
+
+    kind: str
+    columns: list[list[Any]]
+
+    def rows(self) -> Columns:
+        """As they are inserted."""
+        return Columns(self.columns)
 
 
-class Batch(Struct):
+class Batch(Struct, omit_defaults=True):
     """Rows by the bulk query that inserts them; see `queries/writing.sql` for what is in a row.
 
     process_id: who writes. process_key: 0 while the store has not said it; then series are numbered from 0.
     number: a process counts its batches, and they are written in this order; so a store knows what it has already.
+    blocks: more rows of the kinds above, written after those.
     """
 
     process_id: str
     process_key: int
     number: int = 0
-    flow_runs: list[Row] = field(default_factory=_rows)
-    flow_run_states: list[Row] = field(default_factory=_rows)
-    series: list[Row] = field(default_factory=_rows)
-    completed_runs: list[Row] = field(default_factory=_rows)
-    found_runs: list[Row] = field(default_factory=_rows)
-    task_runs: list[Row] = field(default_factory=_rows)
-    task_run_states: list[Row] = field(default_factory=_rows)
-    edges: list[Row] = field(default_factory=_rows)
-    results: list[Row] = field(default_factory=_rows)
-    durable_calls: list[Row] = field(default_factory=_rows)
-    cache_records: list[Row] = field(default_factory=_rows)
-    released_locks: list[Row] = field(default_factory=_rows)
-    rolled_back_runs: list[Row] = field(default_factory=_rows)
-    logs: list[Row] = field(default_factory=_rows)
+    flow_runs: list[Row] = []
+    flow_run_states: list[Row] = []
+    series: list[Row] = []
+    completed_runs: list[Row] = []
+    found_runs: list[Row] = []
+    task_runs: list[Row] = []
+    task_run_states: list[Row] = []
+    edges: list[Row] = []
+    results: list[Row] = []
+    durable_calls: list[Row] = []
+    cache_records: list[Row] = []
+    released_locks: list[Row] = []
+    rolled_back_runs: list[Row] = []
+    logs: list[Row] = []
+    blocks: list[Block] = []
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not any(getattr(self, kind) for kind in KINDS)
+        return not (self.blocks or any(getattr(self, kind) for kind in KINDS))
 
     def size(self) -> int:
         """How many rows there are."""
-        return sum(len(getattr(self, kind)) for kind in KINDS)
+        return sum(len(getattr(self, kind)) for kind in KINDS) + sum(len(block.columns[0]) for block in self.blocks)
+
+    def by_rows(self) -> Batch:
+        """The same without blocks: for whoever looks at single rows, or sends them elsewhere."""
+        if not self.blocks:
+            return self
+        rows: dict[str, Any] = {kind: list(getattr(self, kind)) for kind in KINDS}
+        for block in self.blocks:
+            rows[block.kind] += block.rows()
+        return Batch(self.process_id, self.process_key, self.number, **rows)
 
     def numbered_from(self, process_key: int) -> Batch:
         """The same with the keys of its series as the store wants them, now that it has said the process's key."""
         if self.process_key == process_key:
             return self
-        moved: dict[str, list[Row]] = {
-            kind: [_moved(row, self.process_key, process_key, columns) for row in getattr(self, kind)]
+        moved: dict[str, Any] = {
+            kind: _moved_in(getattr(self, kind), self.process_key, process_key, columns)
             for kind, columns in _SERIES_IN.items()
         }
-        others = {kind: getattr(self, kind) for kind in KINDS if kind not in moved}
-        return Batch(self.process_id, process_key, self.number, **moved, **others)
+        others: dict[str, Any] = {kind: getattr(self, kind) for kind in KINDS if kind not in moved}
+        batch = Batch(self.process_id, process_key, self.number, **moved, **others)
+        for kind, columns in self.blocks:
+            found = list(columns)
+            for place in _SERIES_IN[kind]:
+                found[place] = _moved(columns[place], self.process_key, process_key)
+            batch.blocks.append(Block(kind, found))
+        return batch
 
     def add(self, other: Batch) -> None:
         """Take in the rows of another one."""
         for kind in KINDS:
             if rows := getattr(other, kind):
-                getattr(self, kind).extend(rows)
+                self._add_rows(kind, rows)
+        self.blocks += other.blocks
+
+    def add_columns(self, kind: str, columns: Sequence[list[Any]]) -> None:
+        """Take in rows that are given by columns."""
+        if len(columns[0]) < BLOCK:
+            self._add_rows(kind, list(zip(*columns, strict=True)))
+        else:
+            self.blocks.append(Block(kind, list(columns)))
+
+    def _add_rows(self, kind: str, rows: list[Row]) -> None:
+        """After a block of their kind they are one, too: a later row may be of the same run, and counts."""
+        if any(block.kind == kind for block in self.blocks):
+            self.blocks.append(Block(kind, [list(column) for column in zip(*rows, strict=True)]))
+        else:
+            getattr(self, kind).extend(rows)
 
     def parts(self) -> list[Batch]:
         """The same in smaller ones, in the order in which they are written; none of a single row."""
+        if self.blocks:
+            return self.by_rows().parts()
         filled = [kind for kind in KINDS if getattr(self, kind)]
         if len(filled) != 1:
             return [self._part(kind, getattr(self, kind)) for kind in filled]
@@ -77,10 +122,12 @@ class Batch(Struct):
         return [self._part(filled[0], part) for part in (rows[:half], rows[half:])] if half else []
 
     def _part(self, kind: str, rows: list[Row]) -> Batch:
-        return Batch(self.process_id, self.process_key, self.number, **{kind: rows})
+        part = Batch(self.process_id, self.process_key, self.number)
+        setattr(part, kind, rows)
+        return part
 
 
-KINDS: Final = Batch.__struct_fields__[3:]
+KINDS: Final = Batch.__struct_fields__[3:-1]
 
 _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
     "series": (0,),
@@ -96,10 +143,14 @@ _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
 """Which values of a row are keys of series."""
 
 
-def _moved(row: Row, old_key: int, new_key: int, columns: tuple[int, ...]) -> Row:
-    """A row with the keys of its process's own series moved; those of an earlier process's stay."""
+def _moved_in(rows: list[Row], old_key: int, new_key: int, places: tuple[int, ...]) -> list[Row]:
+    columns = list(zip(*rows, strict=True))
+    for place in places if rows else ():
+        columns[place] = tuple(_moved(columns[place], old_key, new_key))
+    return list(zip(*columns, strict=True))
+
+
+def _moved(keys: Iterable[int], old_key: int, new_key: int) -> list[int]:
+    """Keys of series, those of the process's own series moved; those of an earlier process's stay."""
     first = (new_key - old_key) << SERIES_BITS
-    return tuple(
-        value + first if place in columns and value >> SERIES_BITS == old_key else value
-        for place, value in enumerate(row)
-    )
+    return [key + first if key >> SERIES_BITS == old_key else key for key in keys]

@@ -81,8 +81,7 @@ async def _records(session: Session, wanted: Sequence[Wanted]) -> dict[str, byte
     for start in range(0, len(keys), MOST_KEYS):
         part = encode(keys[start : start + MOST_KEYS]).decode()
         ((packed,),) = await session.fetch("cached_records", keys=part, now=now)
-        for entry in packed.split(",") if packed else ():
-            key, _, data = entry.partition(":")
+        for key, data in [entry.split(":", 1) for entry in packed.split(",")] if packed else ():
             found[key] = bytes.fromhex(data)
         await asyncio.sleep(0)
     return found

@@ -43,11 +43,12 @@ class _Gap(NamedTuple):
 
 
 class Tail:
-    """The end of one table, as it grows. last: the highest key that was seen."""
+    """The end of one table, as it grows. last: the highest key that was seen. has_more: others are there already."""
 
     def __init__(self, kind: Kind, last: int, *, may_be_late: bool) -> None:
         self.kind = kind
         self.last = last
+        self.has_more = False
         self._may_be_late = may_be_late
         self._gaps: list[_Gap] = []
 
@@ -64,11 +65,12 @@ class Tail:
             self._note_gaps(rows, now)
         if rows:
             self.last = rows[-1][0]
+        self.has_more = len(rows) == PAGE_ROWS
         return late + rows
 
     def skip_to(self, last: int) -> None:
         """Nobody wants what came in until now."""
-        self.last, self._gaps = last, []
+        self.last, self._gaps, self.has_more = last, [], False
 
     def _note_gaps(self, rows: Sequence[Row], now: float) -> None:
         before = self.last

@@ -4,12 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from upwell.core.errors import UpwellError
 from upwell.journal.sql import BulkInsert, Dialect
 
 Row = tuple[Any, ...]
+
+
+class Columns(Sequence[Row]):
+    """Rows that are held by columns: for many, a fraction of the cost."""
+
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+        self.columns = columns
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    @overload
+    def __getitem__(self, place: int) -> Row: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Columns: ...
+
+    def __getitem__(self, place: int | slice) -> Row | Columns:
+        values = [column[place] for column in self.columns]
+        return Columns(values) if isinstance(place, slice) else tuple(values)
 
 
 class StoreError(UpwellError):

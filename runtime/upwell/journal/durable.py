@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from typing import Any, Final
 
 from upwell.core.errors import NotResumableError, UnknownRunError
@@ -11,9 +12,10 @@ from upwell.core.keys_kinds import DIGEST_BYTES
 from upwell.engine.durable_records import Claim
 from upwell.engine.flow_run import FlowRun
 from upwell.journal.batch import Batch
-from upwell.journal.database import StoreError, StoreUnavailable
+from upwell.journal.database import Row, StoreError, StoreUnavailable
 from upwell.journal.durable_store import Beginning, DurableStore
 from upwell.journal.rows import RowMaker
+from upwell.journal.sql import Dialect, bulk_inserts
 from upwell.journal.store_parts import durable_of
 from upwell.settings import current as settings
 
@@ -25,13 +27,21 @@ PATIENCE_SECONDS: Final = 10.0
 
 MOST_COLLISIONS: Final = 5
 
+_COLUMNS: Final = bulk_inserts(Dialect.SQLITE)["put_flow_runs"].row
+_ID: Final = _COLUMNS.index("id")
+_ENDED: Final = _COLUMNS.index("ended")
+
 
 class Beginnings:
     """Says which runs the flow runs are that begin in one process."""
 
     def __init__(self, store: DurableStore) -> None:
         self._store = store
-        self._ours: set[str] = set()  # the runs that we know we have
+        self._ours: set[str] = set()  # the runs that we know we have, until the store knows that they have ended
+
+    def were_written(self, flow_runs: Sequence[Row]) -> None:
+        """These rows are in the store."""
+        self._ours.difference_update(row[_ID] for row in flow_runs if row[_ENDED] is not None)
 
     async def begin_flow_run(self, maker: RowMaker, run: FlowRun) -> Claim:
         """Which run this is: a new one, whose row is in the store then, or one that the store knows; see `begin`."""

@@ -16,8 +16,9 @@ from upwell.journal.batch import Batch
 from upwell.journal.cache import add_cached
 from upwell.journal.rows import RowMaker
 
-SLICE: Final = 4000
-"""How many runs are made into rows at a time: about three milliseconds, then other threads get their turn."""
+SLICE: Final = 1024
+"""How many runs are made into rows at a time: half a millisecond, then other threads get their turn, such as a loop
+that would be late. It is how many SQLite is given in one statement."""
 
 MOST_ROWS: Final = 10_000
 """Of one batch, and so of one transaction; the slice that reaches it is still in it."""
@@ -74,7 +75,9 @@ class Intake:
         self._hand_over(batch, ready)
 
     async def _next(self, batch: Batch, ready: Ready) -> Batch:
-        """Let others have their turn, and begin another batch if this one is full."""
+        """Let others have their turn if this was a large slice, and begin another batch if this one is full."""
+        if batch.size() < SLICE:
+            return batch
         await asyncio.sleep(0)
         if batch.size() <= MOST_ROWS:
             return batch

@@ -95,9 +95,8 @@ class Journal:
         self._spool = spool
         self._flush_seconds = flush_seconds
         self._tidy = tidy
-        self._kept = kept or Kept(no_files)
-        self.dump, self.load, self.load_many = self._kept.dump, self._kept.load, self._kept.load_many
-        self._rows = RowMaker(process.id, self._kept.write)
+        self.kept = kept or Kept(no_files)
+        self._rows = RowMaker(process.id, self.kept.write)
         self._intake = Intake(self.recorder, self._rows)
         self._unwritten: list[Batch] = []
         self._waiting: list[Callable[[], object]] = []
@@ -267,18 +266,17 @@ class Journal:
         await self._end(helpers)
 
     async def _turn(self) -> None:
-        """Wait until there is something to write, and write it."""
-        if not self._has_work():
-            self._looks.clear()
-            self.recorder.awake = False
-            if not self._has_work():  # else it came meanwhile
-                await within(IDLE_SECONDS, self._looks.wait())
-            self.recorder.awake = True
-            if not self._has_work():
-                return
+        """Wait until there is something to write, and write it. Who records soon after need not wake anybody."""
         if not (self._waiting or self._closing):
             await within(self._pause(), self._until_somebody_waits())
-        await self._flush()
+        if self._has_work():
+            await self._flush()
+            return
+        self._looks.clear()
+        self.recorder.awake = False
+        if not self._has_work():  # else it came meanwhile
+            await within(IDLE_SECONDS, self._looks.wait())
+        self.recorder.awake = True
 
     async def _until_somebody_waits(self) -> None:
         """Somebody who said so may have been served since, by the flush that was under way."""
@@ -366,6 +364,8 @@ class Journal:
                 for observe in OBSERVERS:
                     observe(batch, self._loop.time() - began)
                 self._last_written = batch.number
+                if self.beginnings is not None:
+                    self.beginnings.were_written(batch.flow_runs)
                 if batch.cache_records and self.recorder.cache is not None:
                     self.recorder.cache.were_written(batch.cache_records)
                 if self._unwritten and self._unwritten[0] is batch:  # else it was spooled, too, meanwhile

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any, Final, Protocol
 
+from msgspec.msgpack import Encoder
+
 from upwell.core import packing
 from upwell.core.errors import MissingResult
 from upwell.core.results import ResultRecord
@@ -14,6 +16,9 @@ INLINE_BYTES: Final = 16 * 1024
 
 _INLINE: Final = b"\x91"
 """What an inline record begins with: it is a list of one, the value. One that says where the value is is longer."""
+
+_SCALARS: Final = frozenset({type(None), bool, int, float, str, bytes})
+_encode: Final = Encoder().encode
 
 File = tuple[ResultRecord, bytes]
 """Where a large result belongs, and what is to be written there."""
@@ -58,6 +63,16 @@ class Kept:
             return _INLINE + packed, None
         record, content = self.files.prepare(value)
         return record.to_bytes(), None if content is None else (record, content)
+
+    def dump_scalar(self, value: object) -> bytes | None:
+        """The record of a number, a short text or the like, as most results are; None for any other."""
+        if type(value) not in _SCALARS:
+            return None
+        try:
+            record = _INLINE + _encode(value)
+        except (OverflowError, ValueError):  # an int above 64 bits, a lone surrogate
+            return None
+        return record if len(record) <= INLINE_BYTES else None
 
     def write(self, file: File) -> None:
         """Write the file of a large result; on the journal's thread."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from upwell.core.errors import ConfigurationError, MissingExtraError
-from upwell.journal.database import Row, Session, StoreDamaged, StoreError, StoreUnavailable
+from upwell.journal.database import Columns, Row, Session, StoreDamaged, StoreError, StoreUnavailable
 from upwell.journal.sessions import SqlSession, finish, storable
 from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
 
@@ -133,7 +133,8 @@ class _Connection:
     async def insert_rows(self, insert: BulkInsert, rows: Sequence[Row]) -> None:
         text = insert_from_arrays(insert)
         for start in range(0, len(rows), MOST_ROWS):
-            columns = zip(*rows[start : start + MOST_ROWS], strict=True)
+            part = rows[start : start + MOST_ROWS]
+            columns = part.columns if isinstance(part, Columns) else zip(*part, strict=True)
             await self._run(text, [storable(column, Dialect.POSTGRES) for column in columns])
 
     async def _run(self, sql: str, values: Sequence[Any]) -> list[Row]:

@@ -57,12 +57,21 @@ _WINDOW: Final = 2 * MOST_ITEMS
 """How many numbers of a series are looked at together for runs that have not begun."""
 
 
+_ENDED: Final = "f.ended IS NOT NULL"
+_OPEN: Final = (  # as an index has them
+    "f.ended IS NULL AND f.state <> 'COMPLETED' AND "
+    "f.state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'CANCELLING', 'PAUSED')"
+)
+
+
 class FlowRunFilter(TaskRunFilter, frozen=True, kw_only=True):
     """What flow runs are asked for; see `History.flow_runs`. `parent` is a flow run."""
 
     deployment: UUID | str | None = None
     ahead: bool = True
     """Whether runs that are due only later count, too."""
+    ended: bool | None = None
+    """Whether they have ended, or have not; None: all the same."""
 
 
 class Reader:
@@ -102,6 +111,8 @@ class Reader:
         if not wanted.ahead:
             parameters["now"] = int(clock().time() * 1e6)
             conditions.append("NOT (f.state = 'SCHEDULED' AND f.state_name IS NULL AND coalesce(f.due, 0) > :now)")
+        if wanted.ended is not None:
+            conditions.append(_ENDED if wanted.ended else _OPEN)
         if wanted.deployment is not None:
             others.append(_of_deployment(wanted.deployment, parameters))
         tags = checked_tags(wanted.tags)

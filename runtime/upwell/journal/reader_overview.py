@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
@@ -141,7 +142,7 @@ def spans_of(by: str | float, since: dt.datetime, until: dt.datetime) -> list[tu
         ValueError: an unknown name, or far too many spans.
     """
     seconds = SPANS.get(by) if isinstance(by, str) else by
-    if seconds is None or seconds <= 0:
+    if seconds is None or not 0 < seconds < math.inf:
         raise InvalidRequestError(f"by is {by!r}, and must be 'minute', 'hour', 'day' or a number of seconds above 0.")
     first, last, width = micros_of(since, "since"), micros_of(until, "until"), int(seconds * 1e6)
     if first >= last:

@@ -13,8 +13,8 @@ from uuid import UUID
 from msgspec.json import encode
 
 from upwell.core.errors import AccessError, InvalidRequestError
-from upwell.journal.batch import KINDS, SERIES_BITS, Batch, Row
-from upwell.journal.database import Database, Session
+from upwell.journal.batch import KINDS, SERIES_BITS, Batch
+from upwell.journal.database import Database, Row, Session
 from upwell.journal.processes import Process
 from upwell.journal.reader_records import random_part
 from upwell.journal.store import Refused, Registered, SqlStore, check_alive, described, register

@@ -9,8 +9,9 @@ from uuid import UUID
 from upwell.core.errors import ConfigurationError
 from upwell.engine.durable_records import Claim
 from upwell.journal import messages
-from upwell.journal.batch import Batch, Row
+from upwell.journal.batch import Batch
 from upwell.journal.cache_store import Looked, Wanted
+from upwell.journal.database import Row
 from upwell.journal.durable_store import Beginning, at_work, refuse
 from upwell.journal.limit_store import LimitChange, LimitInUse, LimitRow, Standing, Wish
 from upwell.journal.remote_store import RemoteJournal

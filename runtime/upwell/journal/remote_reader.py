@@ -93,9 +93,12 @@ def _filters(wanted: TaskRunFilter) -> dict[str, Any]:
     times_of(wanted.since, wanted.until)
     given = asdict(wanted)
     given["tags"] = checked_tags(wanted.tags)
-    for name in ("flow_run_id", "parent", "deployment"):
+    for name in ("flow_run_id", "parent"):
         if given.get(name) is not None:
             given[name] = id_text(given[name])
+    deployment = given.get("deployment")
+    if deployment is not None and "/" not in str(deployment):
+        given["deployment"] = id_text(deployment)
     return given
 
 

@@ -20,7 +20,8 @@ from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import RunFuture
 from upwell.engine.scope import Series
 from upwell.engine.submit import FINDER
-from upwell.journal.batch import FIRST_KEY, SERIES_BITS, Batch, Row
+from upwell.journal.batch import FIRST_KEY, SERIES_BITS, Batch
+from upwell.journal.database import Row
 
 Run = RunFuture[Any]
 
@@ -100,34 +101,48 @@ class RowMaker:
             if len(short) < len(members):
                 known = set(map(id, short))
                 self._add_others(batch, key, created, call, [run for run in members if id(run) not in known])
-            batch.completed_runs += self._short_rows(key, created, call, short)
+            if short:
+                batch.add_columns("completed_runs", self._columns(key, created, call, short))
             for run in short:
                 run.item = None
 
-    def _short_rows(self, key: int, created: int, call: Call, runs: list[Run]) -> list[Row]:
-        """Of runs with nothing special about them. Most have one argument, that need not be looked at to be shown."""
+    def _columns(self, key: int, created: int, call: Call, runs: list[Run]) -> list[list[Any]]:
+        """Runs with nothing special about them."""
+        return [
+            [key] * len(runs),
+            [run.number for run in runs],
+            [created] * len(runs),
+            [int(run.started * 1e6) for run in runs],
+            [int(run.ended * 1e6) for run in runs],
+            self._inputs_shown(call, runs),
+        ]
+
+    def _inputs_shown(self, call: Call, runs: list[Run]) -> list[Any]:
+        """Most have one argument, that need not be looked at to be shown."""
         prefix = _prefix_of(call)
         if prefix is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
-            return [
-                (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), f"{prefix}{run.item}")
-                for run in runs
-            ]
-        inputs = self._inputs_of(call)
-        return [
-            (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs(run, run.item))
-            for run in runs
-        ]
+            return [f"{prefix}{run.item}" for run in runs]
+        show = self._inputs_of(call)
+        return [show(run, run.item) for run in runs]
 
     def _add_others(self, batch: Batch, key: int, created: int, call: Call, runs: list[Run]) -> None:
         """Runs whose results were found, and those with something to say: a name, a message, another end."""
-        inputs = self._inputs_of(call)
-        for run in runs:
-            if run.state_name == "Cached" and run.own_name is None and not run.run_count:
-                item, run.item = run.item, None
-                row = (key, run.number, created, int(run.ended * 1e6), run.message, inputs(run, item))
-                batch.found_runs.append(row)
-            else:
-                batch.task_runs.append(self._full_row(key, created, run))
+        found = [run for run in runs if run.state_name == "Cached" and run.own_name is None and not run.run_count]
+        if len(found) < len(runs):
+            known = set(map(id, found))
+            batch.task_runs += [self._full_row(key, created, run) for run in runs if id(run) not in known]
+        if found:
+            columns: list[list[Any]] = [
+                [key] * len(found),
+                [run.number for run in found],
+                [created] * len(found),
+                [int(run.ended * 1e6) for run in found],
+                [run.message for run in found],
+                self._inputs_shown(call, found),
+            ]
+            batch.add_columns("found_runs", columns)
+        for run in found:
+            run.item = None
 
     def add_begun(self, batch: Batch, runs: list[Run]) -> None:
         """Runs that have begun; those that have ended since are, or will be, among the ended."""
@@ -177,12 +192,16 @@ class RowMaker:
 
     # --- what is stored -----------------------------------------------------------------------------------
 
-    def add_kept(self, batch: Batch, kept: Iterable[tuple[Run, bytes, bytes | None, Any]]) -> None:
+    def add_kept(self, batch: Batch, kept: list[tuple[Run, bytes, bytes | None, Any]]) -> None:
         """Results; the files of large ones are written before the rows that speak of them."""
-        for run, record, durable_key, file in kept:
+        for *_, file in kept:
             if file is not None:
                 self._write_file(file)
-            batch.results.append((self.key_of(run.call.series), run.number, record, durable_key))
+        for call, group in itertools.groupby(kept, _call_of_first):
+            key, members = self.key_of(call.series), list(group)
+            records, durable_keys = [one[1] for one in members], [one[2] for one in members]
+            columns: list[list[Any]] = [[key] * len(members), [one[0].number for one in members], records, durable_keys]
+            batch.add_columns("results", columns)
 
     def add_calls(self, batch: Batch, calls: Iterable[tuple[str, bytes, Series, int, int]]) -> None:
         """The large maps of durable flow runs."""
@@ -252,6 +271,10 @@ def _prefix_of(call: Call) -> str | None:
 
 def _call_of(run: Run) -> Call:
     return run.call
+
+
+def _call_of_first(kept: tuple[Run, Any, Any, Any]) -> Call:
+    return kept[0].call
 
 
 def _shown_inputs(run: Run, item: Any) -> str | None:

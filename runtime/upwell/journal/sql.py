@@ -37,7 +37,7 @@ _IN_POSTGRES: Final = (
     (re.compile(r"\bREAL\b"), "DOUBLE PRECISION"),
     (re.compile(r"\bBLOB\b"), "BYTEA"),
     (re.compile(r"\bgroup_concat\("), "string_agg("),
-    (re.compile(r"\bhex\((\w+)\)"), r"encode(\1, 'hex')"),
+    (re.compile(r"\bhex\(([\w.]+)\)"), r"encode(\1, 'hex')"),
     (re.compile(r"\bCOLLATE BINARY\b"), 'COLLATE "C"'),
     (re.compile(r" WITHOUT ROWID\b"), ""),
     (

@@ -7,14 +7,14 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from upwell.journal.database import Row, Session, StoreDamaged, StoreError, StoreSlow, StoreUnavailable
+from upwell.journal.database import Columns, Row, Session, StoreDamaged, StoreError, StoreSlow, StoreUnavailable
 from upwell.journal.sessions import SqlSession, finish, storable
 from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
 
@@ -27,9 +27,9 @@ SHORT_BUSY_SECONDS: Final = 0.02
 PAUSE_SECONDS: Final = 0.01
 """Between two tries of what SQLite does not wait for."""
 
-MOST_ROWS: Final = 4096
+MOST_ROWS: Final = 1024
 MOST_VALUES: Final = 30_000
-"""Of one INSERT; SQLite allows 32,766 values."""
+"""Of one INSERT. SQLite allows 32,766 values, and no other thread has its turn while they are handed over."""
 
 KEPT_STATEMENTS: Final = 256
 """How many texts of such INSERTs are remembered."""
@@ -245,13 +245,9 @@ class SqliteDatabase:
 
     async def insert_rows(self, insert: BulkInsert, rows: Sequence[Row]) -> None:
         """For the session: in statements of few sizes, which SQLite then has prepared already."""
-        size = min(MOST_ROWS, MOST_VALUES // max(insert.width, 1))
         start = 0
-        while start < len(rows):
-            while size > len(rows) - start:
-                size //= 2
-            part = rows[start : start + size]
-            await self.run(insert_of_size(insert, size), list(chain.from_iterable(part)))
+        for size in _sizes(len(rows), insert.width):
+            await self.run(insert_of_size(insert, size), _values(rows[start : start + size]))
             start += size
 
 
@@ -320,6 +316,27 @@ class _Memory(_Direct):
 
     def __del__(self) -> None:
         self._connection.close()
+
+
+def _sizes(rows: int, width: int) -> Iterator[int]:
+    """How many rows each of the statements takes that insert so many: few different numbers."""
+    size = min(MOST_ROWS, MOST_VALUES // max(width, 1))
+    while rows:
+        while size > rows:
+            size //= 2
+        yield size
+        rows -= size
+
+
+def _values(rows: Sequence[Row]) -> Sequence[Any]:
+    """The values of these rows, one row after the other."""
+    if not isinstance(rows, Columns):
+        return tuple(chain.from_iterable(rows))
+    width = len(rows.columns)
+    values = [None] * (len(rows) * width)
+    for place, column in enumerate(rows.columns):
+        values[place::width] = column
+    return values
 
 
 @lru_cache(KEPT_STATEMENTS)

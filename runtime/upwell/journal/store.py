@@ -222,6 +222,9 @@ async def write_rows(session: Session, batch: Batch) -> None:
         rows: list[tuple[Any, ...]] = getattr(batch, kind)
         if rows:
             await session.insert(query, rows)
+        for block in batch.blocks:
+            if block.kind == kind:
+                await session.insert(query, block.rows())
     if batch.released_locks:
         await release_locks(session, batch.process_id, batch.released_locks)
 

@@ -14,6 +14,7 @@ from msgspec import Struct, msgpack
 from upwell.core.model import FlowRunRecord, LogLine
 from upwell.core.results import ResultRecord
 from upwell.core.states import COMPLETED, PENDING, StateType
+from upwell.engine.durable_records import WAITING
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import LAST, id_text, json_text, micros_of, pattern_of
 from upwell.journal.reader_records import FLOW_RUN_COLUMNS, flow_run, log_line, random_part, task_run_id
@@ -57,6 +58,15 @@ class LogTail(Struct, frozen=True, kw_only=True):
     lines: tuple[LogLine, ...]
     keys: tuple[int, ...]
     before: int | None
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """A stored result, as it is described to people. location: where it is, if that is outside of the database."""
+
+    size: int
+    serializer: str
+    location: str | None = None
+    expires: dt.datetime | None = None
 
 
 class Views:
@@ -133,11 +143,16 @@ class Views:
             more_downstream=len(down) > NEIGHBOURS,
         )
 
-    async def stored_result(self, run_id: UUID) -> ResultRecord | None:
+    async def stored_result(self, run_id: UUID) -> Stored | None:
         """What is known about the stored result of a run; it is not opened."""
         outcome = await outcome_of(self._session, run_id)
         found = outcome.record if outcome is not None else None
-        return msgpack.decode(found, type=ResultRecord) if found is not None else None
+        if found is None or found[:1] == WAITING:
+            return None
+        if found[:1] != ResultRecord.FIRST_BYTE:  # a small one of a durable run: the value itself, in a list of one
+            return Stored(size=len(found) - 1, serializer="msgpack")
+        record = msgpack.decode(found, type=ResultRecord)
+        return Stored(size=record.size, serializer=record.serializer, location=record.location, expires=record.expires)
 
     async def _place_of(self, run_id: UUID) -> tuple[int, int] | None:
         """The series of a task run, and its number there."""

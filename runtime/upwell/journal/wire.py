@@ -14,7 +14,8 @@ from msgspec import Meta, Raw, Struct, field
 
 from upwell.core.errors import InvalidRequestError
 from upwell.core.states import StateType
-from upwell.journal.batch import KINDS, Batch, Row
+from upwell.journal.batch import KINDS, Batch
+from upwell.journal.database import Row
 from upwell.journal.processes import Process
 from upwell.journal.spool import storable
 
@@ -111,7 +112,8 @@ class LeftOut(Struct):
 
 def _struct_of_rows(name: str, shape_of: Callable[[str], Any]) -> Any:
     """A batch whose rows are of these shapes."""
-    head = [("process_id", Id), ("process_key", Key), ("number", Annotated[int, Meta(ge=0, le=_LARGEST)])]
+    number = Annotated[int, Meta(ge=0, le=_LARGEST)]
+    head: list[Any] = [("process_id", Id), ("process_key", Key), ("number", number, 0)]
     rows: list[Any] = [(kind, list.__class_getitem__(shape_of(kind)), field(default_factory=list)) for kind in KINDS]
     return msgspec.defstruct(name, [*head, *rows], forbid_unknown_fields=True)
 
@@ -238,6 +240,7 @@ def parts(batch: Batch, left_out: LeftOut) -> Iterator[Raw]:
 
     A row that is too large for any part is noted.
     """
+    batch = batch.by_rows()
     try:
         whole = _encode(_part(batch, MOST_PARTS - 1, _rows_of(batch)))
     except (UnicodeEncodeError, OverflowError):
@@ -251,7 +254,7 @@ def parts(batch: Batch, left_out: LeftOut) -> Iterator[Raw]:
         yield Raw(_encode(_part(batch, place if place < len(groups) - 1 else MOST_PARTS - 1, rows)))
 
 
-def _part(batch: Batch, place: int, rows: dict[str, list[Row]]) -> Batch:
+def _part(batch: Batch, place: int, rows: dict[str, Any]) -> Batch:
     return Batch(batch.process_id, batch.process_key, batch.number * MOST_PARTS + place, **rows)
 
 

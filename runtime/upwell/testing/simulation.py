@@ -29,11 +29,12 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from upwell.core.ids import RANDOM_BITS, uuid7
-from upwell.engine.clock import SystemClock, use_clock
+from upwell.engine.clock import ERRANDS, SystemClock, use_clock
 from upwell.engine.current import CURRENT_ENGINE
 from upwell.engine.recorder import Opener, Recorder, record_with
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE
+from upwell.engine.stopping import UNDER_WAY
 from upwell.journal.batch import Batch
 from upwell.journal.database import Session, StoreError, StoreUnavailable
 from upwell.journal.durable import Beginnings
@@ -162,9 +163,8 @@ class _Journal:
     def __init__(self, process: SimulatedProcess, database: MemoryDatabase) -> None:
         self.process = process.identity
         self.recorder = Recorder(self, lambda: process.in_journal(self._look()))
-        kept = Kept(no_files)
-        self.dump, self.load, self.load_many = kept.dump, kept.load, kept.load_many
-        self._rows = RowMaker(process.identity.id, kept.write)
+        self.kept = Kept(no_files)
+        self._rows = RowMaker(process.identity.id, self.kept.write)
         self._intake = Intake(self.recorder, self._rows)
         self._store = SqlStore(database)
         self._beginnings = Beginnings(SqlDurable(database, process.identity.id, 1000))
@@ -359,6 +359,7 @@ def simulate(main: Callable[[Simulation], Coroutine[Any, Any, T]], seed: int) ->
     dice = random.Random(seed)
     loop = SimulatedLoop(dice)
     random_state = random.getstate()
+    under_way, errands = UNDER_WAY.copy(), ERRANDS.copy()
     random.seed(seed)
     try:
         with _in_place_of_the_real(loop):
@@ -370,6 +371,8 @@ def simulate(main: Callable[[Simulation], Coroutine[Any, Any, T]], seed: int) ->
                 raise
             finally:
                 world.end()
+                UNDER_WAY.intersection_update(under_way)  # who has died never says that it has ended
+                ERRANDS.intersection_update(errands)
                 _bury(loop)
                 del world
     finally:

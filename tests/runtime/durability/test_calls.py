@@ -16,6 +16,7 @@ from tests.runtime.durability.killed import Killed, ask, change, killed, look_ki
 
 import upwell
 from upwell import flow, task
+from upwell.engine.recorder import recorder
 from upwell.exceptions import (
     ConfigurationError,
     CrashedRun,
@@ -42,6 +43,16 @@ def test_a_call_with_other_arguments_is_another_run(home: Path) -> None:
     assert simple(5)[0] != identity
     assert simple(1)[0] == identity
     assert simple(1)[0] != identity  # there is none any more that could be gone on with
+
+
+def test_a_process_remembers_none_of_the_runs_that_have_ended(home: Path) -> None:
+    switches.clear()
+    for number in range(20):
+        simple(number)
+    here = recorder()
+    assert here is not None
+    assert here.journal.flush()
+    assert not here.journal.beginnings._ours
 
 
 def test_with_the_setting_off_only_resume_goes_on(home: Path) -> None:

@@ -157,7 +157,7 @@ def test_a_run_whose_result_file_is_lost_is_run_again_and_that_is_said(
 ) -> None:
     with killed(home):
         of_large()
-    files = sorted(path for path in (home / "results").rglob("*") if path.is_file())
+    files = sorted((home / "results").glob("??/*"))
     assert len(files) == 4
     if harm == "gone":
         files[0].unlink()

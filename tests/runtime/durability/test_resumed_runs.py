@@ -465,3 +465,27 @@ def test_it_does_not_matter_which_of_two_copies_of_a_task_comes_first(home: Path
     switches.add("swap")
     assert of_options() == [[0, 2, 4], [6, 8, 10]]
     assert once()
+
+
+EXACT = [1, 2**63, 2**64, -(2**70), 1.5, float("inf"), True, None, "text", "x" * 70, "y" * 40_000, "\ud800", b"bytes"]
+
+
+@flow(durable=True)
+async def gives_all(values: list[Any]) -> list[Any]:
+    echoed = await echo.map(values)
+    die_once()
+    return [*echoed, *await echo.map(echoed)]
+
+
+@task
+async def echo(value: Any) -> Any:
+    ran["echo"] += 1
+    return value
+
+
+def test_short_results_of_every_kind_come_back_exactly(home: Path) -> None:
+    with killed(home):
+        asyncio.run(gives_all(EXACT))
+    found = asyncio.run(gives_all(EXACT))
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in EXACT] * 2
+    assert ran["echo"] == 2 * len(EXACT)
