@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 ALONE  := tests/runtime/engine/test_task_fairness.py# it counts turns of the loop: nothing else may want the machine
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo browser test check format bench bench-rivals docs clean
+.PHONY: demo browser test long check format bench bench-rivals docs clean
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,6 +29,11 @@ browser:  ## The browser that the tests of the pages drive; without it they are 
 test: $(VENV)/.check browser  ## The whole test-suite.
 	@$(BIN)/python -m pytest $(ALONE)
 	@$(BIN)/python -m pytest -n 4 --dist worksteal --ignore $(ALONE)  # many wait: for processes, locks and the disk
+
+SEED  ?= 1000000
+TESTS ?=
+long: $(VENV)/.check browser  ## The random tests for days, or some of them: make long SEED=7 TESTS="tests/oracle --kills 500"
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --timeout 0 --long --first-seed $(SEED) $(TESTS)
 
 check: $(VENV)/.check  ## Format, lint, types and layers.
 	@$(BIN)/ruff format --check .

@@ -103,6 +103,7 @@ class Store:
             state_name=name, created=at, started=at + 10, ended=at + 5_000_000, run_count=1, tags=_tags(tags),
             parent_flow_run_id=parent, root_flow_run_id=parent or run_id, durable=0,
         )  # fmt: skip  # one line a few columns
+        self._add("put_flow_run_states", flow_run_id=run_id, at=at + 5_000_000, state=state, name=name)
         return run_id
 
     def add_series(self, flow_run_id: str, task: str, at: int, runs: int) -> None:

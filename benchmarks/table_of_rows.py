@@ -12,6 +12,7 @@ from benchmarks import (
     history,
     journal,
     keys,
+    pages,
     processes,
     serving,
     startup,
@@ -31,6 +32,7 @@ ROWS: list[Row] = [
     *caching.ROWS,
     *durable.ROWS,
     *history.ROWS,
+    *pages.ROWS,
     *serving.ROWS,
     *startup.ROWS,
 ]

@@ -1,17 +1,20 @@
-"""What holds for every test: it leaves nothing behind. How long random ones go on, and PostgreSQL for who needs it."""
+"""What holds for every test: it leaves nothing behind. Options for the random ones, and PostgreSQL for who needs it."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
 
 import pytest
+from tests.lengths import LENGTHS
 from tests.postgres import NoPostgres, PostgresServer, postgres_server
 
 os.environ.setdefault("UPWELL_JOURNAL", "off")  # tests of the journal switch it on
 os.environ["UPWELL_HOME"] = os.path.join(tempfile.gettempdir(), f"upwell-tests-{os.getpid()}")  # never the user's own
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes are started: each would compile everything
 
 from upwell.engine.current import close_portal
 from upwell.testing import TaskRunnerConformance, no_leaks
@@ -19,23 +22,34 @@ from upwell.testing import TaskRunnerConformance, no_leaks
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("upwell")
-    group.addoption("--graphs", type=int, default=100, help="random graphs for each task runner")
-    group.addoption("--hammer-seconds", type=float, default=4.0, help="how long processes hammer one limit of a store")
-    group.addoption("--kills", type=int, default=50, help="how often the oracle kills, at random times")
-    group.addoption("--seeds", type=int, default=1000, help="simulated worlds")
-    group.addoption("--api-cases", type=int, default=8, help="random requests for each operation of the API")
-    group.addoption("--machine-examples", type=int, default=None, help="examples of the journal's state machine")
-    group.addoption("--machine-steps", type=int, default=None, help="steps of each")
-    group.addoption("--first-seed", type=int, default=0, help="the seed of the first random graph")
+    group.addoption("--long", action="store_true", help="the random tests alone, each as long as in `make long`")
+    group.addoption("--first-seed", type=int, default=0, help="what random tests begin with")
+    for length in LENGTHS:
+        group.addoption(
+            length.option, type=float, help=f"{length.counts}; {length.gate:,}, or {length.long:,} if --long"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for length in LENGTHS:
+        asked = getattr(config.option, length.name)
+        setattr(config.option, length.name, length.of(asked, long=config.option.long))
     TaskRunnerConformance.graphs = config.option.graphs
     TaskRunnerConformance.first_seed = config.option.first_seed
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.option.long:
+        others = [item for item in items if not any(length.is_of(item.nodeid) for length in LENGTHS)]
+        items[:] = [item for item in items if item not in others]
+        config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    if not gc.get_freeze_count():  # what is there before any test need not be looked at whenever one looks for garbage
+        gc.collect()
+        gc.freeze()
     with no_leaks():
         yield
 

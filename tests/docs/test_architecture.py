@@ -6,6 +6,8 @@ import re
 import runpy
 from pathlib import Path
 
+from tests.lengths import LENGTHS
+
 ROOT = Path(__file__).parents[2]
 MAP = (ROOT / "docs/ARCHITECTURE.md").read_text()
 
@@ -40,6 +42,11 @@ def test_everything_on_the_map_exists() -> None:
 def test_the_picture_of_the_states_is_drawn_from_the_table_of_moves() -> None:
     draw = runpy.run_path(str(ROOT / "docs/state_diagram.py"))["draw"]
     assert f"```mermaid\n{draw()}\n```" in MAP, "put what `python docs/state_diagram.py` prints into the map"
+
+
+def test_the_table_says_how_long_the_random_tests_go_on() -> None:
+    for length in LENGTHS:
+        assert f"| `{length.option}` | {length.counts} | {length.gate:,} | {length.long:,} |" in MAP
 
 
 def test_the_map_states_its_invariants() -> None:

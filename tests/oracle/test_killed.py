@@ -4,7 +4,7 @@ happened.
 A parent starts a real program again and again, kills it, and compares the program's ledger with the store:
 what was said to be safe is in the store; what is in the store as completed is never run again; nothing is run more than
 once for each kill; nothing is left Running; the result is that of a program which nobody killed.
-`pytest tests/oracle --kills 10000 --first-seed 1000` goes on for longer.
+`pytest tests/oracle --long --first-seed 1000` goes on for longer.
 """
 
 from __future__ import annotations

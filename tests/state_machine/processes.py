@@ -141,10 +141,9 @@ class MachineProcess:
         self.begun: dict[str, int] = {}
         self.gates: dict[str, asyncio.Future[bool]] = {}
         self.recorder = Recorder(self, self._be_silent)
-        kept = Kept(no_files)
-        self.dump, self.load, self.load_many = kept.dump, kept.load, kept.load_many
+        self.kept = Kept(no_files)
         self._scripts = scripts
-        self._rows = RowMaker(self.identity.id, kept.write)
+        self._rows = RowMaker(self.identity.id, self.kept.write)
         self._intake = Intake(self.recorder, self._rows)
         self._beginnings = Beginnings(SqlDurable(database, self.identity.id, MOST_CRASHES))
         self._engine = Engine(loop)

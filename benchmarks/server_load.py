@@ -1,0 +1,264 @@
+"""A server under load for minutes: its answers' times, and whether its memory, files and threads stay as they were.
+
+    python -m benchmarks.server_load --minutes 10 --rate 200 --runs 1000000
+
+Over a store of so many task runs; meanwhile another process runs flows, and listeners of live changes come and go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
+
+from benchmarks.history import Store
+from upwell import servers
+from upwell.history import History
+from upwell.journal.sqlite import SqliteDatabase
+from upwell.settings import temporary_settings
+
+PAGES: Final = 0.1
+"""How many of the requests are for pages; the others are for the API."""
+
+CONNECTIONS: Final = 100
+LISTENERS: Final = 10
+SAMPLE_SECONDS: Final = 10.0
+
+_FLOWS: Final = """
+import asyncio
+from upwell import flow, get_run_logger, task
+
+@task
+async def step(number):
+    await asyncio.sleep(0.01)
+    get_run_logger().info("step %s", number)
+    return number
+
+@flow
+async def live():
+    await step.map(range(20), max_at_once=5)
+
+async def main():
+    while True:
+        await live()
+        await asyncio.sleep(0.5)
+
+asyncio.run(main())
+"""
+
+Times = defaultdict[str, list[float]]
+
+
+async def load(server: servers.ServerInfo, store: Store, options: argparse.Namespace) -> None:
+    """Ask and listen for so long; print what was measured, and what has become of the server."""
+    asked = await addresses(store)
+    times: Times = defaultdict(list)
+    answers: Counter[str] = Counter()
+    print(f"{'minute':>6} {'MiB':>7} {'files':>5} {'threads':>7} {'CPU %':>6}  p50 and p99 in ms")
+    async with asyncio.TaskGroup() as group:
+        running = [group.create_task(ask_at_a_rate(server, asked, options.rate, times, answers))]
+        running += [group.create_task(listen(server)) for _ in range(LISTENERS)]
+        sizes = await watch(server.pid, options.minutes, times)
+        for task in running:
+            task.cancel()
+    later = sizes[len(sizes) // 3 :]
+    print(f"answers: {dict(answers)}")
+    if len(later) > 1:
+        slope = statistics.linear_regression(*zip(*later, strict=True)).slope
+        print(f"memory in the last two thirds: {slope:+.3f} MiB a minute, {later[0][1]:.1f} to {later[-1][1]:.1f} MiB")
+
+
+async def addresses(store: Store) -> dict[str, list[str]]:
+    """What is asked for: every kind of reading, of small and of large flow runs."""
+    async with History() as history:
+        some = [str(run.id) for run in (await history.flow_runs(limit=100)).items]
+        tasks = [str(run.id) for run in (await history.task_runs(limit=50)).items]
+    runs = [*some, store.tree]
+    api = ["/api/health", "/api/version", "/api/flows", "/api/counts", "/api/deployments", "/api/concurrency-limits"]
+    api += ["/api/work-pools", "/api/workers", "/api/flow-runs?limit=50", "/api/task-runs?limit=50", "/metrics"]
+    api += [f"/api/flow-runs?{urlencode(query)}" for query in ({"state": "FAILED"}, {"flow": "flow-7"}, {"limit": 5})]
+    api += [f"/api/task-runs?{urlencode(query)}" for query in ({"state": "FAILED"}, {"task": "fetch"}, {"limit": 5})]
+    for run in runs:
+        api += [f"/api/flow-runs/{run}{part}" for part in ("", "/tree", "/logs", "/timeline", "/edges")]
+    api += [f"/api/task-runs/{run}{part}" for run in tasks for part in ("", "/logs")]
+    pages = ["/", "/runs", "/task-runs", "/flows", "/deployments", "/work-pools", "/limits", "/settings"]
+    pages += [f"/runs/{run}?view={view}" for run in some[:20] for view in ("timeline", "graph", "tasks", "logs")]
+    return {"api": api, "page": pages}
+
+
+async def ask_at_a_rate(
+    server: servers.ServerInfo, asked: dict[str, list[str]], rate: float, times: Times, answers: Counter[str]
+) -> None:
+    """So many requests a second, whether or not those before have been answered; a time counts from when it was due."""
+    idle: list[Connection] = []
+    left = CONNECTIONS
+
+    async def ask(kind: str, due: float) -> None:
+        nonlocal left
+        address, connection = random.choice(asked[kind]), idle.pop() if idle else await Connection.open(server)
+        try:
+            status = await connection.get(address)
+        except (asyncio.IncompleteReadError, ConnectionError):  # nobody has used it for long: the server has closed it
+            connection = await Connection.open(server)
+            status = await connection.get(address)
+        answers[str(status)] += 1
+        times[kind].append(time.perf_counter() - due)
+        idle.append(connection)
+        left += 1
+
+    due = time.perf_counter()
+    try:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                due += 1 / rate
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                if left == 0:
+                    answers["not asked, for all connections were busy"] += 1
+                    continue
+                left -= 1
+                group.create_task(ask("page" if random.random() < PAGES else "api", due))
+    finally:
+        for connection in idle:
+            connection.close()
+
+
+class Connection:
+    """A connection that is kept; the cheapest client there is, for it shares the machine with the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._host = host
+
+    @classmethod
+    async def open(cls, server: servers.ServerInfo) -> Connection:
+        reader, writer = await asyncio.open_connection(server.host, server.port, limit=1 << 24)
+        return cls(reader, writer, f"{server.host}:{server.port}")
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def get(self, address: str) -> int:
+        """The status of the answer, all of which is read."""
+        await self.ask(address, "text/html" if not address.startswith("/api") else "application/json")
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await self._reader.readexactly(int(length.partition(b":")[2]))
+        return int(head.split(b" ", 2)[1])
+
+    async def ask(self, address: str, accept: str) -> None:
+        self._writer.write(f"GET {address} HTTP/1.1\r\nHost: {self._host}\r\nAccept: {accept}\r\n\r\n".encode())
+        await self._writer.drain()
+
+    async def events(self, seconds: float) -> None:
+        """Read what is sent for so long."""
+        await self.ask("/api/stream?logs=true", "text/event-stream")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await self._reader.read(1 << 16):
+                    pass
+
+
+async def listen(server: servers.ServerInfo) -> None:
+    """Listen to live changes again and again, for seconds each, and go without a word."""
+    while True:
+        connection = await Connection.open(server)
+        try:
+            await connection.events(random.uniform(0.5, 20))
+        finally:
+            connection.close()
+
+
+async def watch(pid: int, minutes: float, times: Times) -> list[tuple[float, float]]:
+    """Look at the process every few seconds, and print it: minutes and MiB."""
+    began, found = time.monotonic(), list[tuple[float, float]]()
+    before, then = cpu_seconds(pid), began
+    while (now := time.monotonic()) - began < minutes * 60:
+        await asyncio.sleep(min(SAMPLE_SECONDS, began + minutes * 60 - now))
+        now, used = time.monotonic(), cpu_seconds(pid)
+        minute, mebibytes = (now - began) / 60, resident(pid)
+        found.append((minute, mebibytes))
+        told = "  ".join(f"{kind} {quantiles(values)}" for kind, values in sorted(times.items()))
+        print(
+            f"{minute:6.1f} {mebibytes:7.1f} {len(os.listdir(f'/proc/{pid}/fd')):5} "
+            f"{len(os.listdir(f'/proc/{pid}/task')):7} {100 * (used - before) / (now - then):6.1f}  {told}",
+            flush=True,
+        )
+        before, then = used, now
+        times.clear()
+    return found
+
+
+def quantiles(seconds: list[float]) -> str:
+    """The median, and what one in a hundred is above, in milliseconds."""
+    ordered = sorted(seconds)
+    return f"{1000 * ordered[len(ordered) // 2]:.1f} {1000 * ordered[len(ordered) * 99 // 100]:.1f}"
+
+
+def resident(pid: int) -> float:
+    """MiB in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def cpu_seconds(pid: int) -> float:
+    """What it has had of the processors."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def filled(folder: Path, runs: int) -> Store:
+    """A store of so many task runs."""
+    database = SqliteDatabase(folder / "upwell.db")
+    store = Store(database, runs)
+    await store.fill()
+    await database.close()
+    return store
+
+
+@contextmanager
+def flows_that_run(folder: Path) -> Generator[None]:
+    """A process that runs flows, and writes what they do."""
+    environment = {**os.environ, "UPWELL_HOME": str(folder), "UPWELL_JOURNAL": "on", "UPWELL_LOGGING_LEVEL": "INFO"}
+    process = subprocess.Popen([sys.executable, "-c", _FLOWS], env=environment, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+async def main(options: argparse.Namespace) -> None:
+    os.environ["UPWELL_RETENTION_DAYS"] = "0"  # the runs of the store are old, and shall stay
+    with (
+        tempfile.TemporaryDirectory(prefix="upwell-load-") as folder,
+        temporary_settings(home=folder, journal="off"),
+    ):
+        store = await filled(Path(folder), options.runs)
+        with flows_that_run(Path(folder)):
+            server = await asyncio.to_thread(servers.start_in_background, port=0)
+            print(f"{store.runs:,} task runs; {options.rate:g} requests a second, {PAGES:.0%} of them for pages")
+            try:
+                await load(server, store, options)
+            finally:
+                await asyncio.to_thread(servers.stop_server)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.server_load", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument("--runs", type=int, default=1_000_000, help="task runs in the store")
+    asyncio.run(main(parser.parse_args()))
