@@ -36,7 +36,7 @@ _FLOW_RUN_OF_SERIES: Final = 3
 _ENDED: Final = 9
 """Where a row of `series` names the flow run, and a row of `flow_runs` says when it ended."""
 
-_OF_SERIES: Final = ("series", "completed_runs", "task_runs", "task_run_states", "edges", "results")
+_OF_SERIES: Final = ("series", "completed_runs", "found_runs", "task_runs", "task_run_states", "edges", "results")
 """Rows that begin with the key of a series."""
 
 Put: TypeAlias = Callable[[Session, Batch], Awaitable[None]]
@@ -139,7 +139,7 @@ class SqlStore:
                 await _leave_out_what_others_do_now(session, rows)
                 await write_rows(session, await self.admitted(session, rows))
                 if state != "alive":
-                    await _end_what_goes_on_nowhere(session, process, int(key))
+                    await _end_what_goes_on_nowhere(session, process, int(key), rows)
 
         await self._whatever_can_be(put)
 
@@ -273,26 +273,30 @@ async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
     for kind in ("flow_runs", "flow_run_states", "durable_calls"):
         left_out = taken_over if kind == "durable_calls" else taken_over | (nobodys - ended)
         setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in left_out])
-    keys = {row[0] for kind in _OF_SERIES for row in getattr(batch, kind)}
-    rows = await session.fetch(
-        "series_of_others_now", keys=encode(sorted(map(str, keys))).decode(), process_id=batch.process_id
-    )
+    keys = _keys_json(_series_in(batch))
+    rows = await session.fetch("series_of_others_now", keys=keys, process_id=batch.process_id)
     of_others = {row[0] for row in rows} | {row[0] for row in batch.series if row[_FLOW_RUN_OF_SERIES] in taken_over}
     if of_others:
         for kind in _OF_SERIES:
             setattr(batch, kind, [row for row in getattr(batch, kind) if row[0] not in of_others])
 
 
-async def _end_what_goes_on_nowhere(session: Session, process: Process, key: int) -> None:
+async def _end_what_goes_on_nowhere(session: Session, process: Process, key: int, batch: Batch) -> None:
     """Task runs that a process had begun: it was found dead before this was known, so nobody looks for them again."""
-    await session.fetch(
-        "crash_task_runs",
-        now=_micros(clock().time()),
-        message=f"The process {process.pid} died before this had ended.",
-        first=key << SERIES_BITS,
-        after=(key + 1) << SERIES_BITS,
-        process_id=process.id,
-    )
+    said = {"now": _micros(clock().time()), "message": f"The process {process.pid} died before this had ended."}
+    first, after = key << SERIES_BITS, (key + 1) << SERIES_BITS
+    await session.fetch("crash_task_runs", first=first, after=after, process_id=process.id, **said)
+    if of_before := {key for key in _series_in(batch) if not first <= key < after}:
+        await session.fetch("crash_task_runs_of_series", keys=_keys_json(of_before), **said)
+
+
+def _series_in(batch: Batch) -> set[int]:
+    """The keys of those that the rows of a batch are of."""
+    return {row[0] for kind in _OF_SERIES for row in getattr(batch, kind)}
+
+
+def _keys_json(keys: set[int]) -> str:
+    return encode(sorted(map(str, keys))).decode()
 
 
 def described(process: Process) -> dict[str, Any]:

@@ -186,6 +186,29 @@ def test_what_it_has_spooled_of_one_that_nobody_took_over_counts(make_database: 
     asyncio.run(main())
 
 
+def test_what_it_has_spooled_and_not_ended_has_crashed_in_the_series_of_a_process_before_too(
+    make_database: Any,
+) -> None:
+    async def main() -> None:
+        first, second, third = [await beginner(make_database(), number) for number in (1, 2, 3)]
+        database = third.store.database
+        identity = (await first.begin()).flow_run_id
+        ((key,),) = await database.fetch_text("SELECT key FROM processes WHERE id = :id", id=first.process.id)
+        await first.store.write(_batch(first, 1, key, identity, number=0))
+        await abandon(first, identity)
+        await second.begin()
+        await abandon(second, identity)
+        ((own,),) = await database.fetch_text("SELECT key FROM processes WHERE id = :id", id=second.process.id)
+        row = ((key << 28) + 1, 1, 1, 2, None, "RUNNING", None, None, 1, None, None, None, None)
+        await third.store.take_over(second.process, Batch(second.process.id, own, 1, task_runs=[row]))
+        rows = await database.fetch_text("SELECT number, state FROM task_runs ORDER BY number")
+        assert rows == [(0, "COMPLETED"), (1, "CRASHED")]
+        for one in (first, second, third):
+            await one.store.close(one.process)
+
+    asyncio.run(main())
+
+
 def _batch(one: Beginner, written: int, key: int, flow_run_id: str, number: int) -> Batch:
     """A task run that completed, with its result."""
     series = (key << 28) + 1

@@ -48,6 +48,12 @@ WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAU
   AND series NOT IN (SELECT s.key FROM series s JOIN flow_runs f ON f.id = s.flow_run_id
                      WHERE s.key >= :first AND s.key < :after AND f.process_id <> :process_id);
 
+-- name: crash_task_runs_of_series
+-- Those that became known after their process had been found dead, in series that a process before has begun.
+UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
+WHERE state <> 'COMPLETED' AND state IN ('RUNNING', 'PENDING', 'SCHEDULED', 'PAUSED', 'CANCELLING') AND ended IS NULL
+  AND series IN (SELECT CAST(value AS INTEGER) FROM json_each(:keys));
+
 -- name: crash_task_runs_of_flow_runs
 -- Those in series that a process before has begun. ids: of the flow runs that the one which has died had under way.
 UPDATE task_runs SET state = 'CRASHED', state_name = NULL, message = :message, ended = :now
