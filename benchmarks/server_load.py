@@ -30,9 +30,6 @@ from upwell.history import History
 from upwell.journal.sqlite import SqliteDatabase
 from upwell.settings import temporary_settings
 
-PAGES: Final = 0.1
-"""How many of the requests are for pages; the others are for the API."""
-
 CONNECTIONS: Final = 100
 LISTENERS: Final = 10
 SAMPLE_SECONDS: Final = 10.0
@@ -66,16 +63,19 @@ async def load(server: servers.ServerInfo, store: Store, options: argparse.Names
     """Ask and listen for so long; print what was measured, and what has become of the server."""
     asked = await addresses(store)
     times: Times = defaultdict(list)
+    slowest: dict[str, float] = defaultdict(float)
     answers: Counter[str] = Counter()
     print(f"{'minute':>6} {'MiB':>7} {'files':>5} {'threads':>7} {'CPU %':>6}  p50 and p99 in ms")
     async with asyncio.TaskGroup() as group:
-        running = [group.create_task(ask_at_a_rate(server, asked, options.rate, times, answers))]
+        running = [group.create_task(ask_at_a_rate(server, asked, options, times, answers, slowest))]
         running += [group.create_task(listen(server)) for _ in range(LISTENERS)]
         sizes = await watch(server.pid, options.minutes, times)
         for task in running:
             task.cancel()
     later = sizes[len(sizes) // 3 :]
     print(f"answers: {dict(answers)}")
+    for address in sorted(slowest, key=slowest.__getitem__)[-8:]:
+        print(f"  {1000 * slowest[address]:7.1f} ms at worst  {address}")
     if len(later) > 1:
         slope = statistics.linear_regression(*zip(*later, strict=True)).slope
         print(f"memory in the last two thirds: {slope:+.3f} MiB a minute, {later[0][1]:.1f} to {later[-1][1]:.1f} MiB")
@@ -100,7 +100,12 @@ async def addresses(store: Store) -> dict[str, list[str]]:
 
 
 async def ask_at_a_rate(
-    server: servers.ServerInfo, asked: dict[str, list[str]], rate: float, times: Times, answers: Counter[str]
+    server: servers.ServerInfo,
+    asked: dict[str, list[str]],
+    options: argparse.Namespace,
+    times: Times,
+    answers: Counter[str],
+    slowest: dict[str, float],
 ) -> None:
     """So many requests a second, whether or not those before have been answered; a time counts from when it was due."""
     idle: list[Connection] = []
@@ -116,6 +121,7 @@ async def ask_at_a_rate(
             status = await connection.get(address)
         answers[str(status)] += 1
         times[kind].append(time.perf_counter() - due)
+        slowest[address] = max(slowest[address], time.perf_counter() - due)
         idle.append(connection)
         left += 1
 
@@ -123,13 +129,13 @@ async def ask_at_a_rate(
     try:
         async with asyncio.TaskGroup() as group:
             while True:
-                due += 1 / rate
+                due += 1 / options.rate
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 if left == 0:
                     answers["not asked, for all connections were busy"] += 1
                     continue
                 left -= 1
-                group.create_task(ask("page" if random.random() < PAGES else "api", due))
+                group.create_task(ask("page" if random.random() < options.pages else "api", due))
     finally:
         for connection in idle:
             connection.close()
@@ -249,7 +255,9 @@ async def main(options: argparse.Namespace) -> None:
         store = await filled(Path(folder), options.runs)
         with flows_that_run(Path(folder)):
             server = await asyncio.to_thread(servers.start_in_background, port=0)
-            print(f"{store.runs:,} task runs; {options.rate:g} requests a second, {PAGES:.0%} of them for pages")
+            print(
+                f"{store.runs:,} task runs; {options.rate:g} requests a second, {options.pages:.0%} of them for pages"
+            )
             try:
                 await load(server, store, options)
             finally:
@@ -260,5 +268,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m benchmarks.server_load", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    parser.add_argument(
+        "--pages", type=float, default=0.1, help="how many of them are for pages, not for the API: 0 to 1"
+    )
     parser.add_argument("--runs", type=int, default=1_000_000, help="task runs in the store")
     asyncio.run(main(parser.parse_args()))
