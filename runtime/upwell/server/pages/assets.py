@@ -58,6 +58,11 @@ def asset(name: str) -> str:
     return f"/static/{assets().version}/{name}"
 
 
+def modules() -> list[str]:
+    """The addresses of the modules that each page imports: fetched side by side, not one import after the other."""
+    return [asset(name) for name in assets().files if name.endswith(".js") and name not in ("app.js", "early.js")]
+
+
 @get("/static/{version:str}/{name:str}", include_in_schema=False, sync_to_thread=False, opt=auth.PUBLIC)
 def static_file(request: Request[Any, Any, Any], version: PathName, name: PathName) -> Response[bytes]:
     """One file. It is looked up by its exact name, so no other can be reached."""
@@ -75,4 +80,4 @@ def static_file(request: Request[Any, Any, Any], version: PathName, name: PathNa
     return Response(found.compressed if compressed else found.plain, media_type=found.media_type, headers=headers)
 
 
-__all__ = ["asset", "assets", "static_file"]
+__all__ = ["asset", "assets", "modules", "static_file"]

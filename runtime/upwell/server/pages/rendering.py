@@ -18,7 +18,7 @@ from upwell.core.states import StateType
 from upwell.engine.clock import clock, moment
 from upwell.server.access import Actor
 from upwell.server.pages import shown
-from upwell.server.pages.assets import asset
+from upwell.server.pages.assets import asset, modules
 from upwell.server.parts import Parts, parts_of
 
 PageRequest = Request[Actor, Any, Any]
@@ -55,6 +55,7 @@ def environment() -> Environment:
     names: dict[str, Any] = made.globals
     names |= {
         "asset": asset,
+        "modules": modules,
         "sections": SECTIONS,
         "ago": shown.ago,
         "exact": shown.exact,

@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from playwright.sync_api import Dialog, Page, expect
+from playwright.sync_api import Dialog, Page, Route, expect
 from tests.runtime.server.pages.conftest import Visit, running
 from tests.runtime.server.serving import Process
 
@@ -394,6 +394,21 @@ def test_everything_by_keyboard(visit: Visit) -> None:
     page.wait_for_url(f"**{target}")
     page.keyboard.press("3")
     page.wait_for_url("**view=logs")
+
+
+def test_keys_that_are_pressed_before_the_scripts_have_come_are_not_lost(visit: Visit) -> None:
+    waiting: list[Route] = []
+    visit.page.route("**/keys.js", lambda route: waiting.append(route))  # a bound method cannot be marked
+    visit.page.goto(visit.url + "/runs", wait_until="commit")
+    expect(visit.page.get_by_role("heading", level=1)).to_have_text("Flow runs")
+    for key in ("j", "j", "x", "/"):
+        visit.page.keyboard.press(key)
+    visit.page.keyboard.type("train")
+    waiting.pop().continue_()
+    palette = visit.page.get_by_role("dialog", name="Search")
+    expect(palette.get_by_role("searchbox")).to_have_value("train")
+    expect(palette.get_by_role("option").first).to_contain_text("train-forecast")
+    expect(visit.page.locator("[data-bulk]")).to_contain_text("1 chosen")
 
 
 def test_the_login_page_works_by_itself(visit: Visit) -> None:

@@ -5,29 +5,46 @@ import { switchTheme } from "./theme.js";
 
 const PLACES = { d: "/", r: "/runs", f: "/flows", e: "/deployments", w: "/work-pools", l: "/limits", s: "/settings" };
 const PATIENCE_MS = 1200;
+const FIELDS = "input:not([type=checkbox]), textarea, select, [contenteditable]";
 
-let going = 0;
+let going = -Infinity;
 
 export function keys() {
-  document.addEventListener("keydown", (event) => {
-    if ((event.metaKey || event.ctrlKey) && event.key.toLowerCase() === "k") {
-      event.preventDefault();
-      openPalette();
-      return;
-    }
-    if (event.metaKey || event.ctrlKey || event.altKey) return;
-    const target = event.target;
-    if (target.closest("dialog[open]")) return;
-    if (target.matches("input:not([type=checkbox]), textarea, select, [contenteditable]")) {
-      if (event.key === "Escape") target.blur();
-      return;
-    }
-    if (performance.now() - going < PATIENCE_MS && PLACES[event.key]) {
-      location.assign(PLACES[event.key]);
-      return;
-    }
-    if (pressed(event)) event.preventDefault();
-  });
+  document.addEventListener("keydown", hear);
+  const early = window.earlyKeys;
+  document.removeEventListener("keydown", early.keep);
+  for (const event of early.pressed.splice(0)) {
+    const field = document.activeElement;
+    if (field.matches(FIELDS) && field !== event.target) type(event, field);
+    else hear(event);
+  }
+}
+
+function hear(event) {
+  if ((event.metaKey || event.ctrlKey) && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    openPalette();
+    return;
+  }
+  if (event.metaKey || event.ctrlKey || event.altKey) return;
+  const target = event.target;
+  if (target.closest("dialog[open]")) return;
+  if (target.matches(FIELDS)) {
+    if (event.key === "Escape") target.blur();
+    return;
+  }
+  if (event.timeStamp - going < PATIENCE_MS && PLACES[event.key]) {
+    location.assign(PLACES[event.key]);
+    return;
+  }
+  if (pressed(event)) event.preventDefault();
+}
+
+// What was typed after a key that opens a field, when there was nobody yet to open it.
+function type({ key, ctrlKey, metaKey, altKey }, field) {
+  if (key.length !== 1 || ctrlKey || metaKey || altKey) return;
+  field.setRangeText(key, field.selectionStart, field.selectionEnd, "end");
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 function pressed(event) {
@@ -35,7 +52,7 @@ function pressed(event) {
   switch (event.key) {
     case "/": openPalette(); return true;
     case "?": document.querySelector("[data-keys]")?.showModal(); return true;
-    case "g": going = performance.now(); return true;
+    case "g": going = event.timeStamp; return true;
     case "t": switchTheme(); return true;
     case "j": case "k": step(at, event.key === "j" ? 1 : -1); return true;
     case "Enter":
