@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import datetime as dt
 import os
 import random
 import statistics
@@ -24,7 +25,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode
 
-from benchmarks.history import Store
+import msgspec
+
+from benchmarks.history import END, Store
 from upwell import servers
 from upwell.history import History
 from upwell.journal.sqlite import SqliteDatabase
@@ -33,6 +36,8 @@ from upwell.settings import temporary_settings
 CONNECTIONS: Final = 100
 LISTENERS: Final = 10
 SAMPLE_SECONDS: Final = 10.0
+MOST_LOG: Final = 10_000
+"""Characters of the server's log that are printed: its end."""
 
 _FLOWS: Final = """
 import asyncio
@@ -59,21 +64,34 @@ asyncio.run(main())
 Times = defaultdict[str, list[float]]
 
 
-async def load(server: servers.ServerInfo, store: Store, options: argparse.Namespace) -> None:
+class Filled(msgspec.Struct):
+    """A store of made-up runs. tree: one flow run that has started others."""
+
+    wanted: int
+    runs: int
+    tree: str
+
+
+async def load(server: servers.ServerInfo, store: Filled, options: argparse.Namespace) -> None:
     """Ask and listen for so long; print what was measured, and what has become of the server."""
     asked = await addresses(store)
     times: Times = defaultdict(list)
+    all_times: Times = defaultdict(list)
     slowest: dict[str, float] = defaultdict(float)
     answers: Counter[str] = Counter()
+    used = -cpu_seconds(server.pid)
     print(f"{'minute':>6} {'MiB':>7} {'files':>5} {'threads':>7} {'CPU %':>6}  p50 and p99 in ms")
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(ask_at_a_rate(server, asked, options, times, answers, slowest))]
         running += [group.create_task(listen(server)) for _ in range(LISTENERS)]
-        sizes = await watch(server.pid, options.minutes, times)
+        sizes = await watch(server.pid, options.minutes, times, all_times)
         for task in running:
             task.cancel()
     later = sizes[len(sizes) // 3 :]
-    print(f"answers: {dict(answers)}")
+    used += cpu_seconds(server.pid)
+    print(f"answers: {dict(answers)}, for each {1000 * used / max(sum(map(len, all_times.values())), 1):.2f} ms of CPU")
+    for kind, seconds in sorted(all_times.items()):
+        print(f"  {kind}: p50 and p99 {quantiles(seconds)} ms of {len(seconds):,}")
     for address in sorted(slowest, key=slowest.__getitem__)[-8:]:
         print(f"  {1000 * slowest[address]:7.1f} ms at worst  {address}")
     if len(later) > 1:
@@ -81,12 +99,14 @@ async def load(server: servers.ServerInfo, store: Store, options: argparse.Names
         print(f"memory in the last two thirds: {slope:+.3f} MiB a minute, {later[0][1]:.1f} to {later[-1][1]:.1f} MiB")
 
 
-async def addresses(store: Store) -> dict[str, list[str]]:
+async def addresses(store: Filled) -> dict[str, list[str]]:
     """What is asked for: every kind of reading, of small and of large flow runs."""
+    made_up = dt.datetime.fromtimestamp(END / 1e6, dt.UTC)  # what runs meanwhile is newer
     async with History() as history:
-        some = [str(run.id) for run in (await history.flow_runs(limit=100)).items]
+        some = [str(run.id) for run in (await history.flow_runs(limit=100, until=made_up)).items]
+        live = [str(run.id) for run in (await history.flow_runs(limit=5)).items]
         tasks = [str(run.id) for run in (await history.task_runs(limit=50)).items]
-    runs = [*some, store.tree]
+    runs = [*some, *live, store.tree]
     api = ["/api/health", "/api/version", "/api/flows", "/api/counts", "/api/deployments", "/api/concurrency-limits"]
     api += ["/api/work-pools", "/api/workers", "/api/flow-runs?limit=50", "/api/task-runs?limit=50", "/metrics"]
     api += [f"/api/flow-runs?{urlencode(query)}" for query in ({"state": "FAILED"}, {"flow": "flow-7"}, {"limit": 5})]
@@ -188,7 +208,7 @@ async def listen(server: servers.ServerInfo) -> None:
             connection.close()
 
 
-async def watch(pid: int, minutes: float, times: Times) -> list[tuple[float, float]]:
+async def watch(pid: int, minutes: float, times: Times, all_times: Times) -> list[tuple[float, float]]:
     """Look at the process every few seconds, and print it: minutes and MiB."""
     began, found = time.monotonic(), list[tuple[float, float]]()
     before, then = cpu_seconds(pid), began
@@ -204,6 +224,8 @@ async def watch(pid: int, minutes: float, times: Times) -> list[tuple[float, flo
             flush=True,
         )
         before, then = used, now
+        for kind, seconds in times.items():
+            all_times[kind] += seconds
         times.clear()
     return found
 
@@ -225,13 +247,21 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def filled(folder: Path, runs: int) -> Store:
-    """A store of so many task runs."""
+async def filled(folder: Path, runs: int) -> Filled:
+    """A store of so many task runs, as it is found there or else is made."""
+    told = folder / "filled.json"
+    if told.exists():
+        found = msgspec.json.decode(told.read_bytes(), type=Filled)
+        if found.wanted != runs:
+            raise SystemExit(f"{folder} has a store of {found.wanted:,} task runs: name another folder.")
+        return found
     database = SqliteDatabase(folder / "upwell.db")
     store = Store(database, runs)
     await store.fill()
     await database.close()
-    return store
+    made = Filled(wanted=runs, runs=store.runs, tree=store.tree)
+    told.write_bytes(msgspec.json.encode(made))
+    return made
 
 
 @contextmanager
@@ -246,12 +276,20 @@ def flows_that_run(folder: Path) -> Generator[None]:
         process.wait()
 
 
+@contextmanager
+def folder_of(home: Path | None) -> Generator[str]:
+    """This folder, which stays; or one that is gone at the end."""
+    if home is None:
+        with tempfile.TemporaryDirectory(prefix="upwell-load-") as folder:
+            yield folder
+    else:
+        home.mkdir(parents=True, exist_ok=True)
+        yield str(home)
+
+
 async def main(options: argparse.Namespace) -> None:
     os.environ["UPWELL_RETENTION_DAYS"] = "0"  # the runs of the store are old, and shall stay
-    with (
-        tempfile.TemporaryDirectory(prefix="upwell-load-") as folder,
-        temporary_settings(home=folder, journal="off"),
-    ):
+    with folder_of(options.home) as folder, temporary_settings(home=folder, journal="off"):
         store = await filled(Path(folder), options.runs)
         with flows_that_run(Path(folder)):
             server = await asyncio.to_thread(servers.start_in_background, port=0)
@@ -262,6 +300,8 @@ async def main(options: argparse.Namespace) -> None:
                 await load(server, store, options)
             finally:
                 await asyncio.to_thread(servers.stop_server)
+                said = (Path(folder) / "server.log").read_text()
+                print(f"the server's log:\n{said[-MOST_LOG:]}" if said.strip() else "the server's log is empty")
 
 
 if __name__ == "__main__":
@@ -272,4 +312,5 @@ if __name__ == "__main__":
         "--pages", type=float, default=0.1, help="how many of them are for pages, not for the API: 0 to 1"
     )
     parser.add_argument("--runs", type=int, default=1_000_000, help="task runs in the store")
+    parser.add_argument("--home", type=Path, help="where the store is kept, with the server's log, and found again")
     asyncio.run(main(parser.parse_args()))

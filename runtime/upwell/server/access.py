@@ -11,6 +11,7 @@ import hashlib
 import ipaddress
 import secrets
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, Literal
 from uuid import UUID
 
@@ -191,6 +192,7 @@ def host_of(header: str) -> str | None:
     return name
 
 
+@lru_cache(MOST_REMEMBERED)
 def is_loopback(host: str) -> bool:
     """Whether it is a name or address of this machine that cannot be reached from elsewhere."""
     if host == "localhost":

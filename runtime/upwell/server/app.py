@@ -56,7 +56,7 @@ def create_app(parts: Parts) -> Server:
     pages, public_files, faults = _pages()
     return Server(
         route_handlers=[*api_routes(), *pages],
-        guards=[auth.check_scope, auth.check_form, auth.check_query],
+        guards=[auth.check],
         exception_handlers={**HANDLERS, **faults},
         state=State({"parts": parts, "public_files": public_files, "metrics": ServerMetrics()}),
         openapi_config=_openapi(),

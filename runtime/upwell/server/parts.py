@@ -58,13 +58,13 @@ async def open_parts(make_database: MakeDatabase, settings: Settings) -> AsyncGe
     hub = Hub(lambda: make_database(read_only=True), session)
     try:
         await migrate(database)
-        control = SqlControl(database)
+        control = SqlControl(database, session)
         yield Parts(
             control=control,
             database=database,
             session=session,
             reader=Reader(session, "the store of this server"),
-            limits=SqlLimits(database),
+            limits=SqlLimits(database, session),
             hub=hub,
             access=Access(control, LoginSessions(database, session), settings),
             settings=settings,

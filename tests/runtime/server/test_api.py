@@ -5,10 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.runtime.server.serving import Asked, asking
+
+from upwell.journal.database import StoreUnavailable
+from upwell.journal.read_pool import ReadPool
 
 SCHEMA = {
     "type": "object",
@@ -20,9 +25,9 @@ DEPLOYMENT = {"flow_name": "report", "name": "daily", "entrypoint": "report.py:r
 NO_ID = "01a2002d-6a01-7143-816b-ca90af17019f"
 
 
-def with_server(folder: Path, check: Callable[[Asked], Awaitable[None]]) -> None:
+def with_server(folder: Path, check: Callable[[Asked], Awaitable[None]], **settings: Any) -> None:
     async def main() -> None:
-        async with asking(folder) as asked:
+        async with asking(folder, **settings) as asked:
             await check(asked)
 
     asyncio.run(main())
@@ -285,3 +290,58 @@ def test_readiness_tells_whether_the_store_can_be_used_and_nothing_else(tmp_path
         assert (await asked.http.get("/api/ready")).json() == {"status": "ok"}
 
     with_server(tmp_path, check)
+
+
+class Refusing(ThreadPoolExecutor):
+    """A pool of threads that does nothing for anybody."""
+
+    def submit(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a thread was asked")
+
+
+def test_no_request_has_a_thread_do_what_takes_no_time(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        asyncio.get_running_loop().set_default_executor(Refusing())
+        for address in ("/api/health", "/api/flow-runs?limit=1", at, "/metrics", "/", "/runs", "/login"):
+            assert (await asked.http.get(address)).status_code == 200, address
+        assert (await asked.http.get("/api/flow-runs?limi=1")).status_code == 400
+        assert (await asked.http.post(f"{at}/pause")).status_code in (200, 201)
+
+    with_server(tmp_path, check)
+
+
+def test_a_store_that_cannot_be_read_just_now_is_no_fault_and_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def locked(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("The store cannot be used: database is locked.")
+
+    async def check(asked: Asked) -> None:
+        assert (await asked.http.get("/api/flow-runs")).status_code == 200
+        monkeypatch.setattr(ReadPool, "fetch", locked)
+        monkeypatch.setattr(ReadPool, "fetch_text", locked)
+        for address in ("/api/flow-runs", "/api/flow-runs/01890000-0000-7000-8000-000000000000/timeline", "/metrics"):
+            answer = await asked.http.get(address)
+            assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json"), address
+            assert int(answer.headers["retry-after"]) > 0
+        page = await asked.http.get("/runs", headers={"Accept": "text/html"})
+        assert (page.status_code, "<main" in page.text) == (503, True)
+        assert int(page.headers["retry-after"]) > 0
+
+    with_server(tmp_path, check, server_require_key=False)
+
+
+def test_who_reads_waits_for_nobody_who_changes_something(tmp_path: Path) -> None:
+    async def check(asked: Asked) -> None:
+        at = await deployed(asked)
+        key = await asked.key("admin")
+        async with asyncio.timeout(10), asked.parts.database.transaction() as session:
+            await session.fetch("put_audit_record", at=0, actor="x", action="x", target="x", detail=None)
+            for address in (at, "/api/deployments", "/api/work-pools", "/api/workers", "/api/concurrency-limits"):
+                assert (await asked.http.get(address)).status_code == 200, address
+            for address in ("/metrics", "/api/api-keys", "/api/audit", "/", "/deployments", "/limits", "/work-pools"):
+                assert (await asked.http.get(address)).status_code == 200, address
+        assert (await asked.http.get("/api/audit", headers=key)).json()["items"][0]["actor"] == "x"
+
+    with_server(tmp_path, check, server_require_key=False)

@@ -86,6 +86,7 @@ def walk(folder: Path) -> Generator[Walk]:
             runner.run(opened.aclose())
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_no_request_finds_a_fault(share: int, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     with walk(tmp_path) as here:

@@ -10,8 +10,9 @@ from typing import Final
 
 from msgspec import Struct
 
-from upwell.core.model import FlowRunRecord, StateCounts
+from upwell.core.model import StateCounts
 from upwell.core.states import StateType
+from upwell.journal.views import LastRun
 from upwell.server.pages.shown import STATE_ORDER, exact, kind_of, seconds_between, took
 
 HEIGHT: Final = 132
@@ -140,7 +141,7 @@ def _ticks(spans: Sequence[StateCounts]) -> list[Tick]:
     ]
 
 
-def strip(runs: Sequence[FlowRunRecord], now: dt.datetime) -> list[Bar]:
+def strip(runs: Sequence[LastRun], now: dt.datetime) -> list[Bar]:
     """The last runs of something, the oldest first: bars of one width, as high as the run was long."""
     shown = [run for run in runs if run.start_time is not None or run.state.is_final()][:STRIP_RUNS][::-1]
     lengths = [seconds_between(run.start_time, run.end_time or now) or 0.0 for run in shown]
@@ -152,9 +153,7 @@ def strip(runs: Sequence[FlowRunRecord], now: dt.datetime) -> list[Bar]:
         height = 22 + 78 * math.sqrt(seconds / longest)
         title = f"{run.name}: {run.state.name}, {took(seconds)}, {exact(run.created)}"
         left, high = round(place * step, 2), round(height, 1)
-        bars.append(
-            Bar(str(run.id), kind_of(run.state), title, left, round(100 - high, 1), round(step * 0.72, 2), high)
-        )
+        bars.append(Bar(run.id, kind_of(run.state), title, left, round(100 - high, 1), round(step * 0.72, 2), high))
     return bars
 
 

@@ -13,11 +13,12 @@ from msgspec import Struct
 
 from upwell.core.model import FlowRunRecord, StateCounts
 from upwell.core.states import CANCELLED, COMPLETED, CRASHED, FAILED, RUNNING, SCHEDULED, StateType
-from upwell.journal.views import Views
+from upwell.journal.views import LastRun, Views
 from upwell.server import auth
 from upwell.server.pages import charts
 from upwell.server.pages.asked import flow_run_filter
-from upwell.server.pages.rendering import PageRequest, now, page, parts, url
+from upwell.server.pages.pieces import url
+from upwell.server.pages.rendering import PageRequest, now, page, parts
 from upwell.server.parts import Parts
 
 RANGES: Final = (("1 h", 1), ("6 h", 6), ("24 h", 24), ("7 d", 168), ("30 d", 720))
@@ -46,7 +47,7 @@ class FlowStrip(Struct, frozen=True, kw_only=True):
     """A flow and its last runs."""
 
     name: str
-    last: FlowRunRecord | None
+    last: LastRun | None
     strip: list[charts.Bar]
 
 
@@ -63,8 +64,7 @@ async def dashboard(
     spans = charts.happened(await here.reader.counts("flow_runs", _SPAN_SECONDS[hours], since, until))
     drawn = spans if of == "flow_runs" else await here.reader.counts(of, _SPAN_SECONDS[hours], since, until)
     running = (await here.reader.flow_runs(flow_run_filter(state=RUNNING), "newest", LISTED, None)).items
-    recent = (await here.reader.flow_runs(flow_run_filter(ahead=False), "newest", RECENT, None)).items
-    names = list(dict.fromkeys(run.flow_name for run in recent))[:FLOWS_LISTED]
+    recent = await views.recent_flows(moment, RECENT)
     coming = await views.due_runs(LISTED)
     target = "/runs" if of == "flow_runs" else "/task-runs"
     return page(
@@ -83,7 +83,7 @@ async def dashboard(
         running=running,
         progress=await views.progress(run.id for run in running),
         coming=coming,
-        flows=await flow_strips(here, names, moment),
+        flows=await flow_strips(here, recent[:FLOWS_LISTED], moment),
         nothing=not recent and not coming,
         place=here.database.place,
     )
@@ -129,10 +129,10 @@ async def _trouble(here: Parts, views: Views, since: dt.datetime) -> list[FlowRu
 
 async def flow_strips(here: Parts, names: Sequence[str], moment: dt.datetime) -> list[FlowStrip]:
     """Flows and their last runs; the one that ran last first."""
+    last_runs = await Views(here.session).last_runs_of_flows(names, moment, charts.STRIP_RUNS)
     found: list[FlowStrip] = []
     for name in names:
-        wanted = flow_run_filter(flow=name, ahead=False)
-        runs = (await here.reader.flow_runs(wanted, "newest", charts.STRIP_RUNS, None)).items
+        runs = last_runs.get(name, [])
         begun = next((run for run in runs if run.start_time is not None), runs[0] if runs else None)
         found.append(FlowStrip(name=name, last=begun, strip=charts.strip(runs, moment)))
     found.sort(key=lambda flow: flow.last.created.timestamp() if flow.last else 0.0, reverse=True)

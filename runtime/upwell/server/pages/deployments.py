@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from functools import cache
 from itertools import islice
 from typing import Any, Final
@@ -16,7 +17,7 @@ from msgspec import Struct
 from upwell.core.deployments import Deployment, RunSpec, Schedule
 from upwell.core.errors import InvalidRequestError, UpwellError
 from upwell.core.ticks import ticks_after, zone_of
-from upwell.journal.views import Views
+from upwell.journal.views import LastRun, Views
 from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages import charts
@@ -24,7 +25,6 @@ from upwell.server.pages.asked import PAGE_ITEMS, flow_run_filter, moment_of
 from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.server.pages.run_form import Field, fields_of, parameters_of
 from upwell.server.pages.shown import took
-from upwell.server.parts import Parts
 
 TICKS_SHOWN: Final = 3
 RUNS_SHOWN: Final = 20
@@ -101,28 +101,28 @@ async def deployments(
         limit=PAGE_ITEMS,
         after=after or None,
     )
+    moment = now()
+    ids = [item.id for item in found.items]
+    last_runs = await Views(here.session).last_runs_of_deployments(ids, moment, charts.STRIP_RUNS)
     return page(
         request,
         "deployments.html",
         section="deployments",
-        listed=[await _listed(here, item) for item in found.items],
+        listed=[_listed(item, last_runs.get(str(item.id), []), moment) for item in found.items],
         next=found.next,
         query={name: value for name, value in (("q", q), ("flow", flow), ("tag", tag), ("pool", pool)) if value},
         first=not after,
     )
 
 
-async def _listed(here: Parts, deployment: Deployment) -> Listed:
-    runs = await here.reader.flow_runs(
-        flow_run_filter(deployment=deployment.id, ahead=False), "newest", charts.STRIP_RUNS, None
-    )
+def _listed(deployment: Deployment, last_runs: Sequence[LastRun], moment: dt.datetime) -> Listed:
     active = [shown_schedule(schedule) for schedule in deployment.schedules if schedule.active]
     ticks = [item.ticks[0] for item in active if item.ticks]
     return Listed(
         deployment=deployment,
         next_tick=None if deployment.paused else min(ticks, default=None),
         words=[item.words for item in active],
-        strip=charts.strip(runs.items, now()),
+        strip=charts.strip(last_runs, moment),
     )
 
 

@@ -15,7 +15,7 @@ from upwell.core.model import FlowRunRecord, RunTree, TaskRun
 from upwell.core.states import State, StateType
 from upwell.journal.views import Views
 from upwell.server.pages.asked import Asked
-from upwell.server.pages.rendering import url
+from upwell.server.pages.pieces import url
 from upwell.server.pages.shown import STATE_ORDER, kind_of, seconds_between, took
 from upwell.server.parts import Parts
 

@@ -7,7 +7,7 @@ import json
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, unquote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import MediaType
@@ -17,7 +17,7 @@ from litestar.response import Redirect, Response
 from upwell.core.states import StateType
 from upwell.engine.clock import clock, moment
 from upwell.server.access import Actor
-from upwell.server.pages import shown
+from upwell.server.pages import pieces, shown
 from upwell.server.pages.assets import asset, modules
 from upwell.server.parts import Parts, parts_of
 
@@ -62,7 +62,16 @@ def environment() -> Environment:
         "seconds_between": shown.seconds_between,
         "StateType": StateType,
         "state_order": shown.STATE_ORDER,
-        "url": url,
+        "url": pieces.url,
+        "icon": pieces.icon,
+        "state": pieces.state,
+        "when": pieces.when,
+        "duration": pieces.duration,
+        "tags": pieces.tags,
+        "named": pieces.named,
+        "counted": pieces.counted,
+        "bar": pieces.bar,
+        "strip": pieces.strip,
     }
     made.filters |= {
         "took": shown.took,
@@ -75,12 +84,6 @@ def environment() -> Environment:
         "as_json": as_json,
     }
     return made
-
-
-def url(path: str, **query: object) -> str:
-    """An address with the parts of its query that say something."""
-    said = {name: value for name, value in query.items() if value not in (None, "", False, (), [])}
-    return f"{path}?{urlencode(said, doseq=True)}" if said else path
 
 
 def as_json(value: Any) -> str:
@@ -144,4 +147,4 @@ def parts(request: PageRequest) -> Parts:
     return parts_of(request)
 
 
-__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "redirect", "url"]
+__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "redirect"]

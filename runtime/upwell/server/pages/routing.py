@@ -25,7 +25,7 @@ from upwell.server.pages.schedules import add_schedule, change_schedule
 from upwell.server.pages.search import search
 from upwell.server.pages.task_runs import task_run, task_runs
 from upwell.server.pages.work_pools import change_pool, new_pool, work_pool, work_pools
-from upwell.server.problems import HANDLERS, STATUS_OF
+from upwell.server.problems import HANDLERS, STATUS_OF, headers_of
 
 _TITLES: Final = {
     HTTPStatus.NOT_FOUND: "There is nothing here",
@@ -38,7 +38,9 @@ _TITLES: Final = {
 
 def _error_page(request: PageRequest, status: int, detail: str) -> Response[str]:
     title = _TITLES.get(HTTPStatus(status), HTTPStatus(status).phrase)
-    return page(request, "error.html", status=status, title=title, detail=detail, code=int(status))
+    made = page(request, "error.html", status=status, title=title, detail=detail, code=int(status))
+    made.headers |= headers_of(status)
+    return made
 
 
 def _of_ours(request: PageRequest, error: Exception) -> Response[str]:

@@ -25,6 +25,7 @@ STATE_ORDER: Final = (
 )
 """In which order states stand in bars and legends."""
 
+_KINDS: Final = {kind: kind.value.lower() for kind in StateType}
 _SIZES: Final = ("kB", "MB", "GB", "TB")
 _PREFIX: Final = re.compile(r"^(?:Flow|Task) run encountered an exception: ")
 _UPSTREAM: Final = re.compile(
@@ -70,8 +71,8 @@ def ago(moment: dt.datetime, now: dt.datetime) -> str:
 
 def exact(moment: dt.datetime) -> str:
     """The moment to the millisecond, in UTC; the pages' scripts put the reader's own zone in its place."""
-    utc = moment.astimezone(dt.UTC)
-    return f"{utc:%Y-%m-%d %H:%M:%S}.{utc.microsecond // 1000:03d} UTC"
+    text = moment.astimezone(dt.UTC).isoformat(" ", "milliseconds")
+    return f"{text.removesuffix('+00:00')} UTC"
 
 
 def seconds_between(start: dt.datetime | None, end: dt.datetime | None) -> float | None:
@@ -104,8 +105,8 @@ def size(number_of_bytes: int) -> str:
 def kind_of(state: State | StateType) -> str:
     """The shape and colour that a state has: that of its type, but for late runs."""
     if isinstance(state, State):
-        return "late" if state.name == "Late" else state.type.value.lower()
-    return state.value.lower()
+        return "late" if state.name == "Late" else _KINDS[state.type]
+    return _KINDS[state]
 
 
 def brief(message: str) -> str:

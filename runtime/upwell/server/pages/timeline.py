@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
+from markupsafe import Markup, escape
 from msgspec import Struct
 
 from upwell.core.model import FlowRunRecord, Page, RunTree, Span, TaskGroup, TaskRun
 from upwell.core.states import RUNNING, State, StateType
 from upwell.journal.views import Starts, Views
 from upwell.server.pages.asked import Asked
-from upwell.server.pages.rendering import url
+from upwell.server.pages.pieces import url
 from upwell.server.pages.shown import STATE_ORDER, exact, kind_of, seconds_between, took
 from upwell.server.parts import Parts
 
@@ -26,6 +27,11 @@ PARTS: Final = 120
 LANE: Final = 26
 TALL_LANE: Final = 40
 DEEPEST: Final = 3
+
+WAIT: Final = "wait"
+"""The kind of a block in which nothing runs yet."""
+
+_ROUNDED: Final = {"run": ' rx="2.5"', "flow": ' rx="4"'}
 
 
 class Block(Struct, frozen=True):
@@ -53,6 +59,19 @@ class Row(Struct, frozen=True, kw_only=True):
     took: str
     height: int = LANE
     number: int = 0
+
+    @property
+    def drawn(self) -> Markup:
+        """Its blocks: there can be hundreds, for each of which a template would take ten times as long."""
+        rects: list[str] = []
+        for block in self.blocks:
+            waits = block.kind == WAIT
+            rounded = "" if waits and self.style == "run" else _ROUNDED.get(self.style, "")
+            rects.append(
+                f'<rect class="{WAIT if waits else f"span is-{block.kind}"}" x="{block.x}%" width="{block.width}%" '
+                f'y="{block.y}" height="{block.height}"{rounded}><title>{escape(block.title)}</title></rect>'
+            )
+        return Markup("".join(rects))
 
 
 class Tick(Struct, frozen=True):
@@ -192,7 +211,7 @@ def _run_row(
         seconds = seconds_between(start, last) or 0.0
         if style == "run" and (waited := (first - created).total_seconds()) > scale.seconds / 200:
             x = scale.place(created)
-            blocks.append(Block("wait", x, round(scale.place(first) - x, 3), LANE / 2 - 1, 2, f"waited {took(waited)}"))
+            blocks.append(Block(WAIT, x, round(scale.place(first) - x, 3), LANE / 2 - 1, 2, f"waited {took(waited)}"))
         x = scale.place(first)
         width = max(scale.place(last) - x, 0.2)
         title = f"{name}: {state.name}, {took(seconds)}, from {exact(first)}"
@@ -271,23 +290,21 @@ def _density(group: TaskGroup, starts: Sequence[Starts], scale: Scale, moment: d
     """How many runs began when: as high as the root of their number, so that few can be seen beside many."""
     if group.start_time is not None:
         x, end = scale.place(group.start_time), scale.place(_end_of(group, moment) or moment)
-        yield Block(
-            "wait", x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {group.total:,} runs"
-        )
-    totals: dict[int, int] = defaultdict(int)
+        yield Block(WAIT, x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {group.total:,} runs")
+    parts: dict[int, Counter[StateType]] = defaultdict(Counter)
     for start in starts:
-        totals[start.part] += start.runs
-    most = max(totals.values(), default=1)
+        parts[start.part][start.state] += start.runs
+    most = max((counts.total() for counts in parts.values()), default=1)
     width = 100 / PARTS
-    for part, total in sorted(totals.items()):
+    for part, counts in sorted(parts.items()):
+        total = counts.total()
         whole = 4 + (TALL_LANE - 10) * math.sqrt(total / most)
         y = float(TALL_LANE - 5)
-        by_state = {start.state: start.runs for start in starts if start.part == part}
         for kind in STATE_ORDER:
-            if kind in by_state:
-                height = max(whole * by_state[kind] / total, 1.5)
+            if kind in counts:
+                height = max(whole * counts[kind] / total, 1.5)
                 y -= height
-                title = f"{by_state[kind]:,} {kind_of(kind)} began here"
+                title = f"{counts[kind]:,} {kind_of(kind)} began here"
                 yield Block(
                     kind_of(kind),
                     round(min(part * width, 100 - width), 3),

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
+from shutil import copytree, which
 from typing import Final
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from tests.runtime.server.serving import Process, server_process
 
 ROOT: Final = Path(__file__).parents[4]
@@ -24,7 +24,8 @@ ARGUMENTS: Final = (
     "--disable-sync",
     "--no-first-run",
 )
-PATIENCE_MS: Final = 15_000
+PATIENCE_MS: Final = 30_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 class Visit:
@@ -58,13 +59,19 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "UPWELL_HOME": str(home), "UPWELL_JOURNAL": "on", "PYTHONPATH": str(ROOT)}
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which flows have run for a day, and a run of 100,000 task runs."""
-    folder = tmp_path_factory.mktemp("pages")
+    folder = tmp_path_factory.mktemp("day")
     command = [sys.executable, "-m", "tests.demo.store", str(folder), "100000"]
     subprocess.run(command, check=True, env=environment(folder), cwd=ROOT, capture_output=True, timeout=120)
     return folder
+
+
+@pytest.fixture(scope="module")
+def home(day: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, of a module's own: its tests change what is there."""
+    return copytree(day, tmp_path_factory.mktemp("pages"), dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")

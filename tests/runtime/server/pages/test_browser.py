@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import Dialog, Page, Route, expect
@@ -168,7 +170,8 @@ def test_a_flood_of_lines_is_shown_to_its_end_without_a_gap(visit: Visit, home: 
         expect(page.locator("html")).to_have_attribute("data-live", "on")
         assert process.stdin is not None
         process.stdin.close()
-        page.wait_for_function(_ENDED_WITHOUT_A_GAP, polling=200)  # the stream may fill one that the page leaves first
+        # the stream may fill a gap that the page leaves first; and to show so many takes a slow machine a while
+        page.wait_for_function(_ENDED_WITHOUT_A_GAP, polling=200, timeout=60_000)
 
 
 FORKABLE = """
@@ -409,6 +412,33 @@ def test_keys_that_are_pressed_before_the_scripts_have_come_are_not_lost(visit: 
     expect(palette.get_by_role("searchbox")).to_have_value("train")
     expect(palette.get_by_role("option").first).to_contain_text("train-forecast")
     expect(visit.page.locator("[data-bulk]")).to_contain_text("1 chosen")
+
+
+def test_what_is_chosen_typed_or_sent_before_the_scripts_have_come_counts(visit: Visit) -> None:
+    page = visit.page
+
+    @contextmanager
+    def before_they_come(path: str) -> Generator[None]:
+        waiting: list[Route] = []
+        page.route("**/forms.js", lambda route: waiting.append(route))
+        page.goto(visit.url + path, wait_until="commit")
+        yield
+        while not waiting:
+            page.wait_for_timeout(20)
+        waiting[0].continue_()
+        page.unroute("**/forms.js")
+
+    with before_they_come("/task-runs"):
+        page.get_by_label("Flow", exact=True).select_option("hourly-weather")
+    page.wait_for_url("**flow=hourly-weather**")
+    with before_they_come("/flows"):
+        page.get_by_label("Name of a flow").fill("weather")
+    page.wait_for_url("**q=weather**")
+    page.on("dialog", lambda dialog: dialog.dismiss())
+    with page.expect_event("dialog"), before_they_come("/runs?q=hourly-weather&state=COMPLETED"):
+        page.locator("[data-choose]").first.check()
+        page.evaluate("document.querySelector('[data-bulk] button[data-confirm]').click()")
+    assert page.url.endswith("/runs?q=hourly-weather&state=COMPLETED")
 
 
 def test_the_login_page_works_by_itself(visit: Visit) -> None:

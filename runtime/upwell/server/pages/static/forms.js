@@ -37,9 +37,19 @@ export function forms() {
   goOnTyping();
   document.querySelector("[aria-invalid=true]")?.focus();
   whatIsShown();
+  answerTheEarly();
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", () => navigator.clipboard.writeText(button.dataset.copy).then(() => { button.textContent = "Copied"; }));
   }
+}
+
+// What was changed, or to be sent, before this module had come.
+function answerTheEarly() {
+  const { changed, asked, change, send } = window.earlyForms;
+  document.removeEventListener("input", change);
+  document.removeEventListener("submit", send);
+  for (const field of changed) field.dispatchEvent(new Event(field.matches("select") ? "change" : "input", { bubbles: true }));
+  for (const [form, submitter] of asked.slice(-1)) form.requestSubmit(submitter);
 }
 
 // A filter applied while it is typed leaves the cursor where it was.
