@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from upwell.cli.asking import control
 from upwell.cli.group import group
 from upwell.cli.listing import first_items
-from upwell.cli.options import Limit, Output, Yes
 from upwell.cli.output import UsageError, confirm, note, say, say_json, show
 from upwell.cli.times import at, now, span
 from upwell.core.deployments import Scope
 from upwell.core.errors import NotFoundError
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Limit, Output, Yes
     from upwell.core.deployments import ApiKey
     from upwell.journal.control import Control
 
@@ -47,7 +47,7 @@ async def create(name: str, /, *, scope: Scope = "run", expires: str | None = No
     say(secret)
 
 
-@app.command
+@app.command(reads=True)
 async def ls(*, output: Output = "table") -> None:
     """List keys; what they are is not kept."""
     async with control() as asked:
@@ -84,7 +84,7 @@ async def revoke(key: str, /, *, yes: Yes = False) -> None:
     say(f"The key {found.name} is revoked.")
 
 
-@app.command
+@app.command(reads=True)
 async def audit(*, limit: Limit = 50, output: Output = "table") -> None:
     """Show who changed what, the newest first."""
     async with control() as asked:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from inspect import cleandoc
-from typing import Any
+from typing import Any, get_type_hints
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts import Group as Box
 
 from upwell import __version__
-from upwell.cli.commands import ABOUT, ALIASES, COMMANDS, EPILOGUE, HELP, MODULES
+from upwell.cli import options
+from upwell.cli.commands import ABOUT, COMMANDS, EPILOGUE, HELP, home_of
 from upwell.cli.exits import FAILED, MISUSED
-from upwell.cli.front import front_page
-from upwell.cli.help_pages import help_page
+from upwell.cli.group import Command, Elsewhere, Group, load
 from upwell.cli.output import UsageError, complain, note
+from upwell.cli.reading import reading
 from upwell.core.errors import UpwellError
 
 
@@ -34,11 +34,44 @@ def make_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     for order, (title, commands) in enumerate(COMMANDS.items()):
-        group = Group(title, sort_key=order)
+        box = Box(title, sort_key=order)
         for place, (name, summary) in enumerate(commands.items()):
-            home = MODULES.get(name, f"{name.replace('-', '_')}:app")
-            app.command(f"upwell.cli.{home}", name=name, help=summary, group=group, sort_key=place)
+            app.command(_path(home_of(name)), name=name, help=summary, group=box, sort_key=place)
     return app
+
+
+def _path(home: str) -> str:
+    """Where cyclopts finds a group when it wants it: here, by the attribute below."""
+    return f"{__name__}:{home}"
+
+
+def __getattr__(home: str) -> App:
+    if "." not in home:
+        raise AttributeError(home)
+    return _as_cyclopts_has(load(home))
+
+
+def _as_cyclopts_has(group: Group) -> App:
+    app = App(name=group.name, help=group.summary or None, help_epilogue=group.epilogue, version_flags=())
+    if group.only is not None:
+        app.default(_function_of(group.only))
+    for name, member in group.commands.items():
+        if isinstance(member, Group):
+            app.command(_as_cyclopts_has(member))
+        elif isinstance(member, Elsewhere):
+            app.command(_path(member.home), name=name, help=member.summary)
+        else:
+            more = {"help_epilogue": member.epilogue} if member.epilogue else {}
+            app.command(_function_of(member), name=name, **more)
+    return app
+
+
+def _function_of(command: Command) -> Callable[..., Any]:
+    """The function with its annotations looked up, those of `options.py` among them; its module does not load that."""
+    function = command.function
+    known = {**vars(options), **getattr(function, "__globals__", {})}
+    function.__annotations__ = get_type_hints(function, known, include_extras=True)
+    return reading(function) if command.reads else function
 
 
 def _default_text(default: object) -> str | None:
@@ -46,13 +79,9 @@ def _default_text(default: object) -> str | None:
     return None if str(default) in ("()", "False", "None") else str(default)
 
 
-def run_command(tokens: Sequence[str]) -> int:
+def run_command(words: Sequence[str]) -> int:
     """Run one command; returns its exit code."""
-    words = [*(ALIASES.get(name, name) for name in tokens[:1]), *tokens[1:]]
     try:
-        if (page := _page_of_group(words)) is not None:
-            sys.stdout.write(page)
-            return 0
         code: Any = make_app()(words)
     except CycloptsError as error:  # it has said what it did not understand
         note(f"`{' '.join(['upwell', *(error.command_chain or ()), HELP[0]])}` says more.")
@@ -64,24 +93,3 @@ def run_command(tokens: Sequence[str]) -> int:
         complain(str(error))
         return FAILED
     return code if isinstance(code, int) else 0
-
-
-def _page_of_group(words: Sequence[str]) -> str | None:
-    """The page of a group that stands there alone, or with --help; None where it is something else that is asked."""
-    names = [word for word in words if word not in HELP]
-    app = make_app()
-    for name in names:
-        if name.startswith("-") or name not in app:
-            return None
-        app = app[name]
-    if app.default_command is not None:
-        return None
-    if not names:
-        return front_page()
-    commands = {name: _summary(app[name]) for name in sorted(app) if not name.startswith("-")}
-    return help_page(" ".join(["upwell", *names]), app.help, {"Commands": commands}, str(app.help_epilogue))
-
-
-def _summary(command: App) -> str:
-    """The first paragraph of what is said of a command."""
-    return cleandoc(command.help).partition("\n\n")[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from upwell.cli.exits import FAILED
 from upwell.cli.output import complain, note, say
+from upwell.cli.reading import LoopWantedError, has_dead, has_no_loop, opened, store_here
 from upwell.core.errors import UpwellError
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+PATIENCE_SECONDS: Final = 3.0
+"""How long a server that cannot be reached is tried again: it may be starting, and somebody waits."""
+
 
 @asynccontextmanager
 async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
@@ -24,18 +28,50 @@ async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
 
     watching: that goes on for long, so that meanwhile processes may die.
     """
-    from upwell.cli.living import seen_who_died  # here, as below: help does without
-    from upwell.history import History
+    from upwell.history import History  # here, as below: help does without
 
-    async with seen_who_died(watching), History() as history:
+    if has_no_loop():
+        await _needs_no_loop(watching)
+        async with History(alone=True) as history:
+            yield history
+        return
+    from upwell.cli.living import seen_who_died
+
+    async with seen_who_died(watching), History(alone=True, patience_seconds=PATIENCE_SECONDS) as history:
         yield history
 
 
-def control() -> AbstractAsyncContextManager[Control]:
+async def _needs_no_loop(watching: bool) -> None:
+    """Raises LoopWantedError where what has run cannot be read as it is, without an event loop."""
+    from upwell.settings import current
+
+    database = None if watching else store_here(current())
+    if database is None:
+        raise LoopWantedError
+    if database.path.exists():
+        async with opened(database):
+            if await has_dead(database):
+                raise LoopWantedError
+
+
+@asynccontextmanager
+async def control() -> AsyncGenerator[Control]:
     """What people ask of the store that the settings name: `async with control() as asked`."""
     from upwell.composition import open_control
 
-    return open_control()
+    if not has_no_loop():
+        async with open_control(PATIENCE_SECONDS) as asked:
+            yield asked
+        return
+    from upwell.settings import current
+
+    database = store_here(current())
+    if database is None or not database.path.exists():
+        raise LoopWantedError
+    from upwell.journal.sql_control import SqlControl
+
+    async with opened(database):
+        yield SqlControl(database)
 
 
 async def each(

@@ -9,14 +9,17 @@ from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from cyclopts import Parameter
 from msgspec import Struct
 
 from upwell.cli.group import group
-from upwell.cli.options import Output
 from upwell.cli.output import note, show
+
+if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output
 
 app = group(
     "bench",

@@ -34,8 +34,7 @@ COMMANDS: Final = {
     },
 }
 
-MODULES: Final = {"concurrency-limit": "limits:of_tags", "gcl": "limits:by_name"}
-"""Where a command is not the `app` of the module of its name."""
+_HOMES: Final = {"concurrency-limit": "limits.of_tags", "gcl": "limits.by_name"}
 
 ALIASES: Final = {"global-concurrency-limit": "gcl"}
 
@@ -57,3 +56,8 @@ EPILOGUE: Final = """Examples:
     upwell --profile production deployment run etl/nightly --watch
 
 `upwell COMMAND --help` says more. Exit codes: 0 done, 1 failed or refused, 2 not understood."""
+
+
+def home_of(name: str) -> str:
+    """Where a command is: a module of this package, and the name of its group in it."""
+    return _HOMES.get(name, f"{name.replace('-', '_')}.app")

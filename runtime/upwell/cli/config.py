@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
 from msgspec import Struct
 
 from upwell.cli.group import examples, group
-from upwell.cli.options import Output
 from upwell.cli.output import UsageError, note, say, show
 from upwell.settings import Settings, check_value, current, said_by_sources, variable_of
 
 if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output
     from upwell.cli.profiles_file import ProfilesFile
 
 app = group(
@@ -79,7 +80,7 @@ def validate() -> None:
 
 @app.command(
     name="set",
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell config set api_url=http://127.0.0.1:4200/api",
         "upwell config set --profile production UPWELL_LOGGING_LEVEL=WARNING",
     ),

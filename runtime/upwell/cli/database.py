@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from upwell.cli.group import group
-from upwell.cli.options import Output, Yes
 from upwell.cli.output import confirm, note, say, show, show_fields, size_text
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Output, Yes
     from upwell.journal.database import Database
 
 app = group(

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from cyclopts import Parameter
-
 from upwell.cli.asking import control, each, recorded
-from upwell.cli.group import examples, group
+from upwell.cli.group import Elsewhere, examples, group
 from upwell.cli.listing import first_items
-from upwell.cli.options import Limit, Output, Param, Params, Tag, Text, Yes
+from upwell.cli.lookup import ref
 from upwell.cli.output import UsageError, confirm, moment_text, note, say, say_json, show, show_fields
 from upwell.cli.times import at, now, span
 from upwell.cli.values import parameters_of
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Deployments, Limit, Output, Param, Params, Tag, Text, Yes
     from upwell.core.deployments import Deployment, DeploymentSpec, Schedule
 
 app = group(
@@ -28,10 +27,10 @@ app = group(
     "upwell deployment pause etl/nightly",
     more="A deployment goes by flow/name, or by its id.",
 )
-app.command("upwell.cli.deployment_schedule:app", name="schedule", help="Schedules: list, create, pause, backfill.")
+app.add("schedule", Elsewhere("deployment_schedule.app", "Schedules: list, create, pause, backfill."))
 
 
-@app.command
+@app.command(reads=True)
 async def ls(
     *,
     flow: str | None = None,
@@ -69,7 +68,7 @@ async def ls(
     )
 
 
-@app.command
+@app.command(reads=True)
 async def inspect(deployment: str, /, *, output: Output = "table") -> None:
     """Show one deployment.
 
@@ -105,7 +104,7 @@ async def inspect(deployment: str, /, *, output: Output = "table") -> None:
 
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell deployment run etl/nightly --param day=2026-01-31 --watch",
         "upwell deployment run etl/nightly --params @parameters.json --start-at 2026-02-01T08:00",
     )
@@ -181,9 +180,6 @@ async def _watched(run_id: UUID) -> int:
         return await watch_flow_run(history, run_id)
 
 
-Deployments = Annotated[list[str], Parameter(help="Deployments, flow/name or id.")]
-
-
 @app.command
 async def pause(deployment: Deployments, /) -> int:
     """Pause deployments: nothing of them begins, and their schedules make no runs."""
@@ -243,20 +239,6 @@ def _spec_of(found: Deployment) -> DeploymentSpec:
 
     names = (name for name in DeploymentSpec.__struct_fields__ if name != "schedules")
     return DeploymentSpec(**{name: getattr(found, name) for name in names})
-
-
-def ref(deployment: str) -> UUID | str:
-    """A deployment as it is asked for.
-
-    Raises:
-        UsageError: neither an id nor flow/name.
-    """
-    try:
-        return UUID(deployment)
-    except ValueError:
-        if "/" not in deployment:
-            raise UsageError(f"{deployment!r} is no deployment: it must be flow/name, or an id.") from None
-        return deployment
 
 
 def schedules_text(deployment: Deployment) -> str:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from upwell.cli.asking import control
-from upwell.cli.deployment import next_run, ref, schedule_text, show_schedules
+from upwell.cli.deployment import next_run, schedule_text, show_schedules
 from upwell.cli.group import group
-from upwell.cli.options import Output, Param, Params, Yes
+from upwell.cli.lookup import ref
 from upwell.cli.output import UsageError, confirm, moment_text, say, say_json
 from upwell.cli.times import ago_or_at, at, now, span
 from upwell.cli.values import parameters_of
 from upwell.core.deployments import Catchup
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Output, Param, Params, Yes
     from upwell.core.deployments import Deployment, Schedule, ScheduleSpec
 
 app = group(
@@ -26,7 +27,7 @@ app = group(
 )
 
 
-@app.command
+@app.command(reads=True)
 async def ls(deployment: str, /, *, output: Output = "table") -> None:
     """List the schedules of a deployment.
 

@@ -15,12 +15,12 @@ from msgspec import Struct
 
 from upwell.cli.exits import FAILED
 from upwell.cli.group import group
-from upwell.cli.options import Output
 from upwell.cli.output import say, show, size_text
 from upwell.core.errors import UpwellError
 from upwell.settings import Settings, current, said_by_sources
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Output
     from upwell.journal.database import Database
 
 app = group(
@@ -196,7 +196,7 @@ async def _database(thorough: bool) -> list[Finding]:
 
 async def _contents(database: Database, thorough: bool) -> Finding:
     from upwell.journal.maintenance import problems_in, size_of
-    from upwell.journal.sql import migrations
+    from upwell.journal.sql import newest_schema
 
     await database.open()
     try:
@@ -206,7 +206,7 @@ async def _contents(database: Database, thorough: bool) -> Finding:
     finally:
         await database.close()
     found = f"{size.place}: {size.flow_runs:,} flow runs, {size.task_runs:,} task runs, {size_text(size.bytes)}"
-    newest = migrations(database.dialect)[-1].number
+    newest = newest_schema()
     if problems:
         advice = "Bring it back from a copy, or move it away to begin with a new one."
         return Finding(verdict="wrong", what="database", found=f"damaged: {'; '.join(problems)}", advice=advice)

@@ -10,11 +10,11 @@ from msgspec import Struct
 from upwell.cli.asking import recorded
 from upwell.cli.group import group
 from upwell.cli.lookup import find_run
-from upwell.cli.options import Output
 from upwell.cli.output import moment_text, say, say_json
 from upwell.core.errors import UnknownRunError
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Output
     from upwell.core.states import State
     from upwell.history import History
 

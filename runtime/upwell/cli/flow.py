@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from upwell.cli.asking import recorded
 from upwell.cli.group import group
 from upwell.cli.listing import first_items
-from upwell.cli.options import Limit, Output, Text
 from upwell.cli.output import show
+
+if TYPE_CHECKING:
+    from upwell.cli.options import Limit, Output, Text
 
 app = group(
     "flow",
@@ -15,7 +19,7 @@ app = group(
 )
 
 
-@app.command
+@app.command(reads=True)
 async def ls(*, text: Text = None, limit: Limit = 50, output: Output = "table") -> None:
     """List flows: those that have run, and those that have deployments; with their newest run."""
     async with recorded() as history:

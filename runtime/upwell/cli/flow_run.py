@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING
 
 from upwell.cli import listing
-from upwell.cli.asking import control, each, recorded
+from upwell.cli.asking import recorded
+from upwell.cli.filters import flow_run_filter
 from upwell.cli.group import examples, group
 from upwell.cli.listing import first_items, first_of
 from upwell.cli.lookup import find_flow_run
-from upwell.cli.options import ANY, Entrypoint, Follow, KeepChanged, Level, Limit, Order, Output, Tail, Which, Yes
-from upwell.cli.output import UsageError, confirm, say, say_json, show, show_fields, span_text
-from upwell.cli.times import ago_or_at, now
+from upwell.cli.many import ask_about, change, meant_by, specs, wanted_of
+from upwell.cli.output import UsageError, say, say_json, show, show_fields, span_text
+from upwell.cli.times import now
 
 if TYPE_CHECKING:
+    from upwell.cli.filters import FlowRunFilter
+    from upwell.cli.options import (
+        DryRun,
+        Entrypoint,
+        Follow,
+        KeepChanged,
+        Level,
+        Limit,
+        Order,
+        Output,
+        Runs,
+        Tail,
+        WhichFlowRuns,
+        Yes,
+    )
     from upwell.core.model import FlowRunRecord
     from upwell.history import History
 
@@ -30,17 +43,16 @@ app = group(
     more="RUN is a flow run's id, or its name: then the newest of that name is meant.",
 )
 
-Runs = Annotated[tuple[str, ...], Parameter(help="Flow runs, by id or name.")]
-
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell flow-run ls --state FAILED --since 1d", "upwell flow-run ls --deployment etl/nightly -o json"
-    )
+    ),
+    reads=True,
 )
 async def ls(
     *,
-    which: Which = ANY,
+    which: WhichFlowRuns | None = None,
     ahead: bool = False,
     order: Order = "newest",
     limit: Limit = 20,
@@ -51,11 +63,12 @@ async def ls(
     Args:
         ahead: Those that are due only later instead, the soonest first.
     """
+    wanted = flow_run_filter(which)
     async with recorded() as history:
         if ahead:
-            runs = await _coming(history, which, limit)
+            runs = await _coming(history, wanted, limit)
         else:
-            runs = await _listed(history, which, order, limit, ahead=which.state is not None)
+            runs = await _listed(history, wanted, order, limit, ahead=bool(wanted.get("state")))
     show(
         runs,
         [
@@ -71,7 +84,7 @@ async def ls(
     )
 
 
-@app.command
+@app.command(reads=True)
 async def inspect(run: str, /, *, output: Output = "table") -> None:
     """Show one flow run: its parameters, its states with their reasons, its task runs by state.
 
@@ -103,9 +116,10 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
 
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell flow-run logs cheery-hippo --follow", "upwell flow-run logs cheery-hippo --level WARNING --tail 20"
-    )
+    ),
+    reads=True,
 )
 async def logs(
     run: str,
@@ -145,7 +159,7 @@ async def watch(run: str, /) -> int:
 
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         'upwell flow-run cancel cheery-hippo --reason "wrong day"',
         "upwell flow-run cancel --deployment etl/nightly --state RUNNING --yes",
     )
@@ -156,8 +170,10 @@ async def cancel(
     *,
     reason: str | None = None,
     grace: float | None = None,
-    which: Which = ANY,
+    which: WhichFlowRuns | None = None,
+    dry_run: DryRun = False,
     yes: Yes = False,
+    output: Output = "table",
 ) -> int:
     """Cancel flow runs: one that has not begun is Cancelled at once, another as soon as what it started has ended.
 
@@ -165,18 +181,12 @@ async def cancel(
         reason: Why; it stands in the run's history.
         grace: Seconds until the process of a run that does not end is killed.
     """
-    runs = await _meant(run, which, "Cancel", yes, open_only=True)
-    by = _who()
-    async with control() as asked:
-        return await each(
-            runs,
-            lambda it: asked.request_cancel(it.id, by=by, reason=reason, grace_seconds=grace),
-            lambda it, changed: f"{it.name}: {changed.state.name if changed.state.is_final() else 'asked to end'}",
-        )
+    wanted = await wanted_of("cancel", run, which, dry_run=dry_run, reason=reason, grace_seconds=grace)
+    return await change(wanted, yes=yes, output=output)
 
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell flow-run retry cheery-hippo", "upwell flow-run retry --deployment etl/nightly --state FAILED --since 1d"
     )
 )
@@ -184,29 +194,24 @@ async def retry(
     run: Runs = (),
     /,
     *,
-    which: Which = ANY,
+    which: WhichFlowRuns | None = None,
+    dry_run: DryRun = False,
     yes: Yes = False,
+    output: Output = "table",
 ) -> int:
     """Run flow runs of deployments again: a new run of the deployment, with the same parameters."""
-    runs = await _meant(run, which, "Retry", yes)
-    async with control() as asked:
-        return await each(
-            runs,
-            lambda it: asked.retry_flow_run(it.id),
-            lambda it, new: f"{it.name}: runs again as {new.name} ({new.id})",
-        )
+    return await change(await wanted_of("retry", run, which, dry_run=dry_run), yes=yes, output=output)
 
 
-@app.command(
-    help_epilogue=examples("upwell flow-run resume cheery-hippo", "upwell flow-run resume --flow etl --since 1d")
-)
+@app.command(epilogue=examples("upwell flow-run resume cheery-hippo", "upwell flow-run resume --flow etl --since 1d"))
 def resume(
     run: Runs = (),
     /,
     *,
-    which: Which = ANY,
+    which: WhichFlowRuns | None = None,
     entrypoint: Entrypoint = None,
     keep_changed: KeepChanged = False,
+    dry_run: DryRun = False,
     yes: Yes = False,
 ) -> int:
     """Go on with durable flow runs whose process died: what they finished is not run again.
@@ -217,25 +222,29 @@ def resume(
 
     from upwell.cli.here import resume_here
 
-    async def let_wait() -> tuple[list[FlowRunRecord], int]:
-        runs = await _meant(run, which, "Resume", yes)
-        deployed = [it for it in runs if it.deployment_id is not None]
-        here = [it for it in runs if it.deployment_id is None]
-        if here and not deployed:
-            return here, 0
-        async with control() as asked:
-            return here, await each(
-                deployed,
-                lambda it: asked.resume_flow_run(it.id),
-                lambda it, changed: f"{it.name}: {changed.state.name}, until a worker takes it",
-            )
-
-    here, code = asyncio.run(let_wait())
+    here, code = asyncio.run(_resumed_by_workers(run, which, dry_run=dry_run, yes=yes))
     return max([code, *(resume_here(it, entrypoint, keep_changed) for it in here)])
 
 
+async def _resumed_by_workers(
+    names: tuple[str, ...], which: WhichFlowRuns | None, *, dry_run: bool, yes: bool
+) -> tuple[list[FlowRunRecord], int]:
+    """Have those resumed that are of deployments; the others, and the exit code."""
+    wanted = await wanted_of("resume", names, which, dry_run=dry_run)
+    if dry_run:
+        return [], await change(wanted, yes=True)
+    meant = await meant_by(wanted)
+    if not (names or yes):
+        ask_about([it.name for it in meant], "resume")
+    here = [it.run for it in meant if it.run is not None and it.run.deployment_id is None]
+    others = [it.id for it in meant if it.run is None or it.run.deployment_id is not None]
+    if here and not others:
+        return here, 0
+    return here, await change(specs("resume", others), yes=True)
+
+
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell flow-run delete cheery-hippo --yes", "upwell flow-run delete --state FAILED --until 30d --yes"
     )
 )
@@ -243,100 +252,70 @@ async def delete(
     run: Runs = (),
     /,
     *,
-    which: Which = ANY,
+    which: WhichFlowRuns | None = None,
+    dry_run: DryRun = False,
     yes: Yes = False,
+    output: Output = "table",
 ) -> int:
     """Delete flow runs that have ended, or have not begun, with all that belongs to them."""
-    runs = await _meant(run, which, "Delete", yes, always=True)
-    async with control() as asked:
-        return await each(runs, lambda it: asked.delete_flow_run(it.id), lambda it, _: f"{it.name}: deleted")
+    wanted = await wanted_of("delete", run, which, dry_run=dry_run)
+    return await change(wanted, yes=yes, output=output, asks_always=True)
 
 
 @app.command(
-    help_epilogue=examples(
-        "upwell flow-run fork cheery-hippo", "upwell flow-run fork cheery-hippo --before parse-3 --keep-changed"
+    epilogue=examples(
+        "upwell flow-run fork cheery-hippo",
+        "upwell flow-run fork cheery-hippo --before parse-3 --keep-changed",
+        "upwell flow-run fork cheery-hippo --by-worker",
     )
 )
 def fork(
-    run: str, /, *, before: str | None = None, entrypoint: Entrypoint = None, keep_changed: KeepChanged = False
+    run: str,
+    /,
+    *,
+    before: str | None = None,
+    by_worker: bool = False,
+    entrypoint: Entrypoint = None,
+    keep_changed: KeepChanged = False,
 ) -> int:
-    """Run a durable flow run again, here and now, as another one that takes over what the first one finished.
+    """Run a durable flow run again as another one, which takes over what the first one finished.
 
     Args:
         run: Its id or name.
         before: A task run of it, by id or name: that one and all later ones are run anew.
+        by_worker: A worker carries it out, as a run of the same deployment; unless said, it runs here and now.
     """
-    from upwell.cli.here import fork_here
+    import asyncio  # here: help needs none
 
-    return fork_here(run, before, entrypoint, keep_changed)
+    from upwell.cli.here import fork_by_worker, fork_here
+
+    if not by_worker:
+        return fork_here(run, before, entrypoint, keep_changed)
+    if entrypoint is not None or keep_changed:
+        raise UsageError("--entrypoint and --keep-changed are for runs here: a worker takes the deployment's flow.")
+    asyncio.run(fork_by_worker(run, before))
+    return 0
 
 
 # --- which ones ---------------------------------------------------------------------------------------------
 
 
-async def _listed(history: History, which: Which, order: Order, limit: int, *, ahead: bool) -> list[FlowRunRecord]:
+async def _listed(
+    history: History, wanted: FlowRunFilter, order: Order, limit: int, *, ahead: bool
+) -> list[FlowRunRecord]:
     """The first so many. ahead: those that are due only later, too."""
-    since, until = ago_or_at(which.since), ago_or_at(which.until)
-    try:
-        return await first_items(
-            lambda n, after: history.flow_runs(
-                flow=which.flow,
-                deployment=which.deployment,
-                state=which.state,
-                tags=which.tag,
-                since=since,
-                until=until,
-                text=which.text,
-                ahead=ahead,
-                order=order,
-                limit=n,
-                after=after,
-            ),
-            limit,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+    return await first_items(
+        lambda n, after: history.flow_runs(**wanted, ahead=ahead, order=order, limit=n, after=after), limit
+    )
 
 
-async def _coming(history: History, which: Which, limit: int) -> list[FlowRunRecord]:
+async def _coming(history: History, wanted: FlowRunFilter, limit: int) -> list[FlowRunRecord]:
     """Those that are due only later, the soonest first: schedules make few ahead, so that all can be looked at."""
-    scheduled = await _listed(history, replace(which, state=which.state or "SCHEDULED"), "oldest", 0, ahead=True)
+    state = wanted.get("state") or "SCHEDULED"
+    scheduled = await _listed(history, {**wanted, "state": state}, "oldest", 0, ahead=True)
     moment = now()
     coming = [(run.due, run) for run in scheduled if run.due is not None and run.due > moment]
     return first_of([run for _, run in sorted(coming, key=itemgetter(0))], limit)
-
-
-async def _meant(
-    names: tuple[str, ...], which: Which, action: str, yes: bool, *, always: bool = False, open_only: bool = False
-) -> list[FlowRunRecord]:
-    """The runs that are named, or those that a filter lets through, once somebody has said yes to these.
-
-    always: those that are named are asked about, too. open_only: the filter lets only those through that go on.
-
-    Raises:
-        UsageError: neither or both; or nobody said yes.
-    """
-    if bool(names) == (which != ANY):
-        options = ", ".join(f"--{field.name}" for field in fields(which))
-        raise UsageError(f"{action} which runs? Name them, or say which by {options}; not both.")
-    async with recorded() as history:
-        if names:
-            runs = [await find_flow_run(history, name) for name in names]
-        else:
-            runs = await _listed(history, which, "oldest", 0, ahead=True)
-            runs = [run for run in runs if not (open_only and run.state.is_final())]
-    if not names or always:
-        confirm(f"{action} {len(runs)} flow runs?" if len(runs) != 1 else f"{action} {runs[0].name}?", yes)
-    return runs
-
-
-def _who() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "the command line"
 
 
 def fields_of(run: FlowRunRecord) -> dict[str, object]:

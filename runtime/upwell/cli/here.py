@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from upwell.cli.asking import recorded
+from upwell.cli.asking import control, recorded
 from upwell.cli.exits import FAILED
 from upwell.cli.lookup import find_flow_run, find_task_run
 from upwell.cli.output import complain, say
 from upwell.core.errors import UpwellError
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from upwell.core.model import FlowRunRecord
     from upwell.flows import Flow
 
@@ -72,18 +74,32 @@ def fork_here(run: str, before: str | None, entrypoint: str | None, keep_changed
 
     from upwell.durability import fork
 
-    async def found() -> tuple[FlowRunRecord, str | None]:
-        async with recorded() as history:
-            meant = await find_flow_run(history, run)
-            first = None if before is None else str((await find_task_run(history, before, of=meant)).id)
-            return meant, first
-
-    meant, first = asyncio.run(found())
+    meant, first = asyncio.run(_fork_of(run, before))
     _look_in_this_folder()
     flow = None if entrypoint is None else find_flow(entrypoint)
     return carry_out(
-        f"fork of {meant.name}", lambda: fork(meant.id, first, flow, keep_changed=keep_changed, return_state=True)
+        f"fork of {meant.name}",
+        lambda: fork(meant.id, first, flow, keep_changed=keep_changed, return_state=True),
     )
+
+
+async def fork_by_worker(run: str, before: str | None) -> None:
+    """Have a worker run a durable run of a deployment again, as another.
+
+    Raises:
+        UpwellError: there is no such run, or it cannot be.
+    """
+    meant, first = await _fork_of(run, before)
+    async with control() as asked:
+        made = await asked.fork_flow_run(meant.id, first)
+    say(f"{meant.name}: a worker is to run it again as {made.name} ({made.id})")
+
+
+async def _fork_of(run: str, before: str | None) -> tuple[FlowRunRecord, UUID | None]:
+    """The flow run that is meant, and the task run of it."""
+    async with recorded() as history:
+        meant = await find_flow_run(history, run)
+        return meant, None if before is None else (await find_task_run(history, before, of=meant)).id
 
 
 def _look_in_this_folder() -> None:

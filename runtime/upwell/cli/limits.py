@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
 from msgspec import Struct
 
 from upwell.cli.group import group
-from upwell.cli.options import Output, Yes
 from upwell.cli.output import UsageError, confirm, say, show, show_fields
 from upwell.core.errors import ConfigurationError, ConflictError, NotFoundError
 
 if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Decay, LimitName, LimitTag, Output, Slots, Yes
     from upwell.journal.limit_store import LimitInUse
     from upwell.journal.shared_limits import SharedLimits
 
@@ -35,13 +36,6 @@ of_tags = group(
     "upwell concurrency-limit delete database",
     more='It holds for the task runs that have the tag: @task(tags=["database"]).',
 )
-
-Name = Annotated[str, Parameter(help="The limit's name.")]
-Tag = Annotated[str, Parameter(help="The tag.")]
-Slots = Annotated[int, Parameter(name=("--limit", "-l"), help="How many slots there are.")]
-Decay = Annotated[
-    float | None, Parameter(help="Slots become free with time, this many a second, and not by being given back.")
-]
 
 
 class Limit(Struct, frozen=True, kw_only=True):
@@ -65,14 +59,14 @@ async def list_by_name(*, output: Output = "table") -> None:
 
 
 @by_name.command(name="inspect")
-async def inspect_by_name(name: Name, /, *, output: Output = "table") -> None:
+async def inspect_by_name(name: LimitName, /, *, output: Output = "table") -> None:
     """Show one limit."""
     _show_one(await _limit(name), output)
 
 
 @by_name.command(name="create")
 async def create_by_name(
-    name: Name, /, *, limit: Slots, slot_decay_per_second: Decay = None, disable: bool = False
+    name: LimitName, /, *, limit: Slots, slot_decay_per_second: Decay = None, disable: bool = False
 ) -> None:
     """Make a limit.
 
@@ -92,10 +86,10 @@ async def create_by_name(
 
 @by_name.command(name="update")
 async def update_by_name(
-    name: Name,
+    name: LimitName,
     /,
     *,
-    limit: Annotated[int | None, Parameter(name=("--limit", "-l"), help="How many slots there are.")] = None,
+    limit: Slots | None = None,
     slot_decay_per_second: Decay = None,
     enable: Annotated[bool | None, Parameter(negative="--disable")] = None,
 ) -> None:
@@ -107,21 +101,21 @@ async def update_by_name(
 
 
 @by_name.command(name="enable")
-async def enable_by_name(name: Name, /) -> None:
+async def enable_by_name(name: LimitName, /) -> None:
     """Have a limit hold."""
     await _change(name, active=True)
     say(f"The limit {name} holds.")
 
 
 @by_name.command(name="disable")
-async def disable_by_name(name: Name, /) -> None:
+async def disable_by_name(name: LimitName, /) -> None:
     """Have a limit let everybody through."""
     await _change(name, active=False)
     say(f"The limit {name} lets everybody through.")
 
 
 @by_name.command(name="delete")
-async def delete_by_name(name: Name, /, *, yes: Yes = False) -> None:
+async def delete_by_name(name: LimitName, /, *, yes: Yes = False) -> None:
     """Delete a limit: who waits is let through."""
     confirm(f"Delete the limit {name}?", yes)
     await _delete(name, name)
@@ -138,13 +132,13 @@ async def list_of_tags(*, output: Output = "table") -> None:
 
 
 @of_tags.command(name="inspect")
-async def inspect_of_tag(tag: Tag, /, *, output: Output = "table") -> None:
+async def inspect_of_tag(tag: LimitTag, /, *, output: Output = "table") -> None:
     """Show the limit of a tag."""
     _show_one(_of_tag(await _limit(OF_TAG + tag)), output)
 
 
 @of_tags.command(name="create")
-async def create_of_tag(tag: Tag, limit: Annotated[int, Parameter(help="How many at once.")], /) -> None:
+async def create_of_tag(tag: LimitTag, limit: Annotated[int, Parameter(help="How many at once.")], /) -> None:
     """Have at most so many task runs with a tag run at once; in place of the limit that the tag has."""
     from upwell.journal.limit_store import LimitRow
 
@@ -155,7 +149,7 @@ async def create_of_tag(tag: Tag, limit: Annotated[int, Parameter(help="How many
 
 
 @of_tags.command(name="delete")
-async def delete_of_tag(tag: Tag, /, *, yes: Yes = False) -> None:
+async def delete_of_tag(tag: LimitTag, /, *, yes: Yes = False) -> None:
     """Have any number of task runs with a tag run."""
     confirm(f"Delete the limit of the tag {tag}?", yes)
     await _delete(OF_TAG + tag, tag)

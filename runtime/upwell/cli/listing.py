@@ -39,14 +39,17 @@ async def first_items(ask: Callable[[int, str | None], Awaitable[Page[T]]], limi
         limit: 0 is all.
 
     Raises:
-        UsageError: a limit below zero.
+        UsageError: a limit below zero, or it is asked for what means nothing.
     """
     checked_limit(limit)
     found: list[T] = []
     after: str | None = None
     while True:
         wanted = PAGE_ITEMS if limit == 0 else min(PAGE_ITEMS, limit - len(found))
-        page = await ask(wanted, after)
+        try:
+            page = await ask(wanted, after)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         found += page.items
         after = page.next
         if after is None:
@@ -157,8 +160,6 @@ async def show_logs(
     Raises:
         UsageError: less than no lines.
     """
-    import asyncio
-
     if tail is not None and tail < 0:
         raise UsageError(f"--tail is {tail}, and must be 0 or more.")
     log = LogTail(history, run_id, least)
@@ -182,7 +183,13 @@ async def show_logs(
         sys.stdout.flush()
         if ended:
             return
-        await asyncio.sleep(LOOK_SECONDS)
+        await _pause()
+
+
+async def _pause() -> None:
+    from asyncio import sleep  # here: only who follows a run waits
+
+    await sleep(LOOK_SECONDS)
 
 
 async def _has_ended(history: History, run_id: UUID) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from uuid import UUID
 
+from upwell.cli.output import UsageError
 from upwell.core.errors import UnknownRunError
 
 if TYPE_CHECKING:
@@ -32,6 +33,15 @@ async def find_flow_run(history: History, wanted: str) -> FlowRunRecord:
     if _is_id(wanted):
         return await history.flow_run(wanted)
     return await _of_name(wanted, "flow run", lambda after: history.flow_runs(text=wanted, limit=PAGE, after=after))
+
+
+async def flow_run_id(history: History, wanted: str) -> UUID:
+    """The id of the newest flow run of this name; an id is taken as it is.
+
+    Raises:
+        UnknownRunError: there is none of this name.
+    """
+    return UUID(wanted) if _is_id(wanted) else (await find_flow_run(history, wanted)).id
 
 
 async def find_task_run(history: History, wanted: str, of: FlowRunRecord | None = None) -> TaskRun:
@@ -75,6 +85,19 @@ async def find_run(history: History, wanted: str) -> FlowRunRecord | TaskRun:
             return await find_task_run(history, wanted)
         except UnknownRunError:
             raise UnknownRunError(f"There is no flow run or task run of the name or id {wanted!r}.") from None
+
+
+def ref(deployment: str) -> UUID | str:
+    """A deployment as it is asked for.
+
+    Raises:
+        UsageError: neither an id nor flow/name.
+    """
+    if _is_id(deployment):
+        return UUID(deployment)
+    if "/" not in deployment:
+        raise UsageError(f"{deployment!r} is no deployment: it must be flow/name, or an id.")
+    return deployment
 
 
 def _is_id(text: str) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+from upwell.cli.commands import ALIASES
 from upwell.cli.exits import FAILED, INTERRUPTED
 from upwell.cli.front import is_answered
 
@@ -16,8 +18,11 @@ _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0, 1 if it failed or was refused, 2 if it was not understood."""
+    if is_program := arguments is None:
+        gc.disable()  # while a thousand classes are loaded, of which none becomes garbage
     _have_somewhere_to_write()
     words = _use_profile(list(sys.argv[1:] if arguments is None else arguments))
+    words = [*(ALIASES.get(name, name) for name in words[:1]), *words[1:]]
     try:
         code = 0 if is_answered(words) else _run(words)
         sys.stdout.flush()
@@ -37,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
         print(f"Error: The output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return FAILED
+    finally:
+        if is_program:
+            gc.freeze()  # or the interpreter looks through all that was loaded once more before it ends
 
 
 def _run(words: list[str]) -> int:
@@ -47,6 +55,9 @@ def _run(words: list[str]) -> int:
         return FAILED
     from upwell.cli.app import run_command
 
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     return run_command(words)
 
 

@@ -1,4 +1,8 @@
-"""The options that several commands have, and what their help says of them."""
+"""The options that commands have, and what their help says of them.
+
+Commands name them in their annotations, which are looked at when cyclopts is to know of them (`app.py`): to import this
+loads cyclopts, so that they import it for type checkers only.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +30,10 @@ Limit: TypeAlias = Annotated[int, Parameter(name=("--limit", "-n"), help="How ma
 
 @Parameter(name="*")  # its fields are options of the command
 @dataclass(frozen=True, kw_only=True)
-class Which:
-    """Which flow runs are meant, where they are not named one by one."""
+class WhichRuns:
+    """Which runs are meant, where they are not named one by one."""
 
     flow: Annotated[str | None, Parameter(help="The name of their flow.")] = None
-    deployment: Annotated[str | None, Parameter(help="Their deployment, flow/name.")] = None
     state: State = None
     tag: Tag = ()
     since: Since = None
@@ -38,7 +41,20 @@ class Which:
     text: Text = None
 
 
-ANY = Which()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WhichFlowRuns(WhichRuns):
+    """The same of flow runs."""
+
+    deployment: Annotated[str | None, Parameter(help="Their deployment, flow/name.")] = None
+
+
+DryRun: TypeAlias = Annotated[bool, Parameter(help="Do nothing; say to which it would be done.")]
+Runs: TypeAlias = Annotated[tuple[str, ...], Parameter(help="Flow runs, by id or name.")]
+Deployments: TypeAlias = Annotated[list[str], Parameter(help="Deployments, flow/name or id.")]
+PoolName: TypeAlias = Annotated[str, Parameter(help="The work pool.")]
+QueueName: TypeAlias = Annotated[str, Parameter(help="The queue.")]
+ProfileName: TypeAlias = Annotated[str, Parameter(help="The profile.")]
 
 Entrypoint: TypeAlias = Annotated[
     str | None, Parameter(help="Where its flow is now, FILE.py:FLOW or MODULE:FLOW, if it is not found by itself.")
@@ -67,4 +83,13 @@ Param: TypeAlias = Annotated[
 ]
 Params: TypeAlias = Annotated[
     str | None, Parameter(help="All parameters as a JSON object, or @FILE that holds one; --param goes before it.")
+]
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+LimitName: TypeAlias = Annotated[str, Parameter(help="The limit's name.")]
+LimitTag: TypeAlias = Annotated[str, Parameter(help="The tag.")]
+Slots: TypeAlias = Annotated[int, Parameter(name=("--limit", "-l"), help="How many slots there are.")]
+Decay: TypeAlias = Annotated[
+    float | None, Parameter(help="Slots become free with time, this many a second, and not by being given back.")
 ]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
 from msgspec import Struct
 
 from upwell.cli.config import without_secrets
 from upwell.cli.group import group
-from upwell.cli.options import Output, Yes
 from upwell.cli.output import confirm, say, say_json, show
 from upwell.cli.profiles_file import ProfilesFile
 from upwell.settings import variable_of
+
+if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output, ProfileName, Yes
 
 app = group(
     "profile",
@@ -22,8 +25,6 @@ app = group(
     "upwell --profile production flow-run ls",
     more="Profiles are kept in profiles.toml in UPWELL_HOME. UPWELL_PROFILE says which is in use, else the file.",
 )
-
-Name = Annotated[str, Parameter(help="The profile.")]
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -76,7 +77,7 @@ def inspect(name: str | None = None, /, *, output: Output = "table") -> None:
 
 
 @app.command
-def create(name: Name, /, *, from_: str | None = None) -> None:
+def create(name: ProfileName, /, *, from_: str | None = None) -> None:
     """Make a profile.
 
     Args:
@@ -91,7 +92,7 @@ def create(name: Name, /, *, from_: str | None = None) -> None:
 
 
 @app.command
-def use(name: Name, /) -> None:
+def use(name: ProfileName, /) -> None:
     """Make a profile the active one."""
     file = ProfilesFile()
     file.check_there(name)
@@ -103,7 +104,7 @@ def use(name: Name, /) -> None:
 
 
 @app.command
-def rename(name: Name, new_name: Annotated[str, Parameter(help="Its new name.")], /) -> None:
+def rename(name: ProfileName, new_name: Annotated[str, Parameter(help="Its new name.")], /) -> None:
     """Give a profile another name."""
     file = ProfilesFile()
     file.rename(name, new_name)
@@ -112,7 +113,7 @@ def rename(name: Name, new_name: Annotated[str, Parameter(help="Its new name.")]
 
 
 @app.command
-def delete(name: Name, /, *, yes: Yes = False) -> None:
+def delete(name: ProfileName, /, *, yes: Yes = False) -> None:
     """Delete a profile."""
     file = ProfilesFile()
     file.check_there(name)

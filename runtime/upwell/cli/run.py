@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from upwell.cli.group import group
-from upwell.cli.options import Param, Params, Tag
 from upwell.cli.output import UsageError
 from upwell.cli.values import parameters_of
+
+if TYPE_CHECKING:
+    from upwell.cli.options import Param, Params, Tag
 
 app = group(
     "run",

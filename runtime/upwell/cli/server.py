@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Annotated
 
 from upwell.cli.exits import FAILED
 from upwell.cli.group import group
-from upwell.cli.options import Output
 from upwell.cli.output import say, say_json
+
+if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output
 
 app = group(
     "server",

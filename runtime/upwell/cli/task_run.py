@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 from upwell.cli import listing
 from upwell.cli.asking import recorded
+from upwell.cli.filters import run_filter
 from upwell.cli.group import examples, group
 from upwell.cli.listing import first_items
-from upwell.cli.lookup import find_flow_run, find_task_run
-from upwell.cli.options import Follow, Level, Limit, Order, Output, Since, State, Tag, Tail, Text, Until
-from upwell.cli.output import UsageError, say, say_json, show, show_fields, span_text
-from upwell.cli.times import ago_or_at, now
+from upwell.cli.lookup import find_task_run, flow_run_id
+from upwell.cli.output import say, say_json, show, show_fields, span_text
+from upwell.cli.times import now
 
 if TYPE_CHECKING:
+    from upwell.cli.options import Follow, Level, Limit, Order, Output, Tail, WhichRuns
     from upwell.core.model import TaskRun
 
 app = group(
@@ -26,21 +27,17 @@ app = group(
 
 
 @app.command(
-    help_epilogue=examples(
+    epilogue=examples(
         "upwell task-run ls --flow-run cheery-hippo --state FAILED",
         "upwell task-run ls --task fetch --since 1h -o json",
-    )
+    ),
+    reads=True,
 )
 async def ls(
     *,
     flow_run: str | None = None,
     task: str | None = None,
-    flow: str | None = None,
-    state: State = None,
-    tag: Tag = (),
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
+    which: WhichRuns | None = None,
     order: Order = "newest",
     limit: Limit = 20,
     output: Output = "table",
@@ -50,30 +47,16 @@ async def ls(
     Args:
         flow_run: Those of this flow run, by id or name.
         task: The name of their task.
-        flow: The name of the flow in whose runs they ran.
     """
-    created_since, created_until = ago_or_at(since), ago_or_at(until)
+    wanted = run_filter(which)
     async with recorded() as history:
-        run_id = None if flow_run is None else (await find_flow_run(history, flow_run)).id
-        try:
-            runs = await first_items(
-                lambda n, after: history.task_runs(
-                    flow_run_id=run_id,
-                    task=task,
-                    flow=flow,
-                    state=state,
-                    tags=tag,
-                    since=created_since,
-                    until=created_until,
-                    text=text,
-                    order=order,
-                    limit=n,
-                    after=after,
-                ),
-                limit,
-            )
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        run_id = None if flow_run is None else await flow_run_id(history, flow_run)
+        runs = await first_items(
+            lambda n, after: history.task_runs(
+                flow_run_id=run_id, task=task, **wanted, order=order, limit=n, after=after
+            ),
+            limit,
+        )
     show(
         runs,
         [
@@ -89,7 +72,7 @@ async def ls(
     )
 
 
-@app.command
+@app.command(reads=True)
 async def inspect(task_run: str, /, *, output: Output = "table") -> None:
     """Show one task run: what it was given, its states with their reasons, what it waited for.
 
@@ -127,7 +110,7 @@ async def inspect(task_run: str, /, *, output: Output = "table") -> None:
     listing.show_states(states, output)
 
 
-@app.command
+@app.command(reads=True)
 async def logs(
     task_run: str,
     /,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from upwell.cli.group import group
-from upwell.cli.options import Output
 from upwell.cli.versions import show_versions
+
+if TYPE_CHECKING:
+    from upwell.cli.options import Output
 
 app = group("version", "upwell version", "upwell version -o json")
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from cyclopts import Parameter
-
 from upwell.cli.asking import control
 from upwell.cli.group import group
-from upwell.cli.options import Output, Yes
 from upwell.cli.output import confirm, say, show, show_fields
 from upwell.cli.values import json_object
 
 if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output, PoolName, QueueName, Yes
     from upwell.core.deployments import WorkPool
 
 app = group(
@@ -28,14 +28,12 @@ queue = group(
     "upwell work-pool queue ls default",
     help="Queues of a work pool, served by their priority.",
 )
-app.command(queue)
+app.add("queue", queue)
 
-Name = Annotated[str, Parameter(help="The work pool.")]
-Queue = Annotated[str, Parameter(help="The queue.")]
 Kind = Literal["process", "docker"]
 
 
-@app.command
+@app.command(reads=True)
 async def ls(*, output: Output = "table") -> None:
     """List work pools."""
     async with control() as asked:
@@ -56,8 +54,8 @@ async def ls(*, output: Output = "table") -> None:
     )
 
 
-@app.command
-async def inspect(name: Name, /, *, output: Output = "table") -> None:
+@app.command(reads=True)
+async def inspect(name: PoolName, /, *, output: Output = "table") -> None:
     """Show one work pool."""
     async with control() as asked:
         found = await asked.work_pool(name)
@@ -81,7 +79,7 @@ async def inspect(name: Name, /, *, output: Output = "table") -> None:
 
 @app.command
 async def create(
-    name: Name,
+    name: PoolName,
     /,
     *,
     kind: Annotated[Kind, Parameter(name="--type")] = "process",
@@ -117,7 +115,7 @@ async def create(
 
 @app.command
 async def update(
-    name: Name,
+    name: PoolName,
     /,
     *,
     description: str | None = None,
@@ -143,19 +141,19 @@ async def update(
 
 
 @app.command
-async def pause(name: Name, /) -> None:
+async def pause(name: PoolName, /) -> None:
     """Pause a work pool: nothing of it begins."""
     await _set_paused(name, True)
 
 
 @app.command
-async def resume(name: Name, /) -> None:
+async def resume(name: PoolName, /) -> None:
     """Have a paused work pool go on."""
     await _set_paused(name, False)
 
 
 @app.command
-async def delete(name: Name, /, *, yes: Yes = False) -> None:
+async def delete(name: PoolName, /, *, yes: Yes = False) -> None:
     """Delete a work pool, with its queues."""
     confirm(f"Delete the work pool {name}?", yes)
     async with control() as asked:
@@ -163,15 +161,17 @@ async def delete(name: Name, /, *, yes: Yes = False) -> None:
     say(f"The work pool {name} is deleted.")
 
 
-@queue.command(name="ls")
-async def list_queues(pool: Name, /, *, output: Output = "table") -> None:
+@queue.command(name="ls", reads=True)
+async def list_queues(pool: PoolName, /, *, output: Output = "table") -> None:
     """List the queues of a work pool."""
     async with control() as asked:
         _show_queues(await asked.work_pool(pool), output)
 
 
 @queue.command(name="create")
-async def create_queue(pool: Name, name: Queue, /, *, priority: int | None = None, limit: int | None = None) -> None:
+async def create_queue(
+    pool: PoolName, name: QueueName, /, *, priority: int | None = None, limit: int | None = None
+) -> None:
     """Add a queue to a work pool, or change the one of that name.
 
     Args:
@@ -193,19 +193,19 @@ async def create_queue(pool: Name, name: Queue, /, *, priority: int | None = Non
 
 
 @queue.command(name="pause")
-async def pause_queue(pool: Name, name: Queue, /) -> None:
+async def pause_queue(pool: PoolName, name: QueueName, /) -> None:
     """Pause a queue: nothing of it begins."""
     await _set_queue_paused(pool, name, True)
 
 
 @queue.command(name="resume")
-async def resume_queue(pool: Name, name: Queue, /) -> None:
+async def resume_queue(pool: PoolName, name: QueueName, /) -> None:
     """Have a paused queue go on."""
     await _set_queue_paused(pool, name, False)
 
 
 @queue.command(name="delete")
-async def delete_queue(pool: Name, name: Queue, /, *, yes: Yes = False) -> None:
+async def delete_queue(pool: PoolName, name: QueueName, /, *, yes: Yes = False) -> None:
     """Delete a queue of a work pool."""
     confirm(f"Delete the queue {name} of {pool}?", yes)
     async with control() as asked:

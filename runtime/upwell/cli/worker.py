@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Annotated
 
 from upwell.cli.asking import control
 from upwell.cli.group import group
-from upwell.cli.options import Output
 from upwell.cli.output import show
+
+if TYPE_CHECKING:
+    from cyclopts import Parameter
+
+    from upwell.cli.options import Output
 
 app = group(
     "worker",
@@ -44,7 +46,7 @@ def start(
     Worker(pool, name=name, queues=work_queue, limit=limit, roots=list(root) or None).run()
 
 
-@app.command
+@app.command(reads=True)
 async def ls(*, pool: Annotated[str | None, Parameter(name=("--pool", "-p"))] = None, output: Output = "table") -> None:
     """List the workers of the last day.
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from tests.runtime.cli.conftest import Upwell, process
 
 DURABLE = """
+import os
 import time
 from pathlib import Path
 from upwell import flow, task
@@ -19,6 +24,7 @@ from upwell import flow, task
 def step(n: int) -> int:
     with open("ran.txt", "a") as ran:
         ran.write(str(n))
+    Path("pid").write_text(str(os.getpid()))
     if n == 3 and not Path("repaired").exists():
         if Path("fail").exists():
             raise RuntimeError("no more paper")
@@ -121,3 +127,42 @@ def test_a_fork_that_cannot_be_is_refused(durable: Upwell, folder: Path) -> None
         refused = durable("flow-run", "fork", *words)
         assert (refused.code, said in refused.err) == (1, True)
     assert ran(folder) == "01234"
+
+
+# --- by a worker --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def worker(folder: Path) -> Generator[subprocess.Popen[str]]:
+    """A worker of the pool `default`, in a process of its own."""
+    working = process(folder, "worker", "start", "--pool", "default")
+    try:
+        yield working
+    finally:
+        working.terminate()
+        working.communicate(timeout=30)
+
+
+def test_a_worker_goes_on_with_a_killed_run_of_a_deployment_and_carries_out_its_fork(
+    durable: Upwell, folder: Path
+) -> None:
+    (folder / "flows.py").unlink()
+    assert durable("init").code == durable("deploy").code == 0
+    assert durable("deployment", "run", "crawl/crawl").code == 0
+    with worker(folder) as first:
+        while len(durable("task-run", "ls", "--state", "COMPLETED", "-o", "json").json) < 3:
+            assert first.poll() is None
+            time.sleep(0.1)
+        first.kill()
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    (folder / "repaired").touch()
+    resumed = durable("flow-run", "resume", "crawl")
+    assert (resumed.code, resumed.lines) == (0, ["crawl: AwaitingResume, until a worker takes it"])
+    with worker(folder):
+        assert durable("flow-run", "watch", "crawl").code == 0
+        assert ran(folder) == "0123" + "34"
+        forked = durable("flow-run", "fork", "crawl", "--before", "step-2", "--by-worker")
+        assert (forked.code, forked.lines[0].startswith("crawl: a worker is to run it again as ")) == (0, True)
+        newest = durable("flow-run", "ls", "-o", "json").json[0]["id"]
+        assert durable("flow-run", "watch", newest).code == 0
+    assert ran(folder) == "0123" + "34" + "234"

@@ -204,9 +204,11 @@ def test_a_long_text_does_not_drive_other_columns_out(
         ("['version']", {"cyclopts", "asyncio", "rich", "msgspec", "importlib.metadata", "upwell.core.states"}),
         ("['--help']", {"cyclopts", "asyncio", "rich", "msgspec", "upwell.history", "upwell.cli.flow_run"}),
         ("['version', '-o', 'json']", {"asyncio", "rich", "importlib.metadata", "upwell.core.states"}),
-        ("['flow-run', '--help']", {"asyncio", "msgspec", "sqlite3", "upwell.history", "upwell.settings"}),
+        ("['flow-run', '--help']", {"cyclopts", "inspect", "asyncio", "msgspec", "sqlite3", "upwell.settings"}),
+        ("['deployment', 'schedule']", {"cyclopts", "asyncio", "sqlite3", "upwell.settings"}),
         ("['deployment', 'run', '--help']", {"asyncio", "msgspec", "sqlite3", "upwell.history", "upwell.settings"}),
-        ("['flow-run', 'ls']", {"rich", "litestar", "httpx", "upwell.flows", "upwell.journal.journal", "cronsim"}),
+        ("['flow-run', 'ls']", {"asyncio", "aiosqlite", "ssl", "rich", "upwell.flows", "upwell.journal.journal"}),
+        ("['task-run', 'ls', '-o', 'json']", {"asyncio", "aiosqlite", "ssl", "rich", "upwell.journal.liveness"}),
         ("['deployment', 'ls']", {"rich", "litestar", "httpx", "upwell.flows", "cronsim", "dateutil", "docker"}),
     ],
 )
@@ -276,7 +278,9 @@ def test_ctrl_c_ends_a_command(folder: Path) -> None:
 
 
 def test_without_the_extra_it_says_how_to_get_it(folder: Path) -> None:
-    code = "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['flow']))"
+    code = (
+        "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['flow', 'ls']))"
+    )
     without = process(folder, code=code)
     _, err = without.communicate(timeout=20)
     assert (without.returncode, err) == (1, "The command line needs cyclopts: pip install 'upwell[server]'\n")
