@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 from uuid import UUID
 
 from msgspec.structs import replace
 
 from upwell.core.deployments import Job
-from upwell.core.errors import ConfigurationError
+from upwell.core.errors import ConfigurationError, SourceError
+from upwell.pull_steps import VARIABLE as PULL_STEPS
+from upwell.pull_steps import Step, steps_from
 from upwell.serving import wire
 from upwell.serving.child import Exit
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
+from upwell.serving.pulling import Pulled, Puller, check_that_steps_may_run
 from upwell.serving.templates import CannotStart, Child, Recipe, TemplateGone, Templates, how_it_ended, recipe_of
 
 MOST_TEMPLATE_DEATHS: Final = 3
@@ -44,6 +47,11 @@ class Carried(NamedTuple):
     message: str = ""
 
 
+STOPS: Final = Carried(How.NOT_BEGUN, "its worker stops")
+
+MayStart: TypeAlias = Callable[[], Awaitable[bool]]
+
+
 class Carrier(Protocol):
     """Carries jobs out somewhere."""
 
@@ -59,12 +67,23 @@ class Carrier(Protocol):
         """
         ...
 
-    async def carry(self, job: Job) -> Carried:
-        """Start what carries this out, and wait until that has ended. Never raises but when it is cancelled."""
+    async def carry(self, job: Job, may_start: MayStart) -> Carried:
+        """Start what carries this out, and wait until that has ended. Never raises but when it is cancelled.
+
+        may_start: to be awaited before something is started, for not too many are to be at once; False: nothing is.
+        """
         ...
 
     def kill(self, flow_run_id: UUID) -> None:
         """End what carries this out, at once and with all that it has started."""
+        ...
+
+    def preparing(self) -> Sequence[UUID]:
+        """The runs that are waiting for their code, and have not been started."""
+        ...
+
+    def give_up(self, flow_run_id: UUID) -> None:
+        """If it is still waiting for its code: do not start it."""
         ...
 
     async def tidy(self) -> None:
@@ -76,10 +95,15 @@ class Carrier(Protocol):
         ...
 
 
+class _GivenUp(Exception):
+    """A run is not to begin here any more, whose code was being fetched."""
+
+
 class ProcessCarrier:
     """Processes of this machine, forked by templates.
 
-    roots: folders outside of which no code is run; None: whatever the jobs name. path: where imports look, too.
+    roots: folders outside of which no code is run; None: whatever the jobs name. Code that pull steps have fetched has
+    its own. path: where imports look, too.
     own: where the flows are of these deployments, whatever the store says of them.
     """
 
@@ -95,6 +119,9 @@ class ProcessCarrier:
         self._roots = roots
         self._path = path
         self._children: dict[UUID, Child] = {}
+        self._puller: Puller | None = None
+        self._pulling: dict[UUID, asyncio.Task[Pulled]] = {}
+        self._in_use: list[Pulled] = []
 
     async def open(self, begun: Callable[[UUID], None]) -> None:
         self._begun, self._begun_by_children = os.pipe()
@@ -106,18 +133,29 @@ class ProcessCarrier:
     def use_template(self, template: dict[str, Any]) -> None:
         self._template = JobTemplate(template, PROCESS_TEMPLATE)
 
-    async def carry(self, job: Job) -> Carried:
+    async def carry(self, job: Job, may_start: MayStart) -> Carried:
         if job.deployment_id is not None and job.deployment_id in self._own:
             job = replace(job, entrypoint=self._own[job.deployment_id])
+        pulled: Pulled | None = None
         try:
             configuration = self._template.configuration(job)
-            recipe = recipe_of(job, self._roots, self._path, configuration)
-            self._check_folder(recipe.folder)
-            child = await self._start(recipe, job)
-        except (CannotStart, ConfigurationError, OSError) as error:
-            return Carried(How.REFUSED, str(error))
-        except TemplateGone as gone:
+            if steps := steps_from(configuration.get(PULL_STEPS)):
+                pulled = await self._pull(job, steps, configuration.get("env") or {})
+                self._in_use.append(pulled)
+                job = replace(job, commit=pulled.commit, repository=pulled.repository)
+            recipe = self._recipe(job, configuration, pulled)
+            if not await may_start():
+                return STOPS
+            return await self._see_through(job, await self._start(recipe, job))
+        except (CannotStart, ConfigurationError, SourceError, OSError) as error:
+            return Carried(How.REFUSED, str(error) if pulled is None else f"{error} (The code is of {pulled}.)")
+        except (TemplateGone, _GivenUp) as gone:
             return Carried(How.NOT_BEGUN, str(gone))
+        finally:
+            if pulled is not None:
+                self._in_use.remove(pulled)
+
+    async def _see_through(self, job: Job, child: Child) -> Carried:
         self._children[job.flow_run_id] = child
         try:
             await child.has_ended.wait()
@@ -134,6 +172,40 @@ class ProcessCarrier:
             case status:
                 return Carried(How.DIED, f"The process {child.pid} that carried this run out {how_it_ended(status)}.")
 
+    def _recipe(self, job: Job, configuration: dict[str, Any], pulled: Pulled | None) -> Recipe:
+        """What a template for this job is made of.
+
+        Raises:
+            ConfigurationError: a variable is not what it must be, or the code must not be run there.
+        """
+        roots, path = self._roots, self._path
+        if pulled is not None:
+            roots, path = pulled.roots, (*map(str, pulled.path), *path)
+        recipe = recipe_of(job, roots, path, configuration)
+        _check_folder(recipe)
+        return recipe
+
+    async def _pull(self, job: Job, steps: list[Step], env: dict[str, Any]) -> Pulled:
+        check_that_steps_may_run()
+        if self._puller is None:
+            self._puller = Puller()
+        folder = Path(self._roots[0] if self._roots else os.getcwd())
+        pulling = asyncio.create_task(
+            self._puller.pull(
+                steps, folder, {str(name): str(value) for name, value in env.items() if value is not None}
+            )
+        )
+        self._pulling[job.flow_run_id] = pulling
+        try:
+            await asyncio.wait([pulling])
+            if pulling.cancelled():
+                raise _GivenUp("it was not to begin any more when its code was fetched")
+            return pulling.result()
+        finally:
+            pulling.cancel()
+            if self._pulling.get(job.flow_run_id) is pulling:
+                del self._pulling[job.flow_run_id]
+
     async def _start(self, recipe: Recipe, job: Job) -> Child:
         deaths = 0
         while True:
@@ -144,19 +216,6 @@ class ProcessCarrier:
                 if deaths == MOST_TEMPLATE_DEATHS:
                     raise gone
 
-    def _check_folder(self, folder: str) -> None:
-        """Whether code may be run in this folder.
-
-        Raises:
-            ConfigurationError: it may not.
-        """
-        if not Path(folder).is_dir():
-            raise ConfigurationError(f"Its working_dir {folder} is no folder here.")
-        if self._roots is not None and not any(Path(folder).resolve().is_relative_to(root) for root in self._roots):
-            raise ConfigurationError(
-                f"Its working_dir {folder} is outside of {', '.join(self._roots)}, where this worker runs code."
-            )
-
     def _hear_begun(self) -> None:
         heard = os.read(self._begun, wire.BEGUN_BYTES * 256)
         for start in range(0, len(heard), wire.BEGUN_BYTES):
@@ -165,9 +224,19 @@ class ProcessCarrier:
     def kill(self, flow_run_id: UUID) -> None:
         if (child := self._children.get(flow_run_id)) is not None:
             child.kill()
+        self.give_up(flow_run_id)
+
+    def preparing(self) -> Sequence[UUID]:
+        return list(self._pulling)
+
+    def give_up(self, flow_run_id: UUID) -> None:
+        if (pulling := self._pulling.get(flow_run_id)) is not None:
+            pulling.cancel()
 
     async def tidy(self) -> None:
         await self._templates.tidy()
+        if self._puller is not None:
+            await asyncio.to_thread(self._puller.tidy, list(self._in_use))
 
     async def close(self) -> None:
         await self._templates.close()
@@ -176,3 +245,18 @@ class ProcessCarrier:
         asyncio.get_running_loop().remove_reader(self._begun)
         os.close(self._begun)
         os.close(self._begun_by_children)
+
+
+def _check_folder(recipe: Recipe) -> None:
+    """Whether code may be run in this folder.
+
+    Raises:
+        ConfigurationError: it may not.
+    """
+    folder, roots = recipe.folder, recipe.roots
+    if not Path(folder).is_dir():
+        raise ConfigurationError(f"Its working_dir {folder} is no folder here.")
+    if roots is not None and not any(Path(folder).resolve().is_relative_to(Path(root).resolve()) for root in roots):
+        raise ConfigurationError(
+            f"Its working_dir {folder} is outside of {', '.join(roots)}, where this worker runs code."
+        )

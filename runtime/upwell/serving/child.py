@@ -18,8 +18,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from msgspec.json import encode
-
 from upwell.composition import be_a_workers_child, control_of, open_recorder
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.deployments import Job
@@ -28,10 +26,11 @@ from upwell.core.lifecycle import describe
 from upwell.engine.calls import call_flow
 from upwell.engine.clock import clock
 from upwell.engine.flow_run import Assigned, Wish
-from upwell.engine.loggers import ENGINE
+from upwell.engine.loggers import ENGINE, RunLogger
+from upwell.engine.logs import FLOW_RUNS
 from upwell.entrypoints import load_flow
 from upwell.journal.database import StoreError
-from upwell.runtime import JOB_VARIABLE, JobFacts
+from upwell.runtime import be_run_of
 
 if TYPE_CHECKING:
     from upwell.journal.journal import Journal
@@ -77,20 +76,12 @@ def carry_out(
 
     begun: the pipe on which it says that it began. definition: the flow, where it has been found already.
     """
-    be_a_workers_child()
-    facts = JobFacts(str(job.flow_run_id), str(job.deployment_id or ""), job.deployment_name or "", job.due)
-    os.environ[JOB_VARIABLE] = encode(facts).decode()
-    recorder = open_recorder()
-    if recorder is None:
-        raise ConfigurationError("A deployment's runs need the journal, and it is off. Set UPWELL_JOURNAL=on.")
-    journal: Journal = recorder.journal
+    journal = _journal_of(job)
     try:
         definition = definition or find_definition(job.entrypoint, roots)
     except Exception as error:
-        message = f"The flow could not be loaded from {job.entrypoint}: {describe(error)}"
         traceback.print_exc()
-        journal.ask(lambda store: control_of(store).fail_job(job, message)).result()
-        return Turn(Exit.DONE)
+        return refuse(job, f"The flow could not be loaded from {job.entrypoint}: {describe(error)}")
     try:
         is_ours = _begin(job, journal, bool(definition.options.durable))
     except StoreError as error:
@@ -99,8 +90,33 @@ def carry_out(
     _say_begun(job, begun)
     if not is_ours:
         return Turn(Exit.VOID, leaves_nothing=True)
+    if job.commit is not None:
+        _logger_of(job).info("The code is of %s, commit %s", job.repository, job.commit)
     has_completed = _call(definition, job)
     return Turn(Exit.DONE, has_completed and not _threads_of_others())
+
+
+def refuse(job: Job, message: str) -> Turn:
+    """Say that a job cannot begin."""
+    _journal_of(job).ask(lambda store: control_of(store).fail_job(job, message)).result()
+    return Turn(Exit.DONE)
+
+
+def _journal_of(job: Job) -> Journal:
+    """This process's journal; from now on it is the process of this job."""
+    be_a_workers_child()
+    be_run_of(job)
+    recorder = open_recorder()
+    if recorder is None:
+        raise ConfigurationError("A deployment's runs need the journal, and it is off. Set UPWELL_JOURNAL=on.")
+    journal: Journal = recorder.journal
+    return journal
+
+
+def _logger_of(job: Job) -> RunLogger:
+    """The logger of the run, which is not there yet."""
+    names = {"flow_run_id": str(job.flow_run_id), "flow_run_name": job.name, "flow_name": job.flow_name}
+    return RunLogger(FLOW_RUNS, given={"run_kind": "Flow run", "run_name": job.name, **names})
 
 
 def _begin(job: Job, journal: Journal, durable: bool) -> bool:

@@ -115,6 +115,8 @@ class Claims:
     def drain(self) -> None:
         """Claim nothing more; `run` ends with what is under way."""
         self._draining = True
+        for flow_run_id in self._carrier.preparing():
+            self._carrier.give_up(flow_run_id)
         self._look.set()
 
     async def cancel_all(self, by: str, grace_seconds: float) -> None:
@@ -228,14 +230,19 @@ class Claims:
                 self._look.set()
 
     async def _carried(self, job: Job) -> Carried:
-        await self._may_start.acquire()
-        start = self._starting[job.flow_run_id] = _Start(self._may_start)
+        started: list[_Start] = []
+
+        async def may_start() -> bool:
+            await self._may_start.acquire()
+            started.append(_Start(self._may_start))
+            self._starting[job.flow_run_id] = started[-1]
+            return not self._draining
+
         try:
-            if self._draining:
-                return Carried(How.NOT_BEGUN, "its worker stops")
-            return await self._carrier.carry(job)
+            return await self._carrier.carry(job, may_start)
         finally:
-            start.over()
+            for start in started:
+                start.over()
             self.begun(job.flow_run_id)
 
     async def _ended(self, job: Job, carried: Carried) -> None:
@@ -299,11 +306,19 @@ class Claims:
                 continue
             try:
                 requests = await self._control.cancel_requests(list(self._jobs))
+                await self._see_to_preparations()
             except UpwellError as error:
                 LOGGER.debug("It could not be seen what is to be cancelled", exc_info=error)
                 continue
             for request in requests:
                 self._see_to(request, loop.time())
+
+    async def _see_to_preparations(self) -> None:
+        """Let no code be fetched for runs that are not to begin here any more."""
+        if preparing := set(self._carrier.preparing()):
+            claimed = {job.flow_run_id for job in await self._control.claimed_jobs(self._worker_id())}
+            for flow_run_id in preparing - claimed:
+                self._carrier.give_up(flow_run_id)
 
     def _see_to(self, request: CancelRequest, now: float) -> None:
         job = self._jobs.get(request.flow_run_id)

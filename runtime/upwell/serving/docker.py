@@ -1,7 +1,8 @@
 """Carries jobs out in containers, through the Docker SDK: one container a job, which is removed when it has ended.
 
 The job is put into the container as a file before it is started, so that no parameter is seen from outside. The
-container must have upwell and the flow's code installed, and reach the store: `UPWELL_API_URL`, or a database.
+container must have upwell and the flow's code installed, and reach the store: `UPWELL_API_URL`, or a database. Pull
+steps are carried out inside of it.
 """
 
 from __future__ import annotations
@@ -9,18 +10,21 @@ from __future__ import annotations
 import asyncio
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import UUID
 
 from msgspec.msgpack import encode
 
 from upwell.core.deployments import Job
-from upwell.core.errors import ConfigurationError, MissingExtraError
-from upwell.serving.carriers import Carried, How
+from upwell.core.errors import ConfigurationError, MissingExtraError, SourceError
+from upwell.pull_steps import VARIABLE as PULL_STEPS
+from upwell.pull_steps import as_written, steps_from
+from upwell.serving.carriers import STOPS, Carried, How, MayStart
 from upwell.serving.child import Exit
-from upwell.serving.job_templates import JobTemplate
+from upwell.serving.job_templates import PULL_STEPS_PROPERTY, JobTemplate
 from upwell.serving.logs import LOGGER
+from upwell.serving.pulling import check_that_steps_may_run, tokens_of
 from upwell.serving.templates import how_it_ended
 from upwell.serving.wire import Load
 from upwell.settings import current as settings
@@ -40,7 +44,10 @@ KILL_SIGNAL: Final = 128
 DOCKER_TEMPLATE: Final[dict[str, Any]] = {
     "job_configuration": {
         name: f"{{{{ {name} }}}}"
-        for name in ("image", "env", "command", "volumes", "network", "memory", "cpus", "working_dir", "auto_remove")
+        for name in (
+            *("image", "env", "command", "volumes", "network", "memory", "cpus", "working_dir", "auto_remove"),
+            PULL_STEPS,
+        )
     },
     "variables": {
         "type": "object",
@@ -75,6 +82,7 @@ DOCKER_TEMPLATE: Final[dict[str, Any]] = {
                 "description": "Remove containers that have ended.",
                 "default": True,
             },
+            "pull_steps": PULL_STEPS_PROPERTY,
         },
         "required": ["image"],
     },
@@ -101,12 +109,15 @@ class DockerCarrier:
     def use_template(self, template: dict[str, Any]) -> None:
         self._template = JobTemplate(template, DOCKER_TEMPLATE)
 
-    async def carry(self, job: Job) -> Carried:
+    async def carry(self, job: Job, may_start: MayStart) -> Carried:
         from docker.errors import DockerException  # here, as below: few workers have Docker
+
+        if not await may_start():
+            return STOPS
 
         try:
             container = await asyncio.to_thread(self._start, job)
-        except (DockerException, ConfigurationError, OSError) as error:
+        except (DockerException, ConfigurationError, SourceError, OSError) as error:
             return Carried(How.REFUSED, f"Its container could not be started: {error}")
         self._containers[job.flow_run_id] = container
         self._begun(job.flow_run_id)
@@ -127,6 +138,9 @@ class DockerCarrier:
         if not image:
             raise ConfigurationError("No image is said: give the deployment or the work pool the job variable `image`.")
         self._see_that_there_is(image)
+        steps = steps_from(said.get(PULL_STEPS))
+        if steps:
+            check_that_steps_may_run()
         options: dict[str, Any] = {
             "environment": {**_environment(), **said.get("env", {})},
             "volumes": said.get("volumes") or None,
@@ -142,9 +156,10 @@ class DockerCarrier:
             init=True,  # so that what it leaves behind is reaped
             **{name: value for name, value in options.items() if value is not None},
         )
+        load = Load(job.entrypoint, None, [], pull_steps=[as_written(step) for step in steps], tokens=tokens_of(steps))
         try:
             put_file = cast("Callable[[str, bytes], bool]", container.put_archive)  # pyright: ignore
-            put_file("/", _as_archive(encode((Load(job.entrypoint, None, []), job))))
+            put_file("/", _as_archive(encode((load, job))))
             container.start()
         except BaseException:
             container.remove(force=True)
@@ -188,6 +203,12 @@ class DockerCarrier:
         self._to_be_killed.add(flow_run_id)
         if container is not None:
             asyncio.get_running_loop().run_in_executor(None, _kill, container)
+
+    def preparing(self) -> Sequence[UUID]:
+        return ()  # containers prepare themselves
+
+    def give_up(self, flow_run_id: UUID) -> None:
+        """There is nothing to give up."""
 
     async def tidy(self) -> None:
         """Nothing is kept warm."""

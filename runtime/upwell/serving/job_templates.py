@@ -15,8 +15,18 @@ from upwell.core.errors import ConfigurationError
 
 _PLACE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 
+PULL_STEPS_PROPERTY: Final[dict[str, Any]] = {
+    "type": "array",
+    "title": "Pull steps",
+    "description": "What is done before a run, so that its code is there.",
+    "items": {"type": "object"},
+}
+"""How templates describe the variable `pull_steps`."""
+
 PROCESS_TEMPLATE: Final[dict[str, Any]] = {
-    "job_configuration": {name: f"{{{{ {name} }}}}" for name in ("env", "working_dir", "warm", "runs_per_process")},
+    "job_configuration": {
+        name: f"{{{{ {name} }}}}" for name in ("env", "working_dir", "warm", "runs_per_process", "pull_steps")
+    },
     "variables": {
         "type": "object",
         "properties": {
@@ -46,6 +56,7 @@ PROCESS_TEMPLATE: Final[dict[str, Any]] = {
                 "minimum": 1,
                 "default": 1,
             },
+            "pull_steps": PULL_STEPS_PROPERTY,
         },
     },
 }

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from msgspec.msgpack import decode
+from msgspec.structs import replace
 
 from upwell import serving
 from upwell.core.deployments import Job
-from upwell.serving.child import carry_out
+from upwell.core.errors import UpwellError
+from upwell.serving.child import carry_out, refuse
 from upwell.serving.wire import Load
 
 STDIN: Final = "-"
@@ -30,7 +32,18 @@ def main(source: str, begun: int | None = None) -> int:
         Path(source).unlink(missing_ok=True)
     load, job = decode(packed, type=tuple[Load, Job])
     sys.path[:0] = [folder for folder in load.path if folder not in sys.path]
-    return carry_out(job, None if load.roots is None else [Path(root) for root in load.roots], begun).exit
+    roots = None if load.roots is None else [Path(root) for root in load.roots]
+    if not load.pull_steps:
+        return carry_out(job, roots, begun).exit
+    from upwell.pull_steps import steps_from  # here: a new interpreter is to begin soon
+    from upwell.serving.pulling import pull_here
+
+    try:
+        pulled = pull_here(steps_from(load.pull_steps), load.tokens)
+    except UpwellError as error:
+        return refuse(job, str(error)).exit
+    job = replace(job, commit=pulled.commit, repository=pulled.repository)
+    return carry_out(job, [Path(root) for root in pulled.roots], begun).exit
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -119,6 +120,7 @@ class Template:
             )
         roots = None if recipe.roots is None else list(recipe.roots)
         self._load = wire.Load(entrypoint, roots, list(recipe.path), recipe.warm, recipe.runs)
+        self._ours = ours
         self._listening = asyncio.create_task(self._listen(ours))
 
     @property
@@ -143,7 +145,8 @@ class Template:
     async def end(self) -> None:
         """Have it end; children that it has go on alone."""
         self.is_usable = False
-        self._listening.cancel()
+        with suppress(OSError):  # it is closed
+            self._ours.shutdown(socket.SHUT_RDWR)  # and not a cancellation: its process is to be waited for
         await asyncio.wait([self._listening])
 
     async def _listen(self, ours: socket.socket) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 from asyncio import IncompleteReadError, StreamReader
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct
@@ -24,7 +24,7 @@ class Load(Struct, tag=True, frozen=True):
     """To a template, first of all: import this.
 
     roots: see `entrypoints.load_flow`. path: where to look besides. runs: how many a child may carry out, one after the
-    other.
+    other. pull_steps: what is to be done before, where nobody has done it. tokens: variables for them alone.
     """
 
     entrypoint: str
@@ -32,6 +32,8 @@ class Load(Struct, tag=True, frozen=True):
     path: list[str]
     forks: bool = True
     runs: int = 1
+    pull_steps: list[dict[str, Any]] = []
+    tokens: dict[str, str] = {}
 
 
 class Start(Struct, tag=True, frozen=True):

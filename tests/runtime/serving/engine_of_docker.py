@@ -24,10 +24,14 @@ VERSION = "1.43"
 
 
 class Engine:
-    """What it holds, and what it was asked. folder: where the files of containers are."""
+    """What it holds, and what it was asked. folder: where the files of containers are.
+
+    hidden: variables of this process's environment that containers do not have.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.hidden: set[str] = set()
         self.images = {"shop:1"}
         self.asked: list[str] = []
         self.created: dict[str, dict[str, Any]] = {}
@@ -78,7 +82,8 @@ class Engine:
         command = [str(self.folder / name / part.lstrip("/")) if part.startswith("/") else part for part in said["Cmd"]]
         command[0] = sys.executable if command[0] == "python" else command[0]
         environment = dict(entry.split("=", 1) for entry in said["Env"])
-        self.processes[name] = subprocess.Popen(command, cwd=self.folder, env={**os.environ, **environment})
+        around = {name: value for name, value in os.environ.items() if name not in self.hidden}
+        self.processes[name] = subprocess.Popen(command, cwd=self.folder, env={**around, **environment})
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.serving.engine_of_docker import Engine, docker_engine
+from tests.runtime.serving.repository import Repository, served_to
 from tests.runtime.serving.workplace import Workplace
 
 from upwell.composition import open_control
@@ -73,6 +74,43 @@ def test_a_job_is_carried_out_in_a_container_of_its_own(flows: Flows, engine: En
         assert len(made) == 2
 
     asyncio.run(main())
+
+
+def test_pull_steps_are_carried_out_in_the_container_with_the_tokens_of_the_worker(
+    folder: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_TOKEN", "s3cret")
+    engine.hidden.add("SHOP_TOKEN")
+    repository = Repository(folder / "shop")
+    commit = repository.commit(
+        flows="""
+        import os
+        from pathlib import Path
+        from upwell import flow, runtime
+
+        @flow
+        def says(to: str):
+            commit, is_seen = runtime.deployment.commit, "SHOP_TOKEN" in os.environ
+            Path(to).write_text(f"{Path.cwd().parent.parent.name} {commit} {is_seen}")
+        """
+    )
+
+    async def main(address: str) -> None:
+        async with at_work("says") as work:
+            url = f"{address}/shop/.git"
+            steps = [{"git_clone": {"repository": url, "access_token_variable": "SHOP_TOKEN"}}]
+            run = await work.start("says", to=str(folder / "said"), variables={"pull_steps": steps})
+            lost = await work.start(
+                "says", to="nowhere", variables={"pull_steps": [{"git_clone": {"repository": f"{folder}/lost"}}]}
+            )
+            assert (await work.ended(run)).state_name == "Completed"
+            assert (folder / "said").read_text() == f"git {commit} False"
+            ended = await work.ended(lost)
+            assert ended.state_name == "Crashed"
+            assert "Pull step 1 (git_clone) failed. There is no repository" in (ended.state.message or "")
+
+    with served_to("s3cret", folder) as address:
+        asyncio.run(main(address))
 
 
 def test_what_is_asked_of_a_container(flows: Flows, engine: Engine) -> None:

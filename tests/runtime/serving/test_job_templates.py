@@ -10,6 +10,7 @@ import pytest
 
 from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError
+from upwell.pull_steps import GitClone, steps_from
 from upwell.serving.docker import DOCKER_TEMPLATE
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
 
@@ -41,6 +42,15 @@ def test_a_variable_takes_its_place_with_its_type_or_as_a_part_of_text() -> None
         "image": "shop:latest", "volumes": ["/a:/b"], "env": {"X": "1"}, "cpus": 2, "auto_remove": True,
     }  # fmt: skip  # names and values
     assert template.configuration(job(tag="new", cpus=0.5))["image"] == "shop:new"
+
+
+def test_a_pool_may_say_whose_code_its_runs_are_and_a_run_which_branch() -> None:
+    clone = {"git_clone": {"repository": "/srv/shop.git", "branch": "{{ branch }}"}}
+    template = JobTemplate({"job_configuration": {"pull_steps": [clone]}}, PROCESS_TEMPLATE)
+    for variables, branch in (({}, None), ({"branch": "try-it"}, "try-it")):
+        assert steps_from(template.configuration(job(**variables))["pull_steps"]) == [
+            GitClone(repository="/srv/shop.git", branch=branch)
+        ]
 
 
 def test_a_place_is_no_expression() -> None:
