@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import os
 import random
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 
 from upwell import flow, task
+from upwell.testing import simulation
 from upwell.testing.simulation import FAULTS, SimulatedProcess, Simulation, simulate
 
 
@@ -224,3 +226,14 @@ def test_a_seed_gives_the_same_run() -> None:
         return sim.loop.steps, sim.loop.time(), world.runs
 
     assert simulate(steps, 11) == simulate(steps, 11)
+
+
+def test_what_the_dead_had_under_way_is_let_go() -> None:
+    def tasks() -> int:
+        simulation._let_go_of_the_dead()  # pyright: ignore[reportPrivateUsage]  # as after many worlds
+        return sum(isinstance(thing, asyncio.Task) for thing in gc.get_objects())
+
+    before = tasks()
+    for seed in range(5):
+        simulate(main, seed)
+    assert tasks() - before < 25

@@ -55,7 +55,7 @@ class SqlKeys(Part):
         return await self._transact(create), secret
 
     async def keys(self) -> list[ApiKey]:
-        return [_record(row) for row in await self._database.fetch("keys")]
+        return [_record(row) for row in await self._reading.fetch("keys")]
 
     async def revoke_key(self, key_id: UUID) -> ApiKey:
         async def revoke(session: Session) -> ApiKey:
@@ -68,7 +68,7 @@ class SqlKeys(Part):
         if not secret.startswith(PREFIX) or len(secret) > MOST_CHARACTERS or not secret.isascii():
             return None
         digest = _digest(secret)
-        rows = await self._database.fetch("key_of_digest", digest=digest)
+        rows = await self._reading.fetch("key_of_digest", digest=digest)
         if not rows or not hmac.compare_digest(bytes(rows[0][8]), digest):
             return None
         key, now = _record(rows[0]), now_micros()
@@ -89,7 +89,7 @@ class SqlKeys(Part):
     async def audit_records(self, *, limit: int = 50, after: str | None = None) -> Page[AuditRecord]:
         limit = checked_limit(limit)
         found = key_of(after, audit=(int,))
-        rows = await self._database.fetch("audit_records", before=found[1][0] if found else _END, n=limit + 1)
+        rows = await self._reading.fetch("audit_records", before=found[1][0] if found else _END, n=limit + 1)
         items = tuple(
             AuditRecord(at=moment(at), actor=actor, action=action, target=target, detail=detail)
             for _, at, actor, action, target, detail in rows[:limit]

@@ -16,6 +16,9 @@ FIRST_KEY: Final = 1 << SERIES_BITS
 BLOCK: Final = 256
 """Fewer rows are no block: each is a statement of its own."""
 
+MOST: Final = 1024
+"""More rows are more blocks."""
+
 
 class Block(NamedTuple):
     """Many rows of one kind, by columns: to make and to write them takes a fraction of the time."""
@@ -34,6 +37,7 @@ class Batch(Struct, omit_defaults=True):
     process_id: who writes. process_key: 0 while the store has not said it; then series are numbered from 0.
     number: a process counts its batches, and they are written in this order; so a store knows what it has already.
     blocks: more rows of the kinds above, written after those.
+    safe_ends: so many ends that the process has written at once are in this batch, or in those before.
     """
 
     process_id: str
@@ -54,10 +58,11 @@ class Batch(Struct, omit_defaults=True):
     rolled_back_runs: list[Row] = []
     logs: list[Row] = []
     blocks: list[Block] = []
+    safe_ends: int = 0
 
     def is_empty(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.blocks or any(getattr(self, kind) for kind in KINDS))
+        return not (self.blocks or self.safe_ends or any(getattr(self, kind) for kind in KINDS))
 
     def size(self) -> int:
         """How many rows there are."""
@@ -70,7 +75,7 @@ class Batch(Struct, omit_defaults=True):
         rows: dict[str, Any] = {kind: list(getattr(self, kind)) for kind in KINDS}
         for block in self.blocks:
             rows[block.kind] += block.rows()
-        return Batch(self.process_id, self.process_key, self.number, **rows)
+        return Batch(self.process_id, self.process_key, self.number, safe_ends=self.safe_ends, **rows)
 
     def numbered_from(self, process_key: int) -> Batch:
         """The same with the keys of its series as the store wants them, now that it has said the process's key."""
@@ -81,7 +86,7 @@ class Batch(Struct, omit_defaults=True):
             for kind, columns in _SERIES_IN.items()
         }
         others: dict[str, Any] = {kind: getattr(self, kind) for kind in KINDS if kind not in moved}
-        batch = Batch(self.process_id, process_key, self.number, **moved, **others)
+        batch = Batch(self.process_id, process_key, self.number, safe_ends=self.safe_ends, **moved, **others)
         for kind, columns in self.blocks:
             found = list(columns)
             for place in _SERIES_IN[kind]:
@@ -94,14 +99,24 @@ class Batch(Struct, omit_defaults=True):
         for kind in KINDS:
             if rows := getattr(other, kind):
                 self._add_rows(kind, rows)
-        self.blocks += other.blocks
+        for block in other.blocks:
+            self._add_block(block)
 
     def add_columns(self, kind: str, columns: Sequence[list[Any]]) -> None:
         """Take in rows that are given by columns."""
         if len(columns[0]) < BLOCK:
             self._add_rows(kind, list(zip(*columns, strict=True)))
         else:
-            self.blocks.append(Block(kind, list(columns)))
+            self._add_block(Block(kind, list(columns)))
+
+    def _add_block(self, block: Block) -> None:
+        """Rows of one kind that follow each other are one block, up to what one statement takes."""
+        latest = self.blocks[-1] if self.blocks else None
+        if latest is not None and latest.kind == block.kind and len(latest.columns[0]) + len(block.columns[0]) <= MOST:
+            for column, more in zip(latest.columns, block.columns, strict=True):
+                column.extend(more)
+        else:
+            self.blocks.append(block)
 
     def _add_rows(self, kind: str, rows: list[Row]) -> None:
         """After a block of their kind they are one, too: a later row may be of the same run, and counts."""
@@ -127,7 +142,7 @@ class Batch(Struct, omit_defaults=True):
         return part
 
 
-KINDS: Final = Batch.__struct_fields__[3:-1]
+KINDS: Final = Batch.__struct_fields__[3:-2]
 
 _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
     "series": (0,),

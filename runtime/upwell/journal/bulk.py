@@ -6,9 +6,10 @@ after a while, however many there are; the answer says where to go on.
 
 from __future__ import annotations
 
-import asyncio
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from upwell.core.bulk import BulkDone, BulkItem, BulkSpec
 from upwell.core.errors import InvalidRequestError, UnknownRunError, UpwellError
@@ -26,6 +27,10 @@ _ENDED: Final[dict[str, bool | None]] = {"cancel": False, "retry": True, "resume
 """Whether those have ended that it is done to."""
 
 
+_SAID: Final = tuple(name for name in FlowRunFilter.__struct_fields__ if name in BulkSpec.__struct_fields__)
+"""What both say of runs, in the same words."""
+
+
 class SqlBulk(SqlJobs):
     """What is done to one flow run, done to many; see `control.Jobs.change_flow_runs`."""
 
@@ -35,7 +40,10 @@ class SqlBulk(SqlJobs):
                 f"{wanted.action.capitalize()} which runs? Say either their ids, or which by a filter: flow, state, "
                 "tags, since, until, text, parent, deployment."
             )
-        until = asyncio.get_running_loop().time() + MOST_SECONDS
+        from asyncio import get_running_loop  # here: who only reads a file has no event loop
+
+        now = get_running_loop().time
+        until = now() + MOST_SECONDS
         reader = Reader(self._database, self._database.place)
         items: list[BulkItem] = []
         following = wanted.after
@@ -43,7 +51,7 @@ class SqlBulk(SqlJobs):
             most = min(PAGE_RUNS, wanted.limit - len(items))
             meant, following = await self._page(reader, wanted, following, most)
             items += [await self._done(run, wanted, by) for run in meant]
-            if following is None or len(items) >= wanted.limit or asyncio.get_running_loop().time() > until:
+            if following is None or len(items) >= wanted.limit or now() > until:
                 break
         refused = sum(item.refused is not None for item in items)
         done = 0 if wanted.dry_run else len(items) - refused
@@ -63,8 +71,10 @@ class SqlBulk(SqlJobs):
         return items, cursor("named", end) if end < len(wanted.ids) else None
 
     async def _done(self, meant: BulkItem, wanted: BulkSpec, by: str) -> BulkItem:
-        if wanted.dry_run or meant.refused is not None:
+        if meant.refused is not None:
             return meant
+        if wanted.dry_run:
+            return _would_be(meant, wanted)
         try:
             run = await self._do(wanted, meant.id, by)
         except UpwellError as error:
@@ -86,18 +96,19 @@ def _filter(wanted: BulkSpec) -> FlowRunFilter:
     state = wanted.state
     if wanted.action == "resume" and state is None:
         state = AWAITING_RESUME
-    return FlowRunFilter(
-        flow=wanted.flow,
-        state=state,
-        tags=wanted.tags,
-        since=wanted.since,
-        until=wanted.until,
-        text=wanted.text,
-        parent=wanted.parent,
-        deployment=wanted.deployment,
-        ahead=wanted.ahead,
-        ended=_ENDED[wanted.action],
-    )
+    said: dict[str, Any] = {name: getattr(wanted, name) for name in _SAID}
+    said.update(state=state, ended=_ENDED[wanted.action])
+    return FlowRunFilter(**said)
+
+
+def _would_be(meant: BulkItem, wanted: BulkSpec) -> BulkItem:
+    """What would become of a run that is named, as far as its state tells; a filter leaves out the others."""
+    has_to_have_ended = _ENDED[wanted.action]
+    if meant.run is None or has_to_have_ended in (None, meant.run.state.is_final()):
+        return meant
+    state = meant.run.state
+    how = "has ended" if state.is_final() else "has not ended, but is"
+    return replace(meant, refused=f"The flow run '{meant.name}' {how} {state.name}.")
 
 
 async def _named(reader: Reader, run_id: UUID) -> BulkItem:

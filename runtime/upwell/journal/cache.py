@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec.json import encode
 
 from upwell.core.errors import MissingResult
 from upwell.core.results import ResultRecord
@@ -14,15 +16,20 @@ from upwell.engine.caching import Cache, CacheRow, Computation, Found, Tell
 from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
 from upwell.engine.loggers import ENGINE
-from upwell.journal.cache_store import CacheStore, Wanted
+from upwell.journal.cache_store import CacheStore, Wanted, records_in
 from upwell.journal.database import Row
+from upwell.journal.sql import Dialect, queries
 from upwell.journal.store_parts import cache_of
 
 if TYPE_CHECKING:
     from upwell.journal.batch import Batch
+    from upwell.journal.beside import Beside
 
 PATIENCE_SECONDS: Final = 5.0
 """How long a store that cannot be used is waited for; then results are computed without asking it."""
+
+QUICK_SECONDS: Final = 0.005
+"""How long an event loop may be kept from other work to look some records up; what takes longer, the journal does."""
 
 FIRST_PAUSE_SECONDS: Final = 0.002
 LAST_PAUSE_SECONDS: Final = 0.1
@@ -36,13 +43,19 @@ class JournalCache(Cache):
     """The cache of all processes that write to one store.
 
     What this process has stored and the store has not got yet is found here.
+
+    open_beside: a connection on which records may be looked up at once, if there is one; opened when it is needed.
     """
 
     persistent = True
 
-    def __init__(self, journal: Any) -> None:
+    def __init__(self, journal: Any, open_beside: Callable[[], Beside | None] = lambda: None) -> None:
         super().__init__()
         self._journal = journal
+        self._open_beside: Callable[[], Beside | None] | None = open_beside
+        self._beside: Beside | None = None
+        self._text = ""
+        self._is_closed = False
         self._unwritten: dict[str, CacheRow] = {}
         self._failing = False
 
@@ -66,6 +79,30 @@ class JournalCache(Cache):
             self._journal.ask(ask).add_done_callback(asked)
         except RuntimeError as error:  # its loop has ended
             self._has_failed(error, waiting, tell)
+
+    def find(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
+        if self._open_beside is not None:
+            open_beside, self._open_beside = self._open_beside, None
+            self._text = queries(Dialect.SQLITE)["cached_records"].text
+            self._beside = open_beside()
+            if self._is_closed:  # this moment
+                self.close()
+        if self._beside is None:
+            return {}
+        if self._unwritten:
+            keys = [key for key in keys if key not in self._unwritten]  # these are newer than what is there
+        asked = self._beside.ask(self._text, (encode(keys).decode(), _micros(clock().time())))
+        if asked is None:
+            return {}
+        try:
+            return {key: ResultRecord.from_bytes(data) for key, data in records_in(asked[0])}
+        except MissingResult:  # whoever asks for that one in the usual way is told
+            return {}
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._beside is not None:
+            self._beside.close()
 
     def _answer_here(self, computations: Sequence[Computation], tell: Tell) -> list[Computation]:
         """Answer what needs no question to the store; returns the others."""

@@ -80,11 +80,17 @@ async def _records(session: Session, wanted: Sequence[Wanted]) -> dict[str, byte
     found: dict[str, bytes] = {}
     for start in range(0, len(keys), MOST_KEYS):
         part = encode(keys[start : start + MOST_KEYS]).decode()
-        ((packed,),) = await session.fetch("cached_records", keys=part, now=now)
-        for key, data in [entry.split(":", 1) for entry in packed.split(",")] if packed else ():
-            found[key] = bytes.fromhex(data)
+        found |= records_in(await session.fetch("cached_records", keys=part, now=now))
         await asyncio.sleep(0)
     return found
+
+
+def records_in(rows: Sequence[Row]) -> list[tuple[str, bytes]]:
+    """The keys and records that the query `cached_records` has found."""
+    ((packed,),) = rows
+    if not packed:
+        return []
+    return [(key, bytes.fromhex(data)) for key, _, data in [entry.partition(":") for entry in packed.split(",")]]
 
 
 async def _take_locks(session: Session, process_id: str, wanted: Sequence[Wanted]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
@@ -32,10 +31,11 @@ _TRY_AGAIN: Final = ("40001", "40P01")
 
 
 class Part:
-    """A part of the control store, over one database."""
+    """A part of the control store, over one database. reading: another way to it, that waits for no change."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reading: Session | None = None) -> None:
         self._database = database
+        self._reading = reading or database
 
     async def _transact(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Do this in a transaction; again if another transaction was in the way."""
@@ -46,7 +46,9 @@ class Part:
             except StoreUnavailable as error:
                 if not left or getattr(error.__cause__, "sqlstate", None) not in _TRY_AGAIN:
                     raise
-            await asyncio.sleep(0.01 * random.random())
+            from asyncio import sleep  # here: who only reads a file has no event loop
+
+            await sleep(0.01 * random.random())
         raise AssertionError("it has returned, or raised")
 
     async def _flow_run(self, session: Session, flow_run_id: UUID | str) -> FlowRunRecord:

@@ -135,7 +135,7 @@ class SqlDeployments(Part):
     # --- finding them -------------------------------------------------------------------------------------
 
     async def deployment(self, ref: Ref) -> Deployment:
-        return await find_deployment(self._database, ref)
+        return await find_deployment(self._reading, ref)
 
     async def deployments(
         self,
@@ -169,8 +169,8 @@ class SqlDeployments(Part):
             conditions.append(f"d.tags IS NOT NULL AND :tag_{number} IN {each}")
         where = " AND ".join(conditions)
         query = f"SELECT {COLUMNS} FROM deployments d WHERE {where} ORDER BY d.flow, d.name LIMIT :n"
-        rows = await self._database.fetch_text(query, **parameters)
-        items = await with_schedules(self._database, rows[:limit])
+        rows = await self._reading.fetch_text(query, **parameters)
+        items = await with_schedules(self._reading, rows[:limit])
         last = items[-1] if items else None
         more = len(rows) > limit and last is not None
         return Page(items=tuple(items), next=cursor("deployment", last.flow_name, last.name) if more and last else None)

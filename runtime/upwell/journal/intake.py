@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
+from time import sleep
 from typing import Any, Final
 
 from upwell.engine.loggers import ENGINE
@@ -16,9 +17,12 @@ from upwell.journal.batch import Batch
 from upwell.journal.cache import add_cached
 from upwell.journal.rows import RowMaker
 
-SLICE: Final = 1024
-"""How many runs are made into rows at a time: half a millisecond, then other threads get their turn, such as a loop
-that would be late. It is how many SQLite is given in one statement."""
+SLICE: Final = 512
+"""How many runs are made into rows at a time: a fraction of a millisecond, then other threads get their turn, such as a
+loop that would be late."""
+
+TURN_SECONDS: Final = 0.00005
+"""For how long: to free the interpreter's lock alone does not give it to anybody, for it is taken again at once."""
 
 MOST_ROWS: Final = 10_000
 """Of one batch, and so of one transaction; the slice that reaches it is still in it."""
@@ -34,6 +38,7 @@ class Intake:
         self._recorder = recorder
         self._rows = rows
         self._numbers = itertools.count(1)
+        self._safe_ends = 0
         self._said = False
 
     def of(self, recorder: Recorder) -> Intake:
@@ -47,6 +52,7 @@ class Intake:
         What flow runs did is taken first and stored last: nobody reads of the end of one before those of its runs.
         """
         recorder, rows = self._recorder, self._rows
+        safe_ends = recorder.strict.written  # their runs have been recorded before
         flow_moves, ends = _ends_of(recorder)
         begun = list(dict.fromkeys(take(recorder.begun)))
         logs = len(recorder.logs)
@@ -72,12 +78,15 @@ class Intake:
         self._add(batch, rows.add_flow_moves, flow_moves)
         self._add(batch, add_cached, take(recorder.cached))
         self._add(batch, rows.add_rolled_back, take(recorder.rolled_back))
+        if safe_ends > self._safe_ends:
+            batch.safe_ends = self._safe_ends = safe_ends
         self._hand_over(batch, ready)
 
     async def _next(self, batch: Batch, ready: Ready) -> Batch:
         """Let others have their turn if this was a large slice, and begin another batch if this one is full."""
         if batch.size() < SLICE:
             return batch
+        sleep(TURN_SECONDS)  # noqa: ASYNC251  # it is the loop of the journal alone
         await asyncio.sleep(0)
         if batch.size() <= MOST_ROWS:
             return batch

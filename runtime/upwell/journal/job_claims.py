@@ -151,7 +151,7 @@ async def _limits_of_pool(session: Session, pool: str, queues: Sequence[str], li
 
 def _job(row: Row) -> Job:
     (run_id, name, flow, deployment_id, deployment_name, entrypoint, parameters, tags, due, created, variables,
-     worker_id, claims, state_name, fork_of, fork_before) = row  # fmt: skip  # in their order
+     worker_id, claims, state_name, fork_of, fork_before, version) = row  # fmt: skip  # in their order
     decode = msgspec.json.decode
     return Job(
         flow_run_id=UUID(run_id),
@@ -170,4 +170,5 @@ def _job(row: Row) -> Job:
         resume=state_name == AWAITING_RESUME,
         fork_of=None if fork_of is None else UUID(fork_of),
         fork_before=None if fork_before is None else UUID(fork_before),
+        deployment_version=version,
     )

@@ -22,7 +22,6 @@ from upwell.journal.database import Database, Session
 from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs
 from upwell.journal.deployment_records import find_deployment
 from upwell.journal.job_claims import AWAITING_RESUME, Wanted, claim, could_claim, jobs_of
-from upwell.journal.liveness import give_up_process
 from upwell.journal.reader import Reader
 from upwell.journal.reader_records import moment
 from upwell.journal.sql import Dialect
@@ -38,8 +37,8 @@ MOST_REASON: Final = 1_000
 class SqlJobs(Part):
     """Flow runs that somebody is to carry out; see `control.Jobs`."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database)
+    def __init__(self, database: Database, reading: Session | None = None) -> None:
+        super().__init__(database, reading)
         self._absence = Absence(database)
 
     # --- claiming -----------------------------------------------------------------------------------------
@@ -113,6 +112,8 @@ class SqlJobs(Part):
                 await session.fetch("set_job", id=identity, state="ended")
             elif state == "begun":
                 if process_id is not None and run[0][4] == process_id:
+                    from upwell.journal.liveness import give_up_process  # here: commands that only look need none
+
                     await give_up_process(session, process_id, message, settings().durable_max_crashes)
             else:
                 await _end_unbegun(session, identity, CRASHED.value, message)

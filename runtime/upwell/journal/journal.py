@@ -96,8 +96,8 @@ class Journal:
         self._flush_seconds = flush_seconds
         self._tidy = tidy
         self.kept = kept or Kept(no_files)
-        self._rows = RowMaker(process.id, self.kept.write)
-        self._intake = Intake(self.recorder, self._rows)
+        self.rows = RowMaker(process.id, self.kept.write)
+        self._intake = Intake(self.recorder, self.rows)
         self._unwritten: list[Batch] = []
         self._waiting: list[Callable[[], object]] = []
         self._closing = False
@@ -107,8 +107,7 @@ class Journal:
         self._loop.slow_callback_duration = 3600.0  # a store's file is used in this thread: nobody else waits for it
         self._looks = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._opened = False
-        self._lost = False
+        self._opened = self._lost = False
         self.beginnings: Any = None  # of flow runs that the store must know of first
         self._asked_for: set[asyncio.Task[Any]] = set()
         self._process_key = 0
@@ -145,7 +144,7 @@ class Journal:
         """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
         from upwell.journal.durable import begin_flow_run  # here: it costs a start more than most flows need
 
-        return self.ask(lambda store: begin_flow_run(self, store, self._rows, run))
+        return self.ask(lambda store: begin_flow_run(self, store, self.rows, run))
 
     def ask(self, work: Callable[[Store], Any]) -> Any:
         """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future.
@@ -212,6 +211,7 @@ class Journal:
         self._waiting.clear()
         self._settled = threading.Event()  # the lock of the other may be held by a thread that is not here
         self._settled.set()
+        self.recorder.strict.abandon()
         self._stop_recording()
 
     def _tell(self, what: Callable[[], object]) -> None:
@@ -304,7 +304,7 @@ class Journal:
         """Write what was recorded until now; if somebody waits for that, see that it is safe, in the store or not."""
         waiting = len(self._waiting)
         self.recorder.is_busy = True
-        self._rows.process_key = self._process_key
+        self.rows.process_key = self._process_key
         await self._intake.take(self._add)
         if waiting or self._closing:
             await self._make_safe()
@@ -382,7 +382,7 @@ class Journal:
             return
         key, written = await self._store.open(self.process)
         if written < self._last_written:  # another store than before
-            self._rows.start_over()
+            self.rows.start_over()
         self._process_key, self._opened = key, True
         await self._spool.bring_in_others(self._store)
 

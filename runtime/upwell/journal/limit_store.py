@@ -143,20 +143,20 @@ class LimitStore(Protocol):
 
 
 class SqlLimits:
-    """The limits in a SQL database."""
+    """The limits in a SQL database. reading: another way to it, that waits for no change."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, reading: Session | None = None) -> None:
         self._database = database
+        self._reading = reading or database
 
     # --- what there is ------------------------------------------------------------------------------------
 
     async def limits(self) -> list[LimitRow]:
-        return [_limit(row) for row in await self._database.fetch("limits")]
+        return [_limit(row) for row in await self._reading.fetch("limits")]
 
     async def in_use(self) -> list[LimitInUse]:
-        async with self._database.transaction() as session:
-            now = await self._now(session)
-            rows = await session.fetch("limits_in_use")
+        rows = await self._reading.fetch("limits_in_use")
+        now = await self._now(self._reading)
         return [_in_use(row, now) for row in rows]
 
     async def create(self, limit: LimitRow) -> bool:

@@ -22,6 +22,7 @@ from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import SERIES_BITS
 from upwell.journal.database import Database, Session, StoreError
 from upwell.journal.processes import Process, is_gone, this_host
+from upwell.journal.safe_ends import bring_in
 from upwell.journal.sql import Dialect
 
 LOOKS_PER_LEASE: Final = 4
@@ -135,6 +136,7 @@ class Observer:
 
 async def end_what_it_ran(session: Session, dead: Dead, most_crashes: int) -> None:
     """What becomes of the runs of a process that has died, of their jobs, and of what it held; its row is locked."""
+    await bring_in(session, dead.id, dead.key)
     now = int(clock().time() * 1e6)
     said: dict[str, Any] = {"process_id": dead.id, "message": dead.message}
     jobs = [job for (job,) in await session.fetch("lock_jobs_of_process", process_id=dead.id)]

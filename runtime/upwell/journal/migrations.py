@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from upwell.engine.clock import clock
 from upwell.journal.database import Database, Session, StoreTooNew
-from upwell.journal.sql import Dialect, Migration, migrations, schema_in_words_of
+from upwell.journal.sql import Dialect, Migration, migrations, newest_schema, schema_in_words_of
 
 _LEDGER = """CREATE TABLE IF NOT EXISTS schema_migrations (
     number   INTEGER NOT NULL PRIMARY KEY,
@@ -27,6 +27,8 @@ async def migrate(database: Database, steps: Sequence[Migration] | None = None) 
     Raises:
         StoreTooNew: the store has steps that this version does not know.
     """
+    if steps is None and await version_of(database, database) == newest_schema():
+        return []  # as nearly always: what the steps say need not be read
     steps = migrations(database.dialect) if steps is None else steps
     if not await _missing(database, database, steps):
         return []
@@ -41,7 +43,7 @@ async def migrate(database: Database, steps: Sequence[Migration] | None = None) 
 
 
 async def _missing(database: Database, session: Session, steps: Sequence[Migration]) -> list[Migration]:
-    version = await _version(database, session)
+    version = await version_of(database, session)
     if version > steps[-1].number:
         raise StoreTooNew(
             f"The store {database.place} was written by a newer upwell: its schema is {version}, and this "
@@ -60,7 +62,7 @@ async def _apply(database: Database, session: Session, step: Migration) -> None:
     )
 
 
-async def _version(database: Database, session: Session) -> int:
+async def version_of(database: Database, session: Session) -> int:
     """The number of the last step that was applied; 0 for a new store."""
     catalogue = {
         Dialect.SQLITE: "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'",

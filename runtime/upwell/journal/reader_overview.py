@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
@@ -14,7 +15,7 @@ from upwell.core.model import FlowRunRecord, Page, RunTree, Span, StateCounts, T
 from upwell.core.states import COMPLETED, PENDING, StateType
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import LAST, checked_limit, cursor, json_text, key_of, micros_of
-from upwell.journal.reader_records import flow_run, moment, moment_or_none, task_run, task_run_id
+from upwell.journal.reader_records import flow_run, moment, moment_or_none, spans_of_runs, task_run
 
 SPANS: Final = {"minute": 60, "hour": 3_600, "day": 86_400}
 """The names of some lengths of time, in seconds."""
@@ -76,46 +77,33 @@ async def timeline(session: Session, flow_run_id: str, limit: int, after: str | 
     """A page of what ran when, by start; None if there is no such flow run. Flow runs stand on the first page."""
     limit = checked_limit(limit)
     found = key_of(after, span=(int, int, int))
-    started, series, number = found[1] if found else (-1, -1, -1)
+    started, key, number = found[1] if found else (-1, -1, -1)
     flow_runs = [flow_run(row) for row in await session.fetch("read_flow_run_tree", id=flow_run_id)]
     if not flow_runs:
         return None
+    series = await session.fetch("read_series_of_flow_runs", ids=json_text(str(run.id) for run in flow_runs))
     rows = await session.fetch(
         "read_timeline",
-        ids=json_text(str(run.id) for run in flow_runs),
+        keys=json_text(row[0] for row in series),
         never=LAST,
         started=started,
-        series=series,
+        series=key,
         number=number,
         n=limit + 1,
     )
     following = None
     if len(rows) > limit:
         last = rows[limit - 1]
-        following = cursor("span", LAST if last[8] is None else last[8], last[10], last[2])
-    spans = [_span(row) for row in rows[:limit]]
+        following = cursor("span", LAST if last[3] is None else last[3], last[0], last[1])
+    items = spans_of_runs(rows[:limit], series)
     if after is None:
-        spans = sorted([*map(_flow_span, flow_runs), *spans], key=_when_it_started)
-    return Page(items=tuple(spans), next=following)
+        for run in flow_runs:
+            insort(items, _flow_span(run), key=_when_it_started)
+    return Page(items=tuple(items), next=following)
 
 
 def _when_it_started(span: Span) -> tuple[bool, dt.datetime, bool]:
     return span.start_time is None, span.start_time or span.created, not span.is_flow_run
-
-
-def _span(row: Row) -> Span:
-    base, created, number, name, task, flow_run_id, state, state_name, started, ended, _ = row
-    return Span(
-        id=task_run_id(base, created, number),
-        name=name or f"{task}-{number}",
-        is_flow_run=False,
-        flow_run_id=UUID(flow_run_id),
-        state_type=StateType(state),
-        state_name=state_name or state.capitalize(),
-        created=moment(created),
-        start_time=moment_or_none(started),
-        end_time=moment_or_none(ended),
-    )
 
 
 def _flow_span(run: FlowRunRecord) -> Span:

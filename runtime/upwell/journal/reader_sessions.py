@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from upwell.journal.database import Database, Row
-from upwell.journal.migrations import (
-    _version,  # pyright: ignore[reportPrivateUsage]  # which steps there are is asked nowhere else
-    migrate,
-)
-from upwell.journal.sql import BulkInsert, migrations
+from upwell.journal.migrations import migrate, version_of
+from upwell.journal.sql import BulkInsert, newest_schema
 from upwell.journal.sqlite import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -38,11 +34,11 @@ async def open_to_read(make_database: MakeDatabase) -> Database | None:
         return None
     await database.open()
     try:
-        version = await _version(database, database)
+        version = await version_of(database, database)
         if version == 0:
             await database.close()
             return None
-        if version < migrations(database.dialect)[-1].number:
+        if version < newest_schema():
             await _bring_up_to_date(make_database(read_only=False))
         await migrate(database)  # nothing is left to be done, or the store is too new
     except BaseException:
@@ -75,7 +71,9 @@ class InMemory:
         raise NotImplementedError("it is only read")
 
     async def _ask(self, question: Callable[[Database], Any]) -> list[Row]:
-        from upwell.journal.store import SqlStore  # here: who reads a file needs no journal
+        import asyncio  # here: who reads a file needs no event loop, and no journal
+
+        from upwell.journal.store import SqlStore
 
         def of_store(store: Store) -> Any:
             assert isinstance(store, SqlStore)

@@ -42,7 +42,7 @@ TIMEOUT_SECONDS: Final = 20.0
 CONNECT_SECONDS: Final = 5.0
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long a request that may be sent twice is tried again while the server cannot be reached."""
+"""How long that is, unless said; see ApiClient."""
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LAST_PAUSE_SECONDS: Final = 1.0
@@ -83,6 +83,7 @@ class ApiClient:
     """A server's API, over connections that are kept; for one event loop. Opened by its first request.
 
     url: of the API, such as `http://127.0.0.1:4200/api`. transport: what carries requests, if not the network.
+    patience_seconds: how long a request that may be sent twice is tried again while the server cannot be reached.
     """
 
     def __init__(
@@ -91,17 +92,19 @@ class ApiClient:
         key: str | None = None,
         timeout_seconds: float = TIMEOUT_SECONDS,
         transport: httpx.AsyncBaseTransport | None = None,
+        patience_seconds: float | None = None,
     ) -> None:
         self.place = _shown(url)
         self._url = (_without_user(url) if key else url).rstrip("/")  # else the user would be sent instead of the key
         self._key = key
         self._timeout_seconds = timeout_seconds
         self._transport = transport
+        self._patience_seconds = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         self._client: httpx.AsyncClient | None = None
 
     def with_key(self, key: str) -> ApiClient:
         """The same server for somebody else."""
-        return ApiClient(self._url, key, self._timeout_seconds, self._transport)
+        return ApiClient(self._url, key, self._timeout_seconds, self._transport, self._patience_seconds)
 
     async def close(self) -> None:
         """Let go of the connections; may be called twice. It may be used again."""
@@ -145,7 +148,7 @@ class ApiClient:
     async def ask(self, method: str, path: str, **given: Any) -> bytes:
         """The same for what may be sent twice: while the server cannot be reached it is, for some seconds."""
         now = asyncio.get_running_loop().time
-        until, pause = now() + PATIENCE_SECONDS, FIRST_PAUSE_SECONDS
+        until, pause = now() + self._patience_seconds, FIRST_PAUSE_SECONDS
         while True:
             try:
                 return await self.request(method, path, **given)

@@ -121,7 +121,7 @@ class _Tidying:
                 await self._remove_all("remove_old_audit_records", before=before)
             for query in ("remove_old_workers", "remove_ended_processes"):
                 await self._remove_all(query, before=micros(now - DAY_SECONDS))
-            for query in ("remove_locks_of_nobody", "remove_leases_of_nobody"):
+            for query in ("remove_locks_of_nobody", "remove_leases_of_nobody", "remove_safe_ends_of_nobody"):
                 await self._remove_all(query)
             if sweeper is not None:
                 await sweeper.look(self._in_step)

@@ -8,6 +8,7 @@ Runs that completed and have nothing special about them, which is most, become s
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -36,7 +37,10 @@ def micros(seconds: float) -> int:
 
 
 class RowMaker:
-    """Makes the rows of one process. Not for more than one thread at a time. write_file: of a large result."""
+    """Makes the rows of one process. Not for more than one thread at a time, but for `row_of_end` and `series_row`.
+
+    write_file: of a large result.
+    """
 
     def __init__(self, process_id: str, write_file: Callable[[Any], None]) -> None:
         self._process_id = process_id
@@ -45,6 +49,7 @@ class RowMaker:
         self._numbers = itertools.count(1)
         self._first = 1
         self._changed: dict[int, Series] = {}
+        self._naming = threading.Lock()
 
     def new_batch(self) -> Batch:
         return Batch(self._process_id, self.process_key)
@@ -57,13 +62,20 @@ class RowMaker:
 
     def key_of(self, series: Series) -> int:
         """The key of a series, which is written with the next batch if it is new or has grown."""
+        key = self._named(series)
+        if series.submitted != series.journal_submitted:
+            self._changed[key] = series
+        return key
+
+    def _named(self, series: Series) -> int:
         if series.journal_key < self._first:
-            series.journal_key, series.journal_submitted = next(self._numbers), -1
+            with self._naming:
+                if series.journal_key < self._first:  # else another thread has named it this moment
+                    series.journal_submitted = -1
+                    series.journal_key = next(self._numbers)
         key = series.journal_key
         if key < FIRST_KEY:  # else it is a series of an earlier process, which a durable flow run goes on with
             key += self.process_key << SERIES_BITS
-        if series.submitted != series.journal_submitted:
-            self._changed[key] = series
         return key
 
     def add_series(self, batch: Batch) -> None:
@@ -71,20 +83,15 @@ class RowMaker:
         changed, self._changed = self._changed, {}
         for key, series in changed.items():
             series.journal_submitted = series.submitted
-            definition = series.definition
-            batch.series.append(
-                (
-                    key,
-                    f"{series.id_base:019x}",
-                    definition.name,
-                    series.flow_run_id,
-                    micros(series.created),
-                    _tags(definition.options.tags),
-                    series.source,
-                    series.submitted,
-                    self._process_id,
-                )
-            )
+            batch.series.append(self.series_row(key, series))
+
+    def series_row(self, key: int, series: Series) -> Row:
+        """The row of a series, as it is now. From any thread."""
+        definition = series.definition
+        return (
+            key, f"{series.id_base:019x}", definition.name, series.flow_run_id, micros(series.created),
+            _tags(definition.options.tags), series.source, series.submitted, self._process_id,
+        )  # fmt: skip  # one line a few columns
 
     # --- task runs --------------------------------------------------------------------------------------
 
@@ -93,8 +100,8 @@ class RowMaker:
         for call, group in itertools.groupby(runs, _call_of):
             key = self.key_of(call.series)
             created = int(call.created * 1e6)
-            if call.record_fully or call.parent_id is not None or call.parent is not None:
-                batch.task_runs += [self._full_row(key, created, run) for run in group]
+            if _is_full(call):
+                batch.task_runs += self._full_rows(key, created, group)
                 continue
             members = list(group)
             short = [run for run in members if run.run_count == 1 and run.status == _COMPLETED and run.own_name is None]
@@ -130,7 +137,7 @@ class RowMaker:
         found = [run for run in runs if run.state_name == "Cached" and run.own_name is None and not run.run_count]
         if len(found) < len(runs):
             known = set(map(id, found))
-            batch.task_runs += [self._full_row(key, created, run) for run in runs if id(run) not in known]
+            batch.task_runs += self._full_rows(key, created, [run for run in runs if id(run) not in known])
         if found:
             columns: list[list[Any]] = [
                 [key] * len(found),
@@ -151,11 +158,24 @@ class RowMaker:
                 call = run.call
                 batch.task_runs.append(self._full_row(self.key_of(call.series), micros(call.created), run))
 
+    def row_of_end(self, run: Run) -> tuple[bool, Row]:
+        """The row of a run that has ended, and whether it is a short one. From any thread."""
+        call = run.call
+        key, created = self._named(call.series), int(call.created * 1e6)
+        if _is_full(call) or run.run_count != 1 or run.status != _COMPLETED or run.own_name is not None:
+            return False, self._full_row(key, created, run)
+        inputs = self._inputs_of(call)(run, run.item)
+        return True, (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs)
+
+    def _full_rows(self, key: int, created: int, runs: Iterable[Run]) -> Iterator[Row]:
+        """The rows of runs that have ended, and that let their arguments go."""
+        for run in runs:
+            yield self._full_row(key, created, run)
+            run.item = None
+
     def _full_row(self, key: int, created: int, run: Run) -> Row:
         call, done = run.call, run.done
         inputs = self._inputs_of(call)(run, run.item)
-        if done:
-            run.item = None
         tags = call.tags if call.tags is not call.definition.options.tags else None
         parent = call.parent_id or (call.parent.task_run_id if call.parent is not None else None)
         started = micros(run.started) if run.started else None
@@ -267,6 +287,11 @@ def _prefix_of(call: Call) -> str | None:
     """What is written before the only argument of a call's runs; None where there are others, or it is a secret."""
     names = call.definition.parameters.names
     return f"{names[0]}=" if call.unary and names and not is_secret(names[0]) else None
+
+
+def _is_full(call: Call) -> bool:
+    """Whether there is more to be told of a call's runs than the shortest rows do."""
+    return bool(call.record_fully or call.parent_id is not None or call.parent is not None)
 
 
 def _call_of(run: Run) -> Call:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final, Protocol
 
-from upwell.engine.finish import until_done
 from upwell.journal.database import Row
 from upwell.journal.sql import BulkInsert, Dialect, bulk_inserts, queries, query_of
 
@@ -52,6 +50,10 @@ class SqlSession:
 
 async def finish(work: Coroutine[Any, Any, Any]) -> None:
     """Do this to its end, however often it is cancelled; then raise the cancellation, or else what it raised."""
+    import asyncio  # here: a command that reads a file here has no event loop, and loads none
+
+    from upwell.engine.finish import until_done
+
     task = asyncio.ensure_future(work)
     try:
         await until_done(task)

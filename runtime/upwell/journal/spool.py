@@ -195,7 +195,7 @@ def _framed(frame: Frame) -> bytes:
 def storable(batch: Batch) -> Batch:
     """The same without what cannot be stored anywhere: half characters, endless integers."""
     rows: dict[str, Any] = {kind: [tuple(map(_storable_value, row)) for row in getattr(batch, kind)] for kind in KINDS}
-    return Batch(batch.process_id, batch.process_key, batch.number, **rows)
+    return Batch(batch.process_id, batch.process_key, batch.number, safe_ends=batch.safe_ends, **rows)
 
 
 def _storable_value(value: Any) -> Any:

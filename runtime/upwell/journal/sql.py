@@ -12,11 +12,13 @@ PostgreSQL has other names for a few types, and takes many rows as arrays. What 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
+
+Q = TypeVar("Q")
 
 _HERE: Final = Path(__file__).parent  # importlib.resources takes 10 ms to be imported
 
@@ -105,16 +107,45 @@ def migrations(dialect: Dialect) -> tuple[Migration, ...]:
     return tuple(found)
 
 
+def newest_schema() -> int:
+    """The number of the last step of the schema."""
+    return max(int(file.partition("_")[0]) for file in _files("schema"))
+
+
 @cache
-def queries(dialect: Dialect) -> dict[str, Query]:
+def queries(dialect: Dialect) -> Mapping[str, Query]:
     """The named queries, without those that insert many rows."""
-    return {name: _query(name, text, dialect) for name, text in _named_texts().items() if ":rows(" not in text}
+    texts = {name: text for name, text in _named_texts().items() if ":rows(" not in text}
+    return _WhenAsked(texts, lambda name, text: _query(name, text, dialect))
 
 
 @cache
-def bulk_inserts(dialect: Dialect) -> dict[str, BulkInsert]:
+def bulk_inserts(dialect: Dialect) -> Mapping[str, BulkInsert]:
     """The named queries that insert many rows."""
-    return {name: _bulk_insert(name, text, dialect) for name, text in _named_texts().items() if ":rows(" in text}
+    texts = {name: text for name, text in _named_texts().items() if ":rows(" in text}
+    return _WhenAsked(texts, lambda name, text: _bulk_insert(name, text, dialect))
+
+
+class _WhenAsked(Mapping[str, Q]):
+    """By name, each made when it is first asked for: few programs ask for many."""
+
+    def __init__(self, texts: Mapping[str, str], make: Callable[[str, str], Q]) -> None:
+        self._texts = texts
+        self._make = make
+        self._made: dict[str, Q] = {}
+
+    def __getitem__(self, name: str) -> Q:
+        found = self._made.get(name)
+        if found is None:
+            text = _without_comments(self._texts[name]).strip().rstrip(";")
+            found = self._made[name] = self._make(name, text)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._texts)
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
 
 def in_words_of(dialect: Dialect, text: str) -> str:
@@ -183,7 +214,7 @@ def _named_texts() -> dict[str, str]:
         for name, text in zip(parts[::2], parts[1::2], strict=True):
             if name in texts:
                 raise ValueError(f"two queries are called {name!r}")
-            texts[name] = _without_comments(text).strip().rstrip(";")
+            texts[name] = text
     return texts
 
 

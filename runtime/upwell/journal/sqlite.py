@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -40,6 +39,9 @@ PAGE_BYTES: Final = 8192
 CACHE_KIB: Final = 16 * 1024
 STEPS_BETWEEN_LOOKS: Final = 2000
 """Of SQLite's machine, a fraction of a millisecond: so often is seen whether a statement takes too long."""
+
+WAITED_TIMES: Final = 5
+"""So many times as long as a statement may have a processor it may take in all."""
 
 WAL_BYTES: Final = 64 * 1024 * 1024
 """The write-ahead log is cut back to this after a checkpoint."""
@@ -76,7 +78,8 @@ class SqliteDatabase:
     synchronous: "NORMAL" (survives the process; the last flush may go with the power) or "FULL" (survives both).
     in_this_thread: statements block the caller's event loop, and cost no change of threads: for a loop that has nothing
         else to do, such as the journal's. Others' locks are waited for without blocking it.
-    most_seconds: a statement that blocks the loop for longer is given up, and raises StoreSlow.
+        One that is only read so needs no loop at all: nothing of it is ever suspended.
+    most_seconds: a statement that has a processor for longer, and so blocks the loop, is given up: it raises StoreSlow.
     """
 
     def __init__(
@@ -97,7 +100,8 @@ class SqliteDatabase:
         self._most_seconds = most_seconds
         self._raw: _RawConnection | None = None
         self._file: tuple[int, int] | None = None
-        self._turn = asyncio.Lock()
+        self._needs_no_loop = read_only and in_this_thread
+        self._turn: AbstractAsyncContextManager[None] = nullcontext() if self._needs_no_loop else _make_lock()
         self._session = SqlSession(self, Dialect.SQLITE)
 
     async def open(self) -> None:
@@ -105,27 +109,33 @@ class SqliteDatabase:
         async with self._turn:
             if self._raw is None:
                 try:
-                    await finish(self._connect())
+                    await self._finish(self._connect())
                 except BaseException:
-                    await finish(self._disconnect())
+                    await self._finish(self._disconnect())
                     raise
+
+    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+        await (work if self._needs_no_loop else finish(work))
 
     async def _connect(self) -> None:
         if not self._read_only:
             _make_private_file(self.path)
-        uri = f"file:{_quoted(self.path)}?mode={'ro' if self._read_only else 'rw'}"
+        uri = connection_uri(self.path, "ro" if self._read_only else "rw")
         if self._in_this_thread:
+            timeout = BUSY_SECONDS if self._needs_no_loop else SHORT_BUSY_SECONDS
             with _translated(self.place):
-                connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=SHORT_BUSY_SECONDS)
+                connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=timeout)
             self._raw = _Direct(connection) if self._most_seconds is None else _Bounded(connection, self._most_seconds)
         else:
             await self._connect_on_a_thread(uri)
         for pragma in self._pragmas():
             await self._set(pragma)
-        self._file = _file_at(self.path)
+        self._file = file_at(self.path)
 
     async def _connect_on_a_thread(self, uri: str) -> None:
-        import aiosqlite  # here: so that no program pays for it that does not need it
+        import asyncio  # here, as below: so that no program pays for it that does not need it
+
+        import aiosqlite
 
         connecting = aiosqlite.connect(uri, uri=True, isolation_level=None, timeout=BUSY_SECONDS)
         thread = connecting._thread  # pyright: ignore[reportPrivateUsage]  # there is no other way to it
@@ -149,7 +159,7 @@ class SqliteDatabase:
                     raise
             else:
                 return
-            await asyncio.sleep(PAUSE_SECONDS)
+            await _pause(PAUSE_SECONDS)
 
     def _pragmas(self) -> list[str]:
         if self._read_only:
@@ -167,7 +177,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         async with self._turn:
-            await finish(self._disconnect())
+            await self._finish(self._disconnect())
 
     async def _disconnect(self) -> None:
         raw, self._raw = self._raw, None
@@ -212,11 +222,11 @@ class SqliteDatabase:
                     raise
             else:
                 return
-            await asyncio.sleep(PAUSE_SECONDS * random.random())
+            await _pause(PAUSE_SECONDS * random.random())
 
     def _check_still_there(self) -> None:
         """SQLite goes on writing to a file that was deleted, and nobody would ever read that."""
-        if self._raw is not None and self._file is not None and self._file != _file_at(self.path):
+        if self._raw is not None and self._file is not None and self._file != file_at(self.path):
             _ABANDONED.append(self._raw)  # closed, it would delete the log of the file that stands there now
             self._raw = None
             raise StoreUnavailable(f"The store {self.place} was deleted or replaced while it was open.")
@@ -283,19 +293,24 @@ class _Direct:
 
 
 class _Bounded(_Direct):
-    """The same for whoever cannot wait: a statement that takes too long is interrupted."""
+    """The same for whoever cannot wait: a statement that takes too long is interrupted.
+
+    What counts is what it has of a processor: where that is given to others meanwhile, a thread would wait, too. But a
+    disk is not waited for here either.
+    """
 
     def __init__(self, connection: sqlite3.Connection, most_seconds: float) -> None:
         super().__init__(connection)
         self._most_seconds = most_seconds
-        self._until = 0.0
+        self._until = self._latest = 0.0
         connection.set_progress_handler(self._is_too_late, STEPS_BETWEEN_LOOKS)
 
     def _is_too_late(self) -> bool:
-        return time.monotonic() > self._until
+        return time.thread_time() > self._until or time.monotonic() > self._latest
 
     async def execute_fetchall(self, sql: str, parameters: Iterable[Any] | None = None) -> Iterable[Any]:
-        self._until = time.monotonic() + self._most_seconds
+        self._until = time.thread_time() + self._most_seconds
+        self._latest = time.monotonic() + WAITED_TIMES * self._most_seconds
         try:
             return self._connection.execute(sql, tuple(parameters or ())).fetchall()
         except sqlite3.OperationalError as error:
@@ -309,13 +324,25 @@ class _Memory(_Direct):
 
     def __init__(self) -> None:
         super().__init__(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False))
-        self.turn = asyncio.Lock()
+        self.turn = _make_lock()
 
     async def close(self) -> None:
         """What is in memory stays."""
 
     def __del__(self) -> None:
         self._connection.close()
+
+
+async def _pause(seconds: float) -> None:
+    from asyncio import sleep  # here, as above
+
+    await sleep(seconds)
+
+
+def _make_lock() -> AbstractAsyncContextManager[None]:
+    from asyncio import Lock  # here, as above
+
+    return Lock()
 
 
 def _sizes(rows: int, width: int) -> Iterator[int]:
@@ -346,7 +373,7 @@ def insert_of_size(insert: BulkInsert, size: int) -> str:
     return f"{insert.before}VALUES {','.join([row] * size)}{insert.after}"
 
 
-def _file_at(path: Path) -> tuple[int, int] | None:
+def file_at(path: Path) -> tuple[int, int] | None:
     """Which file is there."""
     try:
         found = os.stat(path)
@@ -358,10 +385,11 @@ def _file_at(path: Path) -> tuple[int, int] | None:
 _ABANDONED: Final[list[_RawConnection]] = []
 
 
-def _quoted(path: Path) -> str:
+def connection_uri(path: Path, mode: str) -> str:
+    """The file as SQLite's own URIs name it. mode: "ro" or "rw"; it is not made."""
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return f"file:{quote(str(path.absolute()))}?mode={mode}"
 
 
 def _make_private_file(path: Path) -> None:

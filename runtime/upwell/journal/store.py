@@ -136,7 +136,7 @@ class SqlStore:
             marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
             for key, state in marked:
                 rows = batch.numbered_from(int(key))
-                await _leave_out_what_others_do_now(session, rows)
+                await leave_out_what_others_do_now(session, rows)
                 await write_rows(session, await self.admitted(session, rows))
                 if state != "alive":
                     await _end_what_goes_on_nowhere(session, process, int(key), rows)
@@ -227,6 +227,9 @@ async def write_rows(session: Session, batch: Batch) -> None:
                 await session.insert(query, block.rows())
     if batch.released_locks:
         await release_locks(session, batch.process_id, batch.released_locks)
+    if batch.safe_ends:
+        first = batch.process_key << SERIES_BITS
+        await session.fetch("forget_safe_ends", first=first, after=first + batch.safe_ends + 1)
 
 
 class Refused:
@@ -262,7 +265,7 @@ class Refused:
             self.first = next(kind for kind in KINDS if getattr(batch, kind))
 
 
-async def _leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
+async def leave_out_what_others_do_now(session: Session, batch: Batch) -> None:
     """Take out of a dead process's batch what would stand in the way of those who have taken over its flow runs."""
     ids = {row[0] for row in (*batch.flow_runs, *batch.flow_run_states, *batch.durable_calls)}
     ids |= {row[_FLOW_RUN_OF_SERIES] for row in batch.series} - {None}
@@ -331,6 +334,7 @@ __all__ = [
     "Store",
     "check_alive",
     "described",
+    "leave_out_what_others_do_now",
     "register",
     "write_rows",
 ]

@@ -13,8 +13,9 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,7 @@ _QUERIES: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
 """All that may name a file, each with the key that it begins after."""
 
 InStep = Callable[[Callable[[Session, int], Awaitable[Any]]], Awaitable[Any]]
+OnIt = Callable[..., Awaitable[Any]]
 """Carries out a short piece of work, which is given how many rows it may take."""
 
 
@@ -72,14 +74,18 @@ class Sweeper:
         if time.monotonic() < self._looked + PAUSE_SECONDS:
             return 0
         self._looked = time.monotonic()
-        if self._waiting is not None and await asyncio.to_thread(_holds_files, self._waiting):
+        with _one_thread() as on_it:
+            return await self._sweep(in_step, on_it)
+
+    async def _sweep(self, in_step: InStep, on_it: OnIt) -> int:
+        if self._waiting is not None and await on_it(_holds_files, self._waiting):
             return 0
         before = clock().time() - GRACE_SECONDS
-        files = await asyncio.to_thread(self._old_files, before)
+        files = await on_it(self._old_files, before)
         named = await _named(in_step) if files else frozenset[bytes]()
         unnamed = {path: written for path, written in files.items() if _name_of(path) not in named}
         again = [path for path, written in unnamed.items() if self._unnamed.get(path) == written]
-        removed = await asyncio.to_thread(_remove, again, before)
+        removed: int = await on_it(_remove, again, before)
         self._unnamed = {path: written for path, written in unnamed.items() if path not in again}
         return removed
 
@@ -100,6 +106,18 @@ class Sweeper:
                     elif _FILE.fullmatch(_name_of(path)):
                         found[path] = written
         return found
+
+
+@contextmanager
+def _one_thread() -> Generator[OnIt]:
+    """Calls functions on a thread beside the running loop: one of its own, which ends, as it is needed once an hour."""
+    from concurrent.futures import ThreadPoolExecutor  # here: few processes live that long
+
+    helper = ThreadPoolExecutor(1, "upwell-sweeper")
+    try:
+        yield partial(asyncio.get_running_loop().run_in_executor, helper)
+    finally:
+        helper.shutdown(wait=False)
 
 
 async def _named(in_step: InStep) -> frozenset[bytes]:

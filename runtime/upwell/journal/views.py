@@ -13,11 +13,21 @@ from msgspec import Struct, msgpack
 
 from upwell.core.model import FlowRunRecord, LogLine
 from upwell.core.results import ResultRecord
-from upwell.core.states import COMPLETED, PENDING, StateType
+from upwell.core.states import COMPLETED, PENDING, State, StateType
 from upwell.engine.durable_records import WAITING
 from upwell.journal.database import Row, Session
 from upwell.journal.reader_pages import LAST, id_text, json_text, micros_of, pattern_of
-from upwell.journal.reader_records import FLOW_RUN_COLUMNS, flow_run, log_line, random_part, task_run_id
+from upwell.journal.reader_records import (
+    FLOW_RUN_COLUMNS,
+    flow_run,
+    log_line,
+    moment,
+    moment_or_none,
+    random_part,
+    state_of,
+    task_run_id,
+    uuid_of,
+)
 from upwell.journal.results import outcome_of
 
 NEIGHBOURS: Final = 12
@@ -32,6 +42,17 @@ class Starts(Struct, frozen=True, kw_only=True):
     part: int
     state: StateType
     runs: int
+
+
+class LastRun(Struct, frozen=True, kw_only=True):
+    """One of the last runs of something: what a small picture of them shows. id: as text, as addresses have it."""
+
+    id: str
+    name: str
+    state: State
+    created: dt.datetime
+    start_time: dt.datetime | None
+    end_time: dt.datetime | None
 
 
 class Neighbour(Struct, frozen=True, kw_only=True):
@@ -79,6 +100,30 @@ class Views:
         """Each flow that has runs."""
         return [name for (name,) in await self._session.fetch("view_flow_names")]
 
+    async def recent_flows(self, now: dt.datetime, runs: int) -> list[str]:
+        """The flows of so many runs, those that were created last; without those that are due only later."""
+        rows = await self._session.fetch("view_recent_flows", now=micros_of(now, "now"), n=runs)
+        return list(dict.fromkeys(name for (name,) in rows))
+
+    async def last_runs_of_flows(self, names: Iterable[str], now: dt.datetime, limit: int) -> dict[str, list[LastRun]]:
+        """Of each of these flows the runs that were created last, the newest first; without those due only later."""
+        return await self._last_runs("view_last_runs_of_flows", names, now, limit)
+
+    async def last_runs_of_deployments(
+        self, ids: Iterable[UUID], now: dt.datetime, limit: int
+    ) -> dict[str, list[LastRun]]:
+        """The same of deployments, by their ids as text."""
+        return await self._last_runs("view_last_runs_of_deployments", map(str, ids), now, limit)
+
+    async def _last_runs(
+        self, query: str, wanted: Iterable[str], now: dt.datetime, limit: int
+    ) -> dict[str, list[LastRun]]:
+        found: dict[str, list[LastRun]] = defaultdict(list)
+        rows = await self._session.fetch(query, wanted=json_text(wanted), now=micros_of(now, "now"), n=limit)
+        for row in sorted(rows, key=_newest_last, reverse=True):
+            found[row[0]].append(_last_run(row))
+        return found
+
     async def open_runs(self) -> Counter[tuple[StateType, str]]:
         """How many flow runs have not ended, by the type and name of their state."""
         rows = await self._session.fetch("view_open_runs")
@@ -103,9 +148,9 @@ class Views:
         ids = json_text(map(str, runs))
         counts: dict[UUID, Counter[StateType]] = defaultdict(Counter)
         for run_id, state, number in await self._session.fetch("view_progress_states", ids=ids):
-            counts[UUID(run_id)][StateType(state)] = number
+            counts[uuid_of(run_id)][StateType(state)] = number
         for run_id, submitted, begun in await self._session.fetch("view_progress", ids=ids):
-            found = counts[UUID(run_id)]
+            found = counts[uuid_of(run_id)]
             found[COMPLETED] = max(begun - found.total(), 0)
             found[PENDING] += max(submitted - begun, 0)
         return counts
@@ -119,7 +164,7 @@ class Views:
             width=max(int(part.total_seconds() * 1e6), 1),
         )
         return [
-            Starts(flow_run_id=UUID(run_id), task=task, part=place, state=StateType(state), runs=number)
+            Starts(flow_run_id=uuid_of(run_id), task=task, part=place, state=StateType(state), runs=number)
             for run_id, task, place, state, number in rows
         ]
 
@@ -186,6 +231,22 @@ class Views:
         )
 
 
+def _newest_last(row: Row) -> tuple[int, str]:
+    return row[6], row[1]
+
+
+def _last_run(row: Row) -> LastRun:
+    _, run_id, name, state, state_name, message, created, started, ended = row
+    return LastRun(
+        id=run_id,
+        name=name,
+        state=state_of(state, state_name, created, message),
+        created=moment(created),
+        start_time=moment_or_none(started),
+        end_time=moment_or_none(ended),
+    )
+
+
 def _neighbour(row: Row) -> Neighbour:
     base, created, number, name, task, state, argument = row
     return Neighbour(
@@ -209,4 +270,4 @@ def names_of(series: Sequence[tuple[str, str]], run_ids: Iterable[UUID]) -> dict
     return names
 
 
-__all__ = ["LogTail", "Neighbour", "Neighbours", "Starts", "Views", "names_of"]
+__all__ = ["LastRun", "LogTail", "Neighbour", "Neighbours", "Starts", "Views", "names_of"]

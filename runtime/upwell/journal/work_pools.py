@@ -59,10 +59,10 @@ class SqlPools(Part):
         return await self._transact(put)
 
     async def work_pool(self, name: str) -> WorkPool:
-        return await _pool(self._database, name)
+        return await _pool(self._reading, name)
 
     async def work_pools(self) -> list[WorkPool]:
-        return await _with_queues(self._database, await self._database.fetch("pools"))
+        return await _with_queues(self._reading, await self._reading.fetch("pools"))
 
     async def delete_work_pool(self, name: str) -> None:
         async def delete(session: Session) -> None:
@@ -134,7 +134,7 @@ class SqlPools(Part):
         await self._transact(end)
 
     async def workers(self, pool: str | None = None) -> list[Worker]:
-        rows = await self._database.fetch("workers", pool=pool, since=now_micros() - DAY_MICROS, most=MOST_WORKERS)
+        rows = await self._reading.fetch("workers", pool=pool, since=now_micros() - DAY_MICROS, most=MOST_WORKERS)
         return [
             Worker(
                 id=process_id,

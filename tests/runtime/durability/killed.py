@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from upwell.composition import close_journal
+from upwell.engine.console import ensure_configured
 from upwell.engine.current import close_portal
 from upwell.settings import temporary_settings
 
@@ -25,12 +26,15 @@ class Killed(Exception):
 def journal(home: Path, **updates: Any) -> Generator[Path]:
     """A journal in this folder, closed at the end; the file."""
     settings: dict[str, Any] = {"journal": "on", "home": str(home), "logging_level": "CRITICAL", **updates}
-    with temporary_settings(**settings):
-        try:
-            yield home / "upwell.db"
-        finally:
-            close_portal()
-            close_journal()
+    try:
+        with temporary_settings(**settings):
+            try:
+                yield home / "upwell.db"
+            finally:
+                close_portal()
+                close_journal()
+    finally:
+        ensure_configured()  # the loggers are as other tests want them
 
 
 @contextmanager

@@ -395,7 +395,7 @@ def test_a_key_needs_no_arguments_that_can_be_stored(home: Path) -> None:
 @flow
 async def once_async(x: int) -> int:
     ran["once_async"] += 1
-    await asyncio.sleep(5)
+    await asyncio.sleep(1000)
     return x
 
 
@@ -410,9 +410,7 @@ def test_who_waits_for_the_run_of_a_key_can_be_cancelled(home: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await first
 
-    began = time.monotonic()
     asyncio.run(main())
-    assert time.monotonic() - began < 4
     assert ask(home, "SELECT state FROM flow_runs") == [("CANCELLED",)]
 
 

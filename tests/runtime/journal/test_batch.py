@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.runtime.journal.conftest import MakeDatabase
 
-from upwell.journal.batch import BLOCK, SERIES_BITS, Batch
+from upwell.journal.batch import BLOCK, MOST, SERIES_BITS, Batch
 from upwell.journal.processes import this_process
 from upwell.journal.store import SqlStore
 
@@ -89,3 +89,13 @@ def test_keys_of_series_are_moved_in_columns_as_in_rows() -> None:
     assert moved.by_rows() == batch.by_rows().numbered_from(9)
     assert {row[0] for row in moved.by_rows().completed_runs} == {(9 << SERIES_BITS) + 1}
     assert {row[0] for row in moved.by_rows().results} == {(3 << SERIES_BITS) + 1}
+
+
+def test_blocks_of_one_kind_in_a_row_become_as_large_as_a_statement() -> None:
+    batch = Batch("p", 0)
+    for first in range(0, 3 * MOST // 2, MOST // 2):
+        part = Batch("p", 0)
+        part.add_columns("completed_runs", columns_of_runs(1, first, MOST // 2))
+        batch.add(part)
+    assert [len(block.rows()) for block in batch.blocks] == [MOST, MOST // 2]
+    assert [row[1] for row in batch.by_rows().completed_runs] == list(range(3 * MOST // 2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pytest
 
 from upwell import flow, task
 from upwell.cache_policies import INPUTS
-from upwell.composition import close_journal, make_database, open_recorder
+from upwell.composition import close_journal, flush_journal, make_database, open_recorder
+from upwell.journal.cache import JournalCache
 from upwell.journal.database import StoreUnavailable
 from upwell.settings import temporary_settings
 from upwell.stored_results import result_of
@@ -54,6 +55,52 @@ def test_results_are_found_by_the_next_journal_and_no_lock_is_left() -> None:
     assert {name for _, name, _ in found} == {"Cached"}
     assert [value for value, _, _ in found] == [number * number for number in range(600)]
     assert result_of(found[599][2]) == 599 * 599
+
+
+@pytest.mark.parametrize("has_time", [True, False])
+def test_what_is_in_a_file_is_found_without_the_journal_unless_that_takes_long(
+    has_time: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not has_time:
+        monkeypatch.setattr("upwell.journal.beside.WAITED_TIMES", -1.0)
+        monkeypatch.setattr("upwell.journal.beside.STEPS_BETWEEN_LOOKS", 1)
+    squares(300)
+    close_journal()
+    asked: list[int] = []
+    look = JournalCache._look  # pyright: ignore[reportPrivateUsage]  # what is asked of the store
+
+    async def counted(self: JournalCache, store: Any, computations: Sequence[Any]) -> Any:
+        asked.append(len(computations))
+        return await look(self, store, computations)
+
+    monkeypatch.setattr(JournalCache, "_look", counted)
+    found = squares(300)
+    assert [(value, name) for value, name, _ in found] == [(number * number, "Cached") for number in range(300)]
+    assert square(7, return_state=True).name == "Cached"
+    in_place = has_time and "sqlite" in request.node.name
+    assert sum(asked) == (0 if in_place else 301)
+
+
+def test_what_is_newer_than_the_file_is_what_is_found(tmp_path: Path) -> None:
+    values = iter("ab")
+
+    @task(cache_policy=INPUTS)
+    def latest(number: int) -> str:
+        return next(values)
+
+    again = latest.with_options(refresh_cache=True)
+
+    @flow
+    def main() -> list[str]:
+        first = latest(1)
+        flush_journal()
+        found = latest(1)
+        again(1)
+        return [first, found, latest(1), *latest.map([1, 1]).result()]
+
+    with temporary_settings(journal_flush_seconds=60.0):
+        assert main() == ["a", "a", "b", "b", "b"]
+        close_journal()
 
 
 def test_a_lock_of_a_process_that_has_ended_is_taken_over() -> None:

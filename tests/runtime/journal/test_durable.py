@@ -121,8 +121,10 @@ def test_two_processes_begin_one_run_of_one_key(make_database: Any) -> None:
     async def main() -> None:
         processes = [await beginner(make_database(), number) for number in range(1, 5)]
         runs = [asyncio.create_task(one.begin(idempotency_key="key")) for one in processes]
-        done, waiting = await asyncio.wait(runs, timeout=0.5)
+        done, _ = await asyncio.wait(runs, timeout=30, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
+        more, waiting = await asyncio.wait(set(runs) - done, timeout=0.3)
+        assert more == set()
         for run in waiting:
             run.cancel()
         await asyncio.wait(waiting)

@@ -159,7 +159,8 @@ def test_a_durable_flow_run_awaits_its_resume_until_it_has_crashed_too_often(mak
             assert crashes == crash
             if crash < liveness.DURABLE_MAX_CRASHES:
                 assert (state, name, ended) == ("SCHEDULED", "AwaitingResume", None)
-                assert message == f"{died(dead)} upwell.resume('a') goes on where it stopped."
+                what_to_do = "upwell.resume('a'), or `upwell flow-run resume a`, goes on where it stopped."
+                assert message == f"{died(dead)} {what_to_do}"
         state, _, message, ended, _ = (await flow_runs(database))["a"]
         assert state == "CRASHED"
         assert ended

@@ -48,21 +48,22 @@ def put_lease(host: Host, process: Process, state: str, place: int = 0) -> None:
 
 
 @pytest.mark.parametrize("state", ["held", "waiting"])
-def test_the_slots_of_a_dead_process_are_free_within_seconds(make_database: MakeDatabase, state: str) -> None:
+def test_the_slots_of_a_dead_process_are_free_as_soon_as_others_look(make_database: MakeDatabase, state: str) -> None:
     with hosts(make_database, 1) as (host,):
         make_limit(host, "db", 1)
         put_lease(host, dead_process(host), state)
 
         async def body() -> None:
-            began = time.monotonic()
             host.give_back("db", await host.take("db"))
-            assert time.monotonic() - began < 5
 
         soon(body())
         settled(host, [])
 
 
-def test_who_is_stopped_while_it_is_its_turn_does_not_hold_up_the_others(make_database: MakeDatabase) -> None:
+def test_who_is_stopped_while_it_is_its_turn_does_not_hold_up_the_others(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_limit, "ABSENT_SECONDS", 0.5)
     with hosts(make_database, 1) as (host,):
         make_limit(host, "db", 1)
         here = this_process(30.0)  # is there, and will never take its turn
@@ -71,7 +72,7 @@ def test_who_is_stopped_while_it_is_its_turn_does_not_hold_up_the_others(make_da
         async def body() -> None:
             began = time.monotonic()
             host.give_back("db", await host.take("db"))
-            assert 1 < time.monotonic() - began < 6
+            assert time.monotonic() - began > 0.4, "it had its turn"
 
         soon(body())
 

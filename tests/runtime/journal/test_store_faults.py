@@ -10,8 +10,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -59,6 +59,14 @@ def run_with(database: Database, folder: Path, *, opened: bool) -> None:
             journal.ask(lambda store: store.state_of(journal.process)).result(5)
         assert asyncio.run(sums()) == EXPECTED
     assert spooled(folder) == []
+
+
+@contextmanager
+def patience(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Generator[None]:
+    """Who waits for a flush waits so long for a store that fails."""
+    with monkeypatch.context() as patching:
+        patching.setattr("upwell.journal.journal.PATIENCE_SECONDS", seconds)
+        yield
 
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -119,16 +127,14 @@ def test_an_error_that_nobody_foresaw_is_a_fault_like_any_other(
 
 
 def test_what_a_store_that_fails_for_good_does_not_take_is_spooled_and_brought_in_by_the_next(
-    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = MemoryDatabase()
     with journal_of(lambda: FaultyDatabase(memory, fail_at=1, times=NEVER), tmp_path):
-        began = time.monotonic()
-        assert asyncio.run(sums()) == EXPECTED
-        assert time.monotonic() - began < 5
-        began = time.monotonic()
-        assert asyncio.run(sums()) == EXPECTED
-        assert time.monotonic() - began < 1, "who knows that the store fails does not wait for it again"
+        with patience(monkeypatch, 0.2):
+            assert asyncio.run(sums()) == EXPECTED
+        with patience(monkeypatch, 10_000):  # who knows that the store fails does not wait for it again
+            assert asyncio.run(sums()) == EXPECTED
     assert len(complaints(caplog)) == 1
     assert len(spooled(tmp_path)) == 1
     with journal_of(lambda: memory, tmp_path) as journal:
@@ -138,11 +144,11 @@ def test_what_a_store_that_fails_for_good_does_not_take_is_spooled_and_brought_i
 
 
 def test_what_was_spooled_comes_in_before_what_is_newer_as_soon_as_the_store_works_again(
-    wanted: dict[str, int], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    wanted: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     memory = MemoryDatabase()
     database = FaultyDatabase(memory, fail_at=1, times=NEVER)
-    with journal_of(lambda: database, tmp_path) as journal:
+    with patience(monkeypatch, 0.2), journal_of(lambda: database, tmp_path) as journal:
         assert asyncio.run(sums()) == EXPECTED
         assert spooled(tmp_path)
         database.stop_failing()
@@ -189,30 +195,31 @@ def test_what_is_spooled_while_a_spool_is_brought_in_comes_before_what_is_newer_
 
 
 def test_with_no_room_for_a_spool_either_runs_go_on_and_that_is_said_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "spool").write_text("in the way")
     memory = MemoryDatabase()
-    with journal_of(lambda: FaultyDatabase(memory, fail_at=1, times=NEVER), tmp_path):
+    with (
+        patience(monkeypatch, 0.2),
+        journal_of(lambda: FaultyDatabase(memory, fail_at=1, times=NEVER), tmp_path),
+    ):
         for _ in range(3):
             assert asyncio.run(sums()) == EXPECTED
-        began = time.monotonic()
-    assert time.monotonic() - began < 5, "the end does not hang"
-    warning, no_spool, lost = complaints(caplog)
+    warning, no_spool, lost = complaints(caplog)  # and not that the end hung
     assert "tries again" in warning
     assert "either" in no_spool
     assert "lost" in lost
 
 
 def test_a_file_that_another_process_locks_for_seconds_is_waited_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "store.db"
-    with journal_of(lambda: SqliteDatabase(path), tmp_path) as journal:
+    with patience(monkeypatch, 0.2), journal_of(lambda: SqliteDatabase(path), tmp_path) as journal:
         assert asyncio.run(sums()) == EXPECTED
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN EXCLUSIVE")
-        freed = threading.Timer(3, lambda: other.execute("ROLLBACK"))
+        freed = threading.Timer(1, lambda: other.execute("ROLLBACK"))
         freed.start()
         assert asyncio.run(sums()) == EXPECTED
         freed.join()
@@ -261,10 +268,8 @@ def run_script(script: str, home: Path, *arguments: str, **variables: str) -> tu
 
 
 def test_a_full_disk_does_not_fail_a_run(tmp_path: Path) -> None:
-    began = time.monotonic()
     output, errors = run_script(FLOW, tmp_path, str(400_000))
     assert output == "fine\n"
-    assert time.monotonic() - began < 20
     assert errors.count("tries again") == 1
     assert errors.count("either") <= 1
     assert "Traceback" not in errors

@@ -175,6 +175,18 @@ def test_nothing_goes_while_rows_wait_to_be_brought_in(tmp_path: Path, sqlite: M
     with_database(sqlite, story)
 
 
+def test_a_look_leaves_no_thread_behind(tmp_path: Path, sqlite: MakeDatabase) -> None:
+    async def story(database: Database) -> None:
+        before = threading.enumerate()
+        await looked(database, Sweeper({tmp_path / "results": "ours"}, tmp_path / "spool"))
+        for thread in threading.enumerate():
+            if thread not in before:
+                thread.join(5)
+                assert not thread.is_alive()
+
+    with_database(sqlite, story)
+
+
 @pytest.mark.parametrize("races", [1, 2])
 def test_writers_of_the_same_content_never_lose_it(
     tmp_path: Path, sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch, races: int

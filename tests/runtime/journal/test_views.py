@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,6 +21,7 @@ from upwell.core.states import COMPLETED, FAILED, SCHEDULED
 from upwell.engine.durable_records import waiting_record
 from upwell.history import History
 from upwell.journal.reader_sessions import Nothing
+from upwell.journal.sql import Dialect, queries
 from upwell.journal.views import Views, names_of
 from upwell.settings import temporary_settings
 
@@ -92,11 +95,35 @@ async def ask(views: Views, history: History) -> None:
     assert await views.due_runs(5, overdue=True) == []
     assert len(await views.due_runs(5, deployment=coming[0].deployment_id)) == 2
     work = (await history.flow_runs(flow="work")).items[0]
+    await ask_of_last_runs(views, coming[0].deployment_id)
     progress = await views.progress([work.id, coming[0].id])
     assert {run: +counts for run, counts in progress.items()} == {work.id: {COMPLETED: 20, FAILED: 1}}
+    spans = (await history.timeline(work.id)).items
+    assert [span.name for span in spans if span.is_flow_run] == [work.name]
+    assert {span.name for span in spans[1:]} == {"total-0", *(f"double-{number}" for number in NUMBERS)}
+    assert {span.flow_run_id for span in spans} == {work.id}
     await ask_of_pictures(views, work.id, work.created)
     await ask_of_logs(views, work.id)
     await ask_of_neighbours(views, history, work.id)
+
+
+async def ask_of_last_runs(views: Views, deployment_id: UUID | None) -> None:
+    now = dt.datetime.now(dt.UTC)
+    later = now + dt.timedelta(hours=3)
+    assert await views.recent_flows(now, 10) == ["idle", "work"]
+    assert await views.recent_flows(later, 1) == ["planned"]
+    last = await views.last_runs_of_flows(["work", "planned", "none"], now, 5)
+    assert {flow: [run.state.type for run in runs] for flow, runs in last.items()} == {"work": [FAILED]}
+    (run,) = last["work"]
+    assert "never looked at" in (run.state.message or "") or "seven" in (run.state.message or "")
+    assert run.start_time is not None
+    assert run.end_time is not None
+    assert run.created <= run.start_time <= run.end_time
+    assert deployment_id is not None
+    assert await views.last_runs_of_deployments([deployment_id], now, 5) == {}
+    for limit, names in ((5, ["soon", "later"]), (1, ["soon"])):
+        of_one = await views.last_runs_of_deployments([deployment_id], later, limit)
+        assert [run.name for run in of_one[str(deployment_id)]] == names
 
 
 async def ask_of_pictures(views: Views, run_id: UUID, since: dt.datetime) -> None:
@@ -135,6 +162,18 @@ async def ask_of_neighbours(views: Views, history: History, run_id: UUID) -> Non
     assert stored is not None
     assert stored.serializer == "msgpack"
     assert await views.stored_result(found.upstream[0].id) is None
+
+
+def test_how_far_runs_are_is_not_looked_for_among_all_that_ever_failed(tmp_path: Path) -> None:
+    with temporary_settings(journal="on", home=str(tmp_path)):
+        fill()
+        composition.close_journal()
+    (file,) = tmp_path.glob("*.db")
+    with closing(sqlite3.connect(file)) as connection:
+        text = queries(Dialect.SQLITE)["view_progress_states"].text
+        plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", ("[]",))]
+    assert any("task_runs_series_state" in step for step in plan), plan
+    assert not any("task_runs_state " in step for step in plan), plan
 
 
 def test_what_is_stored_of_a_durable_run_is_described_though_it_is_the_value_itself() -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from upwell import composition
+from upwell.engine.console import ensure_configured
 from upwell.engine.recorder import record_with
 from upwell.journal import log_lines
 from upwell.journal.database import Database
@@ -27,6 +28,7 @@ def new_journal(make_database: Callable[[], Database], folder: Path, lease_secon
 @contextmanager
 def journal_of(make_database: Callable[[], Database], folder: Path) -> Generator[Journal]:
     """What runs inside is recorded in this database; the journal is closed at the end."""
+    ensure_configured()  # the journal complains from its thread, maybe before a flow has seen to its lines being heard
     journal = new_journal(make_database, folder)
     record_with(lambda: journal.recorder)
     log_lines.record_in(journal.recorder, ())

@@ -72,3 +72,15 @@ SELECT f.id, f.flow FROM flow_runs f LEFT JOIN flow_runs p ON p.id = f.parent_fl
 WHERE f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.arguments IS NOT NULL AND f.deployment_id IS NULL
   AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
 ORDER BY f.created, f.id;
+
+-- name: write_safe_end
+-- By the process itself, unless it was declared dead.
+INSERT INTO safe_ends (key, facts)
+SELECT :key, :facts FROM processes WHERE key = :process_key AND id = :process_id AND state <> 'lost';
+
+-- name: safe_ends_of
+SELECT facts FROM safe_ends WHERE key >= :first AND key < :after ORDER BY key;
+
+-- name: forget_safe_ends
+-- They are in their tables.
+DELETE FROM safe_ends WHERE key >= :first AND key < :after;

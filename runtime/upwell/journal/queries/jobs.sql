@@ -66,7 +66,8 @@ WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
 
 -- name: jobs_claimed
 SELECT j.flow_run_id, f.name, f.flow, j.deployment_id, d.name, coalesce(d.entrypoint, f.entrypoint, ''), j.parameters,
-       f.tags, j.due, f.created, j.job_variables, j.worker_id, j.claims, f.state_name, j.fork_of, j.fork_before
+       f.tags, j.due, f.created, j.job_variables, j.worker_id, j.claims, f.state_name, j.fork_of, j.fork_before,
+       d.version
 FROM jobs j JOIN flow_runs f ON f.id = j.flow_run_id LEFT JOIN deployments d ON d.id = j.deployment_id
 WHERE j.flow_run_id IN (SELECT value FROM json_each(:ids));
 

@@ -35,7 +35,8 @@ RETURNING id, state, state_name, message;
 UPDATE flow_runs SET
     state = 'SCHEDULED', state_name = 'AwaitingResume', process_id = NULL,
     crashes = crashes + CASE WHEN due IS NULL THEN 1 ELSE 0 END,
-    message = CAST(:message AS TEXT) || ' upwell.resume(''' || id || ''') goes on where it stopped.'
+    message = CAST(:message AS TEXT) || ' upwell.resume(''' || id || '''), or `upwell flow-run resume ' || id
+        || '`, goes on where it stopped.'
 WHERE process_id = :process_id AND ended IS NULL
 RETURNING id, state, state_name, message;
 

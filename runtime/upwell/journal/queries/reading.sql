@@ -87,11 +87,13 @@ FROM series s JOIN task_runs t ON t.series = s.key LEFT JOIN flow_runs f ON f.id
 WHERE s.key IN (SELECT CAST(value AS INTEGER) FROM json_each(:keys)) AND t.number < :first
 ORDER BY t.series, t.number;
 
+-- name: read_series_of_flow_runs
+SELECT key, base, task, flow_run_id FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids));
+
 -- name: read_timeline
--- When the task runs of some flow runs ran, in the order of their starts; what has not started comes last.
-SELECT s.base, t.created, t.number, t.name, s.task, s.flow_run_id, t.state, t.state_name, t.started, t.ended, t.series
-FROM series s JOIN task_runs t ON t.series = s.key
-WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids))
+-- When the task runs of some series ran, in the order of their starts; what has not started comes last.
+SELECT t.series, t.number, t.created, t.started, t.ended, t.state, t.state_name, t.name FROM task_runs t
+WHERE t.series IN (SELECT CAST(value AS INTEGER) FROM json_each(:keys))
     AND (coalesce(t.started, :never), t.series, t.number) > (:started, :series, :number)
 ORDER BY coalesce(t.started, :never), t.series, t.number LIMIT :n;
 

@@ -119,6 +119,11 @@ DELETE FROM cache_locks WHERE key IN (
     SELECT key FROM cache_locks WHERE process_id NOT IN (SELECT id FROM processes) LIMIT :most)
 RETURNING key;
 
+-- name: remove_safe_ends_of_nobody
+DELETE FROM safe_ends WHERE key IN (
+    SELECT key FROM safe_ends WHERE key / 268435456 NOT IN (SELECT key FROM processes) LIMIT :most)
+RETURNING key;
+
 -- name: remove_leases_of_nobody
 DELETE FROM leases WHERE id IN (
     SELECT id FROM leases WHERE process_id NOT IN (SELECT id FROM processes) LIMIT :most)

@@ -15,6 +15,30 @@ SELECT state, state_name, count(*) FROM flow_runs
 WHERE state <> 'COMPLETED' AND state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'PAUSED', 'CANCELLING')
 GROUP BY 1, 2;
 
+-- name: view_recent_flows
+-- The flows of the runs that were created last, without those that are due only later.
+SELECT f.flow FROM flow_runs f
+WHERE NOT (f.state = 'SCHEDULED' AND f.state_name IS NULL AND coalesce(f.due, 0) > :now)
+ORDER BY f.created DESC, f.id DESC LIMIT :n;
+
+-- name: view_last_runs_of_flows
+-- Of each flow the runs that were created last, likewise.
+SELECT f.flow, f.id, f.name, f.state, f.state_name, f.message, f.created, f.started, f.ended
+FROM json_each(:wanted) AS wanted JOIN flow_runs f ON f.id IN (
+    SELECT r.id FROM flow_runs r
+    WHERE r.flow = wanted.value AND NOT (r.state = 'SCHEDULED' AND r.state_name IS NULL AND coalesce(r.due, 0) > :now)
+    ORDER BY r.created DESC, r.id DESC LIMIT :n
+);
+
+-- name: view_last_runs_of_deployments
+SELECT f.deployment_id, f.id, f.name, f.state, f.state_name, f.message, f.created, f.started, f.ended
+FROM json_each(:wanted) AS wanted JOIN flow_runs f ON f.id IN (
+    SELECT r.id FROM flow_runs r
+    WHERE r.deployment_id = wanted.value
+        AND NOT (r.state = 'SCHEDULED' AND r.state_name IS NULL AND coalesce(r.due, 0) > :now)
+    ORDER BY r.created DESC, r.id DESC LIMIT :n
+);
+
 -- name: view_progress
 -- How many task runs flow runs have submitted, and how many of them have begun.
 SELECT s.flow_run_id, sum(s.submitted), sum((SELECT count(*) FROM task_runs t WHERE t.series = s.key))
@@ -22,17 +46,20 @@ FROM series s WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) GROUP B
 
 -- name: view_progress_states
 -- How many of those that have begun are in which state; those that completed are the rest.
-SELECT s.flow_run_id, t.state, count(*) FROM series s JOIN task_runs t ON t.series = s.key
-WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids))
-    AND t.state <> 'COMPLETED' AND t.state IN ('SCHEDULED', 'PENDING', 'RUNNING', 'FAILED', 'CANCELLING', 'CANCELLED',
-                                               'CRASHED', 'PAUSED')
+-- CROSS JOIN: series by series, and not through all task runs that failed, of which there can be very many.
+SELECT s.flow_run_id, t.state, count(*) FROM series s CROSS JOIN task_runs t
+WHERE t.series = s.key AND s.flow_run_id IN (SELECT value FROM json_each(:ids)) AND t.state <> 'COMPLETED'
 GROUP BY 1, 2;
 
 -- name: view_starts
 -- How many task runs of some flow runs began when, by flow run, task and state: what a timeline of many is drawn from.
-SELECT s.flow_run_id, s.task, (t.started - :origin) / :width, t.state, count(*)
-FROM series s JOIN task_runs t ON t.series = s.key
-WHERE s.flow_run_id IN (SELECT value FROM json_each(:ids)) AND t.started IS NOT NULL
+-- First by series: what is sorted is short then.
+SELECT s.flow_run_id, s.task, found.part, found.state, CAST(sum(found.runs) AS INTEGER) FROM (
+    SELECT series, (started - :origin) / :width AS part, state, count(*) AS runs FROM task_runs
+    WHERE started IS NOT NULL AND series IN (
+        SELECT key FROM series WHERE flow_run_id IN (SELECT value FROM json_each(:ids))
+    ) GROUP BY 1, 2, 3
+) AS found JOIN series s ON s.key = found.series
 GROUP BY 1, 2, 3, 4;
 
 -- name: view_dependencies

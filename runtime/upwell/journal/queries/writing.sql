@@ -28,7 +28,8 @@ VALUES :rows(series, number, at, state, name, message);
 -- name: put_series
 INSERT INTO series (key, base, task, flow_run_id, created, tags, source, submitted, process_id)
 VALUES :rows(key, base, task, flow_run_id, created, tags, source, submitted, process_id)
-ON CONFLICT (key) DO UPDATE SET submitted = excluded.submitted;
+ON CONFLICT (key) DO UPDATE SET
+    submitted = CASE WHEN excluded.submitted > series.submitted THEN excluded.submitted ELSE series.submitted END;
 
 -- name: put_flow_runs
 INSERT INTO flow_runs (id, flow, name, version, state, state_name, message, created, started, ended, due, run_count, tags,

@@ -55,7 +55,10 @@ def test_what_is_refused_keeps_no_other_from_being_done(tell: Tell) -> None:
         await world.end(runs[1].id)
         nobody = uuid4()
         ids = tuple(run.id for run in runs)
-        done = await world.control.change_flow_runs(BulkSpec(action="cancel", ids=(*ids, nobody)), by="ann")
+        spec = BulkSpec(action="cancel", ids=(*ids, nobody))
+        would = await world.control.change_flow_runs(replace(spec, dry_run=True), by="ann")
+        assert [item.refused is None for item in would.items] == [True, False, True, False]
+        done = await world.control.change_flow_runs(spec, by="ann")
         assert (done.done, done.refused) == (2, 2)
         said = {item.name: item.refused for item in done.items}
         assert said["run-0"] is None

@@ -1,0 +1,116 @@
+"""A connection beside the journal's to the same SQLite file: a quick statement at a time, in the caller's thread."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter, thread_time
+from typing import Any, Final
+
+from upwell.journal.database import Row
+from upwell.journal.sqlite import CACHE_KIB, STEPS_BETWEEN_LOOKS, WAITED_TIMES, connection_uri, file_at
+
+LOOK_SECONDS: Final = 0.05
+"""How often is seen whether the file is still there: not each time, for that costs more than the statement."""
+
+FIRST_PAUSE_SECONDS: Final = 0.02
+LAST_PAUSE_SECONDS: Final = 5.0
+"""After statements that could not be carried out, for how long none is tried: longer each time."""
+
+ABANDONED: Final[list[sqlite3.Connection]] = []
+"""To files that were replaced: closed, they would delete the log of those that stand there now."""
+
+
+class Beside:
+    """Waits for nobody: where others write, or it takes long, there is no answer, and the journal is to do it.
+
+    most_seconds: for how long a statement that reads may have a processor; None: it writes, a row or so. What is
+        written survives the process, not the power: the journal's own connection sees to the disk.
+    """
+
+    def __init__(self, path: Path, most_seconds: float | None = None) -> None:
+        self._path = path
+        self._is_read_only = most_seconds is not None
+        self._most_seconds = most_seconds or 0.0
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        self._looked = self._not_before = self._until = self._latest = 0.0
+        self._pause = FIRST_PAUSE_SECONDS
+        self._pid = os.getpid()
+        self._is_closed = False
+
+    def ask(self, text: str, values: Sequence[Any]) -> tuple[list[Row], int] | None:
+        """The rows of a statement, and how many it has changed; None: it was not carried out. From any thread."""
+        if os.getpid() != self._pid:  # a fork: the connection is the parent's
+            return None
+        with self._lock:
+            now = perf_counter()
+            if self._is_closed or now < self._not_before:
+                return None
+            try:
+                connection = self._connected(now)
+                if connection is not None:
+                    if self._is_read_only:
+                        self._until = thread_time() + self._most_seconds
+                        self._latest = now + WAITED_TIMES * self._most_seconds
+                    cursor = connection.execute(text, values)
+                    answer = cursor.fetchall(), cursor.rowcount
+                    self._pause = FIRST_PAUSE_SECONDS
+                    return answer
+            except sqlite3.Error as error:
+                if not _is_busy(error):
+                    self._not_before = now + self._pause
+                    self._pause = min(2 * self._pause, LAST_PAUSE_SECONDS)
+            return None
+
+    def _connected(self, now: float) -> sqlite3.Connection | None:
+        """The connection; None where there is none to the file that is there now."""
+        if self._connection is not None and now - self._looked > LOOK_SECONDS:
+            self._looked = now
+            self._let_go_if_replaced()
+        if self._connection is None:
+            self._file, self._looked = file_at(self._path), now
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> sqlite3.Connection:
+        uri = connection_uri(self._path, "rw")  # for one that reads, too: it may come first, and need a log
+        connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            if self._is_read_only:
+                connection.execute("PRAGMA query_only = ON")
+                connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+                connection.set_progress_handler(self._is_too_late, STEPS_BETWEEN_LOOKS)
+        except BaseException:  # such as: somebody makes the file this moment
+            connection.close()
+            raise
+        return connection
+
+    def _is_too_late(self) -> bool:
+        return thread_time() > self._until or perf_counter() > self._latest
+
+    def _let_go_if_replaced(self) -> None:
+        if self._connection is not None and self._file != file_at(self._path):
+            ABANDONED.append(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Ask nothing any more."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._is_closed = True
+            self._let_go_if_replaced()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

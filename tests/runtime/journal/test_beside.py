@@ -1,0 +1,104 @@
+"""The connection beside the journal's: it answers at once or not at all, and only for the file that is there."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from upwell.journal import beside
+from upwell.journal.beside import Beside
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "store.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("CREATE TABLE numbers (number INTEGER)")
+    return path
+
+
+@pytest.fixture
+def writes(file: Path) -> Iterator[Beside]:
+    made = Beside(file)
+    yield made
+    made.close()
+
+
+INSERT = "INSERT INTO numbers VALUES (?)"
+ENDLESS = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n"
+
+
+def test_it_writes_and_reads_rows(file: Path, writes: Beside) -> None:
+    assert writes.ask(INSERT, [7]) == ([], 1)
+    reads = Beside(file, 0.1)
+    assert reads.ask("SELECT number FROM numbers WHERE number > ?", [5]) == ([(7,)], -1)
+    assert reads.ask(INSERT, [8]) is None
+    reads.close()
+    assert reads.ask("SELECT 1", []) is None
+
+
+def test_while_another_writes_it_says_so_at_once_and_is_there_right_after(file: Path, writes: Beside) -> None:
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert writes.ask(INSERT, [1]) is None
+        other.execute("ROLLBACK")
+    assert writes.ask(INSERT, [1]) == ([], 1)
+
+
+def test_what_takes_long_is_given_up_and_not_tried_again_for_a_while(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(beside, "perf_counter", lambda: now[0])
+    reads = Beside(file, 0.001)
+    for pause in (0.02, 0.04, 0.08):
+        assert reads.ask(ENDLESS, []) is None
+        now[0] += pause * 0.9
+        assert reads.ask("SELECT 1", []) is None
+        now[0] += pause * 0.2
+    assert reads.ask("SELECT 1", []) == ([(1,)], -1)
+    assert reads.ask(ENDLESS, []) is None
+    now[0] += 0.03
+    assert reads.ask("SELECT 1", []) == ([(1,)], -1)
+    reads.close()
+
+
+def test_a_file_that_is_not_there_yet_is_found_later(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = Beside(tmp_path / "late.db", 0.1)
+    assert early.ask("SELECT 1", []) is None
+    file.rename(tmp_path / "late.db")
+    soon = perf_counter() + 1
+    monkeypatch.setattr(beside, "perf_counter", lambda: soon)
+    assert early.ask("SELECT count(*) FROM numbers", []) == ([(0,)], -1)
+    early.close()
+
+
+def test_a_file_that_was_replaced_is_let_go(file: Path, writes: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
+    abandoned: list[sqlite3.Connection] = []
+    monkeypatch.setattr(beside, "LOOK_SECONDS", -1.0)
+    monkeypatch.setattr(beside, "ABANDONED", abandoned)
+    writes.ask(INSERT, [1])
+    file.rename(file.with_name("away.db"))
+    assert writes.ask(INSERT, [2]) is None
+    assert len(abandoned) == 1
+    abandoned[0].close()
+
+
+def test_it_is_not_for_the_child_of_a_fork(writes: Beside) -> None:
+    writes.ask(INSERT, [1])
+    child = os.fork()
+    if not child:
+        answer = writes.ask(INSERT, [2])
+        writes.close()
+        os._exit(answer is not None)
+    assert os.waitpid(child, 0)[1] == 0
+    assert writes.ask("SELECT number FROM numbers", []) == ([(1,)], -1)

@@ -1,0 +1,257 @@
+"""Ends that are written at once: safe before the next call, in their tables soon, and none by who was declared dead."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upwell import flow, task
+from upwell.composition import close_journal, flush_journal, open_recorder
+from upwell.engine.strict import Ends, EndWriter
+from upwell.journal import beside
+from upwell.journal.sqlite import SqliteDatabase
+from upwell.settings import temporary_settings
+
+FINISHED = "SELECT t.number, t.inputs, length(r.record) FROM task_runs t JOIN task_run_results r USING (series, number)"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path) -> Iterator[Path]:
+    """The folder of a journal that does not write by itself before a minute is over."""
+    with temporary_settings(journal="on", home=str(tmp_path), journal_flush_seconds=60.0, logging_level="CRITICAL"):
+        yield tmp_path
+        close_journal()
+
+
+def ask(home: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(home / "upwell.db", isolation_level=None)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def strict() -> Ends:
+    recorder = open_recorder()
+    assert recorder is not None
+    return recorder.strict
+
+
+def writer() -> EndWriter:
+    found = strict().writer
+    assert found is not None
+    return found
+
+
+@task
+def double(x: int) -> int:
+    return 2 * x
+
+
+@task
+def fail(x: int) -> int:
+    raise ValueError(x)
+
+
+@flow(durable="strict")
+def calls(home: str, *fails: str) -> list[list[tuple[Any, ...]]]:
+    """What the store has of ends after each of three calls."""
+    seen: list[list[tuple[Any, ...]]] = []
+    for x in range(3):
+        double(x)
+        if "double" in fails:
+            fail(x, return_state=True)
+        seen.append(ask(Path(home), "SELECT count(*) FROM safe_ends"))
+    return seen
+
+
+def test_each_end_is_in_the_store_before_the_next_call_begins(home: Path) -> None:
+    assert calls(str(home)) == [[(1,)], [(2,)], [(3,)]]
+    assert ask(home, FINISHED) == [(0, "x=0", 2), (1, "x=1", 2), (2, "x=2", 2)]
+    assert ask(home, "SELECT count(*) FROM safe_ends") == [(0,)]
+
+
+def test_where_another_writes_the_journal_does_it(home: Path) -> None:
+    @flow(durable="strict")
+    def blocked() -> bool:
+        double(1)
+        with closing(sqlite3.connect(home / "upwell.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            double(2)
+            was_safe = strict().are_safe()
+            other.execute("COMMIT")
+        double(3)
+        return was_safe and strict().are_safe()
+
+    assert blocked() is False
+    assert ask(home, FINISHED) == [(0, "x=1", 2), (1, "x=2", 2), (2, "x=3", 2)]
+
+
+def test_what_another_process_holds_up_is_waited_for(home: Path) -> None:
+    """The next call does not begin before the end of the one before is safe."""
+
+    @flow(durable="strict")
+    def failing() -> list[int]:
+        double(1)
+        fail(2, return_state=True)
+        double(3)
+        return [int(number) for (number,) in ask(home, "SELECT number FROM task_runs WHERE state = 'FAILED'")]
+
+    assert failing() == [0]
+
+
+def test_who_was_declared_dead_writes_no_end(home: Path) -> None:
+    @flow(durable="strict")
+    def declared_dead() -> bool:
+        double(1)
+        before = writer().write(b"facts")
+        ask(home, "UPDATE processes SET state = 'lost'")
+        after = writer().write(b"facts")
+        ask(home, "UPDATE processes SET state = 'alive'")
+        ask(home, "DELETE FROM safe_ends")
+        return before and not after
+
+    assert declared_dead()
+
+
+def test_nothing_is_written_to_a_file_that_is_not_the_store_any_more(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(beside, "LOOK_SECONDS", -1)
+
+    @flow(durable="strict")
+    def replaced() -> bool:
+        double(1)
+        (home / "upwell.db").rename(home / "away.db")
+        written = writer().write(b"facts")
+        (home / "away.db").rename(home / "upwell.db")
+        return written
+
+    assert replaced() is False
+    for connection in beside.ABANDONED:  # as it is safe now, and open files are found fault with
+        connection.close()
+
+
+def test_in_a_fork_and_after_the_end_nothing_is_written(home: Path) -> None:
+    calls(str(home))
+    found = writer()
+    child = os.fork()
+    if not child:
+        os._exit(found.write(b"facts") or strict().writer is not None)
+    assert os.waitpid(child, 0)[1] == 0
+    close_journal()
+    assert not found.write(b"facts")
+
+
+@pytest.mark.parametrize("settings", [{"database_synchronous": "FULL"}, {"journal": "memory"}])
+def test_what_waits_for_the_disk_or_dies_with_the_process_is_the_journals(settings: dict[str, Any]) -> None:
+    @flow(durable="strict")
+    def without() -> bool:
+        return double(1) == 2 and strict().writer is None and double(2) == 4
+
+    with temporary_settings(**settings):
+        assert without()
+        close_journal()
+
+
+KILLED = """
+import os, signal, sys
+from upwell import flow, task
+
+@task
+def step(x):
+    print("step", x, flush=True)
+    return x + 1
+
+@task
+def outer(x):
+    print("outer", x, flush=True)
+    return step(x * 100)
+
+@flow(durable="strict")
+def steps():
+    x = 0
+    for _ in range(5):
+        x = step(x)
+        if x == 4 and "die" in sys.argv:
+            outer(1)
+            os.kill(os.getpid(), signal.SIGKILL)
+    return outer(x)
+
+print("gives", steps())
+"""
+
+
+def test_what_was_written_at_once_is_not_run_again_after_a_kill(home: Path) -> None:
+    program = home / "killed.py"
+    program.write_text(KILLED)
+    environment = {
+        **os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home), "UPWELL_JOURNAL_FLUSH_SECONDS": "60",
+        "UPWELL_LOGGING_LEVEL": "CRITICAL",
+    }  # fmt: skip
+
+    def run(*args: str) -> str:
+        return subprocess.run(
+            [sys.executable, str(program), *args], env=environment, stdout=subprocess.PIPE, text=True, timeout=60
+        ).stdout
+
+    assert run("die").splitlines() == ["step 0", "step 1", "step 2", "step 3", "outer 1", "step 100"]
+    assert ask(home, "SELECT count(*) FROM safe_ends") > [(0,)]
+    assert run().splitlines() == ["step 4", "outer 5", "step 500", "gives 501"]
+    assert ask(home, "SELECT count(*) FROM safe_ends") == [(0,)]
+    found = ask(home, "SELECT inputs, state, parent IS NULL FROM task_runs ORDER BY created, ended DESC")
+    assert [row for row in found if row[0] in ("x=2", "x=100")] == [("x=2", "COMPLETED", 1), ("x=100", "COMPLETED", 0)]
+    assert ask(home, "SELECT submitted FROM series WHERE task = 'step'") == [(7,)]
+
+
+async def brought_in(home: Path, process_id: str, key: int) -> None:
+    """As whoever declares this process dead does."""
+    from upwell.journal.safe_ends import bring_in
+
+    database = SqliteDatabase(home / "upwell.db")
+    await database.open()
+    async with database.transaction() as session:
+        await bring_in(session, process_id, key)
+    await database.close()
+
+
+def test_ends_of_a_run_that_another_has_taken_over_do_not_come_in(home: Path) -> None:
+    """What a process wrote that was declared dead is brought in once, and before anybody takes its runs over."""
+
+    @flow(durable="strict")
+    def taken_over() -> list[tuple[Any, ...]]:
+        double(1)
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        ask(home, "UPDATE flow_runs SET process_id = 'another'")
+        ask(home, "INSERT INTO series (key, base, task, flow_run_id, created, submitted, process_id) "
+                  "SELECT (1 << 28) + 1, 'b', 'double', id, 0, 0, 'another' FROM flow_runs")  # fmt: skip
+        asyncio.run(brought_in(home, process_id, key))
+        found = ask(home, "SELECT * FROM task_runs")
+        ask(home, f"UPDATE flow_runs SET process_id = '{process_id}'")
+        ask(home, "DELETE FROM series")
+        return found
+
+    assert taken_over() == []
+    flush_journal()
+
+
+def test_what_comes_in_does_not_make_runs_fewer(home: Path) -> None:
+    """New runs are numbered after all that were submitted, and one that ended need not have been the last."""
+
+    @flow(durable="strict")
+    def more() -> list[tuple[Any, ...]]:
+        double(1)
+        flush_journal()
+        ask(home, "UPDATE series SET submitted = 100")
+        double(2)
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        asyncio.run(brought_in(home, process_id, key))
+        return ask(home, "SELECT submitted FROM series")
+
+    assert more() == [(100,)]
