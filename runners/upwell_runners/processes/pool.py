@@ -14,18 +14,19 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final
 
 from upwell.core.errors import CrashedRun, SerializationError
-from upwell.core.lifecycle import HAS_CRASHED, RAISED, Outcome, OutcomeKind, describe
+from upwell.core.lifecycle import HAS_CRASHED, RAISED, RETURNED, Outcome, OutcomeKind, describe
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.settings import current
 from upwell_runners.processes import functions
 from upwell_runners.processes.batches import FunctionUse
 from upwell_runners.processes.deaths import how_it_died
 from upwell_runners.processes.launch import Launcher, StartMethod, launcher_for
-from upwell_runners.processes.wire import Function, Log
-from upwell_runners.processes.worker import Ended, Worker
+from upwell_runners.processes.wire import Form, Function, Log
+from upwell_runners.processes.worker import Ended, Worker, rows_of
 
 GRACE_SECONDS: Final = 0.06
 """Before a child is killed it may report, for so long, what it has done; longer than its watch needs to see it."""
@@ -159,11 +160,11 @@ class ProcessPoolTaskRunner:
         queue = self._queue
         count = use.rows_at_once(len(queue), self.max_workers)
         taken = list(islice(queue, count))
-        group = _group_of(taken[0])
-        for position, attempt in enumerate(taken):
-            if _group_of(attempt) is not group and self._use_of(attempt) is not use:
-                del taken[position:]
-                break
+        if len(set(map(_group_of, taken))) > 1:
+            for position, attempt in enumerate(taken):
+                if self._use_of(attempt) is not use:
+                    del taken[position:]
+                    break
         for _ in taken:
             queue.popleft()
         use.note_rows(len(taken))
@@ -209,6 +210,22 @@ class ProcessPoolTaskRunner:
         self.host.finished_many(ended)
         if share_out and self._queue:
             self._share_out()
+
+    def worker_returned_rows(self, attempts: list[Attempt], values: list[Any], times: Sequence[float]) -> None:
+        if self._condemned:
+            outcomes = [
+                Outcome(RETURNED, value, "", began, ended)
+                for value, began, ended in zip(values, times, times[1:], strict=False)
+            ]
+            self.worker_ended_rows(list(zip(attempts, outcomes, strict=True)))
+            return
+        self.host.returned_many(attempts, values, times)
+        if self._queue:
+            self._share_out()
+
+    def arguments_of(self, attempts: Sequence[Attempt]) -> tuple[Form, list[Any]]:
+        only = self.host.only_arguments(attempts)
+        return rows_of(attempts) if only is None else (Form.ITEM, only)
 
     def worker_gave_back(self, worker: Worker, attempts: list[Attempt]) -> None:
         self._put_back(attempts)
@@ -294,9 +311,8 @@ class ProcessPoolTaskRunner:
             self.host.call_later(GRACE_SECONDS, lambda: self._carry_out(again=True))
 
 
-def _group_of(attempt: Attempt) -> object:
-    """The same for attempts that share their function and options."""
-    return attempt.group
+_group_of: Final = attrgetter("group")
+"""The same for attempts that share their function and options."""
 
 
 def _end(workers: list[Worker], launcher: Launcher) -> None:

@@ -50,6 +50,10 @@ class Pool(Protocol):
 
     def worker_ended_rows(self, ended: Ended) -> None: ...
 
+    def worker_returned_rows(self, attempts: list[Attempt], values: list[Any], times: Sequence[float]) -> None: ...
+
+    def arguments_of(self, attempts: Sequence[Attempt]) -> tuple[Form, list[Any]]: ...
+
     def worker_gave_back(self, worker: Worker, attempts: list[Attempt]) -> None: ...
 
     def worker_said_hello(self) -> None: ...
@@ -144,7 +148,7 @@ class Worker:
         return ended
 
     def _pack(self, use: FunctionUse, attempts: Sequence[Attempt]) -> tuple[Form, list[Any], list[Parcel]]:
-        form, rows = rows_of(attempts)
+        form, rows = self._pool.arguments_of(attempts)
         if len(rows) > 1 and not use.packs_each:
             together = self._packer.pack_together(rows)
             if together is not None:
@@ -249,7 +253,7 @@ class Worker:
         for kind, body in frames:
             if kind == Kind.OUTCOMES:
                 self._stuck = False
-                self._pool.worker_ended_rows(self._outcomes(body))
+                self._on_outcomes(body)
             elif kind == Kind.FREED:
                 self._lender.given_back(body)
             elif kind == Kind.SEGMENT:
@@ -279,20 +283,16 @@ class Worker:
             attempts = [self.in_flight.pop(serial) for serial in body.serials if serial in self.in_flight]
             self._pool.worker_gave_back(self, attempts)
 
-    def _outcomes(self, body: Outcomes) -> Ended:
+    def _on_outcomes(self, body: Outcomes) -> None:
         attempts = list(map(self.in_flight.pop, range(body.first, body.first + body.count)))
         times = array.array("d")
         times.frombytes(body.times)
         self._note_seconds(body, times)
         if body.count > 1 and len(body.parcels) == 1:
-            values = unpack(body.parcels[0], self._borrower)
-            began_ended = zip(values, times, times[1:], strict=False)  # each begins as the one before it ends
-            outcomes = [Outcome(RETURNED, value, "", began, ended) for value, began, ended in began_ended]
-            return list(zip(attempts, outcomes, strict=True))
-        return [
-            (attempt, self._outcome(body, position, parcel, times))
-            for position, (attempt, parcel) in enumerate(zip(attempts, body.parcels, strict=True))
-        ]
+            self._pool.worker_returned_rows(attempts, unpack(body.parcels[0], self._borrower), times)
+            return
+        outcomes = [self._outcome(body, position, parcel, times) for position, parcel in enumerate(body.parcels)]
+        self._pool.worker_ended_rows(list(zip(attempts, outcomes, strict=True)))
 
     def _outcome(self, body: Outcomes, position: int, parcel: Parcel, times: Sequence[float]) -> Outcome:
         began, ended = times[position], times[position + 1]

@@ -121,7 +121,7 @@ class Definition:
         self.settle_plainness()
 
     def settle_plainness(self) -> None:
-        """Decide `plain` and `silent` again, after a hook was added."""
+        """Decide `plain` and `silent` again, after a hook was added; `settled` tells whoever has relied on them."""
         self.plain = (
             self.kind in (FunctionKind.COROUTINE, FunctionKind.SYNC)
             and self.options.timeout_seconds is None
@@ -135,6 +135,10 @@ class Definition:
 
     def add_hook(self, state: StateType, hook: Hook) -> None:
         self.hooks[state].append(hook)
+        self.settle_plainness()
+
+    def add_commit_hook(self, hook: Callable[[Any], Any]) -> None:
+        self.commit_hooks.append(hook)
         self.settle_plainness()
 
     def take_hooks_from(self, other: Definition, named: Container[str]) -> None:

@@ -142,6 +142,7 @@ class Job(Struct, frozen=True, kw_only=True):
     claim: how often it has been claimed; who claims it later makes this claim void.
     resume: it has begun before, in a process that died: what it finished counts.
     fork_of, fork_before: it takes over what that run had finished, before that task run began.
+    commit, repository: which its code is of, as whoever carries it out has fetched it.
     """
 
     flow_run_id: UUID
@@ -160,6 +161,9 @@ class Job(Struct, frozen=True, kw_only=True):
     resume: bool = False
     fork_of: UUID | None = None
     fork_before: UUID | None = None
+    deployment_version: str | None = None
+    commit: str | None = None
+    repository: str | None = None
 
 
 class CancelRequest(Struct, frozen=True, kw_only=True):

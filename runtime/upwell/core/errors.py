@@ -73,6 +73,10 @@ class MissingExtraError(ConfigurationError, ImportError):
     """A feature needs a package that is not installed; the message names the extra."""
 
 
+class SourceError(UpwellError):
+    """The code of a deployment could not be had: its repository, its branch, what is to be done before its runs."""
+
+
 # --- The runtime: an operation came at the wrong time or place ----------------------------------------------
 
 

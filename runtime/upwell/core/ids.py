@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 RANDOM_BITS: Final = 74
 _MASK: Final = (1 << RANDOM_BITS) - 1
 _LOW_BITS: Final = 62
+_LOW_MASK: Final = (1 << _LOW_BITS) - 1
+_MOST_MILLISECONDS: Final = (1 << 48) - 1
 
 
 def uuid7(seconds: float, random: int) -> UUID:
@@ -20,12 +22,16 @@ def uuid7(seconds: float, random: int) -> UUID:
     """
     from uuid import UUID  # only here: it loads `platform`, and most programs never ask for an id
 
+    return UUID(int=uuid7_number(int(seconds * 1e6) // 1000, random))
+
+
+def uuid7_number(milliseconds: int, random: int) -> int:
+    """The same as a number, of whole milliseconds: a store of microseconds finds it again."""
     random &= _MASK
-    milliseconds = int(seconds * 1e6) // 1000 & ((1 << 48) - 1)  # as a store of microseconds finds it again
-    return UUID(
-        int=(milliseconds << 80)
+    return (
+        ((milliseconds & _MOST_MILLISECONDS) << 80)
         | (0x7 << 76)
         | ((random >> _LOW_BITS) << 64)
         | (0b10 << 62)
-        | (random & ((1 << _LOW_BITS) - 1))
+        | (random & _LOW_MASK)
     )

@@ -43,7 +43,7 @@ from upwell.core.keys_kinds import (
 )
 from upwell.core.keys_objects import is_lasting, object_kind
 
-__all__ = ["CacheContext", "HashError", "digest", "encoded", "hashed", "hashed_each"]
+__all__ = ["CacheContext", "HashError", "digest", "encoded", "encoded_call", "hashed", "hashed_each"]
 
 _type: Callable[[object], type] = type  # so that a type checker knows what `type` of anything is
 _SCALARS = frozenset({type(None), bool, int, float, str, bytes})
@@ -116,6 +116,16 @@ def encoded(value: Any) -> bytes:
         raise Unhashable("it is nested too deeply") from None
     except (OverflowError, UnicodeError) as error:  # the name of an attribute, say, that is no text
         raise Unhashable(f"it cannot be written ({error})") from error
+
+
+def encoded_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """`encoded((args, kwargs))`; where all of them are numbers, texts and the like, in a fraction of the time."""
+    if _all_scalars(map(type, args)) and _all_scalars(map(type, kwargs.values())):
+        try:
+            return encode(_Ext(Code.TUPLE, encode([_Ext(Code.TUPLE, encode(args)), kwargs])))
+        except Exception:  # an int or a str that msgspec does not write
+            pass
+    return encoded((args, kwargs))
 
 
 def _is_plain(value: Any) -> bool:

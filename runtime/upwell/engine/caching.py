@@ -152,6 +152,10 @@ class Cache:
         found = self._computing.setdefault(key, mine)  # one step under the interpreter's lock
         return found, found is mine
 
+    def is_computed(self, key: str) -> bool:
+        """Whether a run of this process looks this key up, or computes it."""
+        return key in self._computing
+
     def wait_for(self, computation: Computation, waiter: Callable[[ResultRecord | None], object]) -> None:
         """Call this when the computation has ended: at once if it has."""
         with self._lock:
@@ -188,6 +192,13 @@ class Cache:
         self.end(computation, None)
 
     # --- where the records are; for each kind of cache -----------------------------------------------------
+
+    def find(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
+        """Those records that can be had at once, with no wait worth the name; there may be others. From any thread."""
+        return {}
+
+    def close(self) -> None:
+        """`find` finds nothing any more."""
 
     def claim(self, computations: Sequence[Computation], tell: Tell) -> None:
         """Look these up; those that are not there are the caller's to compute, once no other process does so.

@@ -101,6 +101,13 @@ def look_up(run: Run) -> Looked:
     if key is None:
         return None, None
     cache, refresh = cache_in(run.call.scope), keeping.refresh
+    if not refresh and keeping.known is None and not cache.is_computed(key):
+        record = cache.find([key]).get(key)
+        if record is not None:
+            outcome = yield from _read(run, key, record)
+            if outcome is not None:
+                return None, outcome
+            refresh = True
     while True:
         computation, is_own = cache.begin(key, run, keeping, refresh)
         if not is_own:

@@ -41,8 +41,11 @@ SLICE_SECONDS: Final = 0.002
 GROUP: Final = 2_000
 """How many keys are looked up together."""
 
-PART: Final = 64
+PART: Final = 128
 """And made together: a fraction of that slice, where they are simple."""
+
+PARTS_SKIPPED: Final = 15
+"""After a part of which nothing was found at once, for how many more that is not tried."""
 
 EndFound = Callable[[Run, Any, str, float], None]
 """Ends a run with a value that was found, a message that says where, and the time."""
@@ -71,6 +74,8 @@ class Caching:
         self._entered: deque[Run] = deque()
         self._refreshing: set[Run] = set()  # those to be computed although there may be a result
         self._due = False
+        self._latest_call = 0  # its id only: a Call must not be part of a cycle
+        self._parts_to_skip = 0
         self._groups: dict[Cache, list[Computation]] = {}
         self._answers: deque[Found] = deque()
         self._others: deque[tuple[Run, str, ResultRecord]] = deque()  # what runs have that waited for another
@@ -100,6 +105,8 @@ class Caching:
         while entered and now_of() < until:
             part = self._next_of_one_call()
             cache, keys = cache_in(part[0].call.scope), keys_of(part)
+            if keys is not None:
+                part, keys = self._without_those_found(part, keys, cache)
             for place, run in enumerate(part):
                 self._ask(run, cache, None if keys is None else keys[place])
                 if keys is None and now_of() >= until:  # a key may take any time
@@ -122,6 +129,31 @@ class Caching:
         while entered and entered[0].call is call and len(part) < PART:
             part.append(entered.popleft())
         return part
+
+    def _without_those_found(self, part: list[Run], keys: list[str], cache: Cache) -> tuple[list[Run], list[str]]:
+        """End those whose records can be had at once; the others are asked for."""
+        call = part[0].call
+        keeping: Keeping = call.keeping
+        if id(call) != self._latest_call:
+            self._latest_call, self._parts_to_skip = id(call), 0
+        if self._parts_to_skip or keeping.refresh or keeping.known is not None or call.scope.stop_reason is not None:
+            self._parts_to_skip = max(0, self._parts_to_skip - 1)
+            return part, keys
+        found = cache.find(keys)
+        if not found:
+            self._parts_to_skip = PARTS_SKIPPED
+            return part, keys
+        others: list[Run] = []
+        their_keys: list[str] = []
+        now = clock().time()
+        for run, key in zip(part, keys, strict=True):
+            record = found.get(key)
+            if record is None or record.data is None or run in self._refreshing or cache.is_computed(key):
+                others.append(run)
+                their_keys.append(key)
+            elif not run.done:
+                self._take(run, key, None, record, now)
+        return others, their_keys
 
     def _ask(self, run: Run, cache: Cache, key: str | None) -> None:
         """Have a run's result looked up. key: if it is known by now."""

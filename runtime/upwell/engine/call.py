@@ -14,6 +14,7 @@ class Call(Struct, gc=False, eq=False):
     """What the runs of one submit or map have in common.
 
     context: the submitter's, inherited by each run; let go when the last has ended.
+    owns_context: it is that of its one run, which is attempted once: nobody else needs it as it was.
     unary: a run's `item` is its only argument; else it is the tuple of its positional arguments.
     row_names: which keyword arguments differ by run; their values stand at the end of `item`.
     plain: nothing is to be done when a run of it completes: it may take the shortest path to its end.
@@ -56,6 +57,7 @@ class Call(Struct, gc=False, eq=False):
     keep: Any = None
     keeping: Any = None
     transaction: Any = None
+    owns_context: bool = False
     row_names: tuple[str, ...] = ()
     failed: int = 0
     parent_id: Any = None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import threading
 import time as system
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from upwell.core.seams import Clock, Lock
+
+if TYPE_CHECKING:
+    import asyncio
 
 INTERRUPTIBLE = threading.local()
 """`depth` above zero: this thread's code may be interrupted by another thread, so it must not block for long."""
@@ -43,6 +45,8 @@ class SystemClock:
         try:
             import uvloop  # only here: it costs milliseconds, and most programs bring a loop
         except ImportError:
+            import asyncio
+
             return asyncio.new_event_loop()
         return uvloop.new_event_loop()
 
@@ -67,16 +71,27 @@ ERRANDS: Final[set[object]] = set()
 
 
 class Gate:
-    """Closed at first. A thread waits before it until somebody opens it, from any thread, maybe more than once."""
+    """Closed at first. A thread waits before it until somebody opens it, from any thread, maybe more than once.
 
-    __slots__ = ("_lock",)
+    It is the lock that the clock waits for, and says that nobody waits from the moment on at which it is opened, not
+    only when the one who waited has noticed: else time might jump in between.
+    """
+
+    __slots__ = ("_lock", "_opened", "acquire")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lock.acquire()
+        self._opened = False
+        self.acquire = self._lock.acquire
+
+    def locked(self) -> bool:
+        """Whether the one who waits, if anybody does, has to go on waiting."""
+        return not self._opened and self._lock.locked()
 
     def open(self, *_: Any) -> None:
         """Let the one who waits, or comes next, pass."""
+        self._opened = True
         try:
             self._lock.release()
         except RuntimeError:  # it is open
@@ -84,7 +99,10 @@ class Gate:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Block this thread until the gate is open, for at most so many seconds; whether it was opened."""
-        return _current.wait(self._lock, seconds)
+        passed = _current.wait(self, seconds)
+        if passed:
+            self._opened = False
+        return passed
 
 
 def moment(seconds: float) -> dt.datetime:

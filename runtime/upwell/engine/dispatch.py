@@ -167,7 +167,7 @@ class Dispatcher:
                 run.status = _RUNNING
                 run.run_count += 1
                 run.started = now
-                context: Context = call.context.copy()
+                context: Context = call.context if call.owns_context else call.context.copy()
                 attempt = call.attempt(run)
                 try:
                     waits_on = context.run(attempt.send, None)
@@ -185,7 +185,6 @@ class Dispatcher:
                 else:
                     now = now_of()
                     driver.adopt(run, attempt, context, waits_on)
-                    driver.is_kept = True  # by itself: the next run gets another
                 attempt = context = waits_on = None  # type: ignore[assignment]  # they may keep the Task
                 if (
                     driver.is_kept

@@ -114,6 +114,7 @@ class Driver(Coroutine[Any, Any, None]):
         """Take over a run whose first step was made in this driver's name, and which has suspended."""
         self._run, self._attempt, self._context = run, attempt, context
         self.used, self._borrowed = True, False
+        self.is_kept = True  # by itself: the pump goes on with another
         self._dispatcher.has_suspended(run, self)
         reason = run.call.scope.stop_reason
         if reason is not None:

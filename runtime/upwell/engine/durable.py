@@ -26,10 +26,12 @@ from msgspec.structs import replace
 
 from upwell.core.definition import Definition
 from upwell.core.errors import MissingResult, SerializationError
+from upwell.core.keys import encoded_call
 from upwell.core.keys_kinds import Unhashable
 from upwell.core.lifecycle import RAISED, Outcome
 from upwell.core.states import COMPLETED
 from upwell.engine.call import Call
+from upwell.engine.collector import nothing_collected
 from upwell.engine.durable_children import Children
 from upwell.engine.durable_keys import (
     NOBODY,
@@ -103,6 +105,9 @@ class Durable:
             self._waiting[waiting.key].append(waiting)
         self._keys = Keys()
         self._kept: list[FinishedRow] = []
+        self._records: dict[int, tuple[bytes, bytes | None]] = {}  # of runs that are about to end, if strict
+        if strict:
+            self.recorder.strict.flow_run_begins()
 
     def begin_again(self) -> None:
         """The flow run is tried again: what the attempt before has finished counts."""
@@ -140,7 +145,8 @@ class Durable:
             inputs += (list(futures_in(wait_for)),)
         try:
             if all_known(upstream):
-                key: Any = self._keys.of(definition, caller, *map(inputs_of, inputs))
+                first = encoded_call(args, kwargs) if plain and given is None else inputs_of(inputs[0])
+                key: Any = self._keys.of(definition, caller, first, *map(inputs_of, inputs[1:]))
             else:
                 check_inputs(inputs[0])
                 key = Later(definition, caller, inputs)
@@ -283,6 +289,7 @@ class Durable:
             run.done = True
             self.recorder.kept.append((run, row[3], row[2], None))
             self.recorder.ended.append(run)  # the last: the journal may take it at once
+            self.recorder.strict.note()
             self.recorder.wake()
             if self._remembers:
                 call = run.call
@@ -301,7 +308,7 @@ class Durable:
         rows: Any = places.finished
         if rows is None or None in rows or self._inherited or self._remembers or self._nested or self.children:
             return None
-        if len(set(map(itemgetter(0, 6), rows))) > 1:
+        if len(set(map(itemgetter(0), rows))) > 1 or len(set(map(itemgetter(6), rows))) > 1:
             return None
         records = [row[3] for row in rows]
         try:
@@ -311,20 +318,21 @@ class Durable:
         began = [(row[4] or 0) / 1e6 for row in rows]
         ended = [row[5] / 1e6 for row in rows]
         same = repeat
-        runs = list(
-            map(
-                partial(RunFuture, self._call_of(call, rows[0], None)),
-                places.numbers,
-                same(None),  # no item
-                same(_COMPLETED),
-                same(True),  # done
-                same(False),  # not looked at
-                same(0),  # never begun here
-                began,
-                ended,
-                values,
+        with nothing_collected():
+            runs = list(
+                map(
+                    partial(RunFuture, self._call_of(call, rows[0], None)),
+                    places.numbers,
+                    same(None),  # no item
+                    same(_COMPLETED),
+                    same(True),  # done
+                    same(False),  # not looked at
+                    same(0),  # never begun here
+                    began,
+                    ended,
+                    values,
+                )
             )
-        )
         for run, record in zip(runs, records, strict=True):
             run.durable_key = record
         return runs
@@ -378,6 +386,8 @@ class Durable:
                 return outcome
             return Outcome(RAISED, error, f"Its result cannot be stored, and its flow is durable: {error}")
         self.recorder.kept.append((run, record, key, file))
+        if self.strict and run.inline and file is None:
+            self._records[id(run)] = record, key
         run.durable_key = mark_of(record)
         if self._remembers and key is not None:
             moment, call = int(run.started * 1e6), run.call
@@ -399,6 +409,20 @@ class Durable:
         self.recorder.kept.append((run, record, key, None))
         run.durable_key = record  # it stands for itself
         return True
+
+    def record_strictly(self, run: Run) -> None:
+        """Record the end of a run; that of a direct call is safe then, if it can be written at once."""
+        strict, facts = self.recorder.strict, None
+        kept = self._records.pop(id(run), None)
+        if kept is not None and strict.writer is not None:
+            facts = strict.writer.facts_of(run, *kept)
+        self.recorder.ended.append(run)  # before it is written: else it might be forgotten there too early
+        is_safe = False
+        try:
+            is_safe = facts is not None and strict.writer is not None and strict.writer.write(facts)
+        finally:
+            if not is_safe:
+                strict.note()
 
     def keep_waiting(self, run: Run) -> None:
         """Store when the next attempt at a run is due, and how many it has had."""

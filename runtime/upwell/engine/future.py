@@ -19,6 +19,7 @@ from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPriv
 from collections.abc import Callable, Generator, Mapping
 from contextvars import Context, ContextVar
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -367,9 +368,12 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         context.run(CURRENT_RUN.set, self)
         return context
 
-    @property
-    def group(self) -> object:
-        return self.call
+    if TYPE_CHECKING:
+
+        @property
+        def group(self) -> object: ...
+    else:
+        group = property(attrgetter("call"))  # quicker than a function of Python's
 
     @property
     def logs_prints(self) -> bool:

@@ -70,6 +70,8 @@ def inline_run(
         run.upstream = [*dependencies_of(None, item), *dependencies_of(None, wait_for)]
         if scope.recorder is not None:
             scope.recorder.fed.append((run, item, wait_for))
+            if scope.is_strict:
+                scope.recorder.strict.note()
     return run
 
 
@@ -101,7 +103,11 @@ def inline_life(run: Run) -> Life[None]:
             yield Sleep(run.due - clock().time())
         recorder = run.call.scope.recorder
         while True:
-            if recorder is not None and (recorder.is_full() or run.call.scope.is_strict):
+            if recorder is not None and run.call.scope.is_strict and not recorder.strict.are_safe():
+                happened = recorder.strict.happened()
+                yield Written(recorder)
+                recorder.strict.became_safe(happened)
+            elif recorder is not None and recorder.is_full():
                 yield Written(recorder)
             run.tickets = yield from take_tickets(limits)
             run.status = RUNNING.value

@@ -12,6 +12,7 @@ from time import perf_counter, sleep
 from typing import Any, Final, Protocol
 
 from upwell.core.states import State
+from upwell.engine.strict import Ends
 
 ROOM: Final = 100_000
 """How many runs may wait to be written before those that would run next wait, too."""
@@ -36,13 +37,13 @@ class Recorder:
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
     kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
     cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
-    rolled_back: runs that had completed, and whose transaction was rolled back.
+    rolled_back: runs that had completed, and whose transaction was rolled back. strict: what strict flow runs wait for.
     awake: whether the journal looks here without being told. is_busy: whether it is at work just now.
     """
 
     __slots__ = (
         "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "is_busy",
-        "journal", "kept", "logs", "moves", "rolled_back",
+        "journal", "kept", "logs", "moves", "rolled_back", "strict",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
@@ -62,6 +63,7 @@ class Recorder:
         self.cached: list[tuple[Any, Any]] = []
         self.rolled_back: list[Any] = []
         self.cache: Any = None
+        self.strict = Ends()
 
     def wake(self) -> None:
         """Have the journal look here soon; cheap where it does anyway."""
@@ -96,7 +98,11 @@ class Recorder:
 
     def discard(self) -> Recorder:
         """Keep nothing from here on; returns one with what was recorded until now."""
+        self.strict.close()
+        if self.cache is not None:
+            self.cache.close()
         until_now = Recorder(self.journal, self._on_wake)
+        until_now.strict = self.strict
         for name in self.__slots__:
             if isinstance(facts := getattr(self, name), list):
                 setattr(until_now, name, facts)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from upwell.core.errors import CancelledRun, InternalError, RuntimeClosedError
@@ -22,15 +23,25 @@ from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
 from upwell.engine.recorder import FULL_SECONDS
-from upwell.engine.settle import complete
+from upwell.engine.settle import complete, complete_many
 
 Run = RunFuture[Any]
 
 SLICE_SECONDS: Final = 0.002
 LOOK_AT_CLOCK_EVERY: Final = 64
+PART: Final = 512
+"""So many of those that have returned together are ended in one go: a fraction of that slice."""
 
 OPEN: WeakSet[Remote] = WeakSet()
 """All that are in use in this process."""
+
+
+class Returned(NamedTuple):
+    """Runs that have returned, one after the other. times: when the first began, then when each ended."""
+
+    runs: Sequence[Run]
+    values: Sequence[Any]
+    times: Sequence[float]
 
 
 class Remote:
@@ -56,7 +67,7 @@ class Remote:
         self._flush_due = False
         self._under_way: set[Run] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}
-        self._reports: deque[tuple[Run, Outcome]] = deque()
+        self._reports: deque[tuple[Run, Outcome] | Returned] = deque()
         self._report_due = False
         OPEN.add(self)
         runner.open(self)
@@ -145,6 +156,19 @@ class Remote:
         self._reports.extend(outcomes)
         self._report()
 
+    def returned_many(self, attempts: Sequence[Any], values: Sequence[Any], times: Sequence[float]) -> None:
+        """These have followed each other, and have all returned."""
+        self._reports.append(Returned(attempts, values, times))
+        self._report()
+
+    def only_arguments(self, attempts: Sequence[Any]) -> list[Any] | None:
+        """The argument of each, where all are of one call and have no other."""
+        call = attempts[0].call
+        if not call.unary or call.kwargs or call.row_names:
+            return None
+        items = [run.item for run in attempts if run.call is call]
+        return items if len(items) == len(attempts) else None
+
     def _report(self) -> None:
         if not self._report_due:
             self._report_due = True
@@ -173,32 +197,61 @@ class Remote:
 
     def _take_reports(self) -> None:
         self._report_due = False
-        reports, under_way, timers = self._reports, self._under_way, self._timers
+        reports = self._reports
         now = clock().time()
         slice_end = now + SLICE_SECONDS
         settled = 0
         while reports:
-            run, outcome = reports.popleft()
-            try:
-                under_way.remove(run)
-            except KeyError:
-                continue  # a second report of an attempt that was given up
-            if timers and (timer := timers.pop(run, None)) is not None:
-                timer.cancel()
-            call = run.call
-            call.scope.live.discard(run)
-            if outcome.started:
-                run.started = outcome.started
-            if call.plain and outcome.kind is RETURNED:
-                complete(run, outcome.value, outcome.ended or now)
+            report = reports.popleft()
+            if isinstance(report, Returned):
+                self._take_returned(report)
+                settled += LOOK_AT_CLOCK_EVERY
             else:
-                self._settle(run, outcome, outcome.ended or now)
-            settled += 1
+                run, outcome = report
+                self._take(run, outcome, now)
+                settled += 1
             if not settled % LOOK_AT_CLOCK_EVERY and clock().time() >= slice_end:
                 break
         if reports and not self._report_due:  # the loop gets its turn, however many have ended
             self._report_due = True
             self._later(self._take_reports)
+
+    def _take(self, run: Run, outcome: Outcome, now: float) -> None:
+        try:
+            self._under_way.remove(run)
+        except KeyError:
+            return  # a second report of an attempt that was given up
+        timer = self._timers.pop(run, None)
+        if timer is not None:
+            timer.cancel()
+        call = run.call
+        call.scope.live.discard(run)
+        if outcome.started:
+            run.started = outcome.started
+        if call.plain and outcome.kind is RETURNED:
+            complete(run, outcome.value, outcome.ended or now)
+        else:
+            self._settle(run, outcome, outcome.ended or now)
+
+    def _take_returned(self, report: Returned) -> None:
+        """The same for a part of those that have returned; the others are the next report."""
+        runs, values, times = report
+        if len(runs) > PART:
+            self._reports.appendleft(Returned(runs[PART:], values[PART:], times[PART:]))
+            runs, values = runs[:PART], values[:PART]
+        call, under_way = runs[0].call, self._under_way
+        if (
+            call.plain
+            and not self._timers
+            and under_way.issuperset(runs)  # else one was given up meanwhile
+            and all(run.call is call for run in runs)
+        ):
+            under_way.difference_update(runs)
+            call.scope.live.difference_update(runs)
+            complete_many(call, runs, values, times)
+            return
+        for run, value, began, ended in zip(runs, values, times, islice(times, 1, None), strict=False):
+            self._take(run, Outcome(RETURNED, value, "", began, ended), ended)
 
     def _start_timer(self, run: Run) -> None:
         seconds = run.timeout_seconds

@@ -161,7 +161,17 @@ class Engine(EngineSeam):
     def _when_safe(self, scope: Scope, go_on: Callable[[], None]) -> None:
         """Go on as soon as everything that has ended until now is in the store: the flow run is strict."""
         recorder: Any = scope.recorder
-        recorder.journal.when_written(partial(self.call_soon, go_on))
+        strict = recorder.strict
+        happened = strict.happened()
+
+        def are_safe() -> None:
+            strict.became_safe(happened)
+            self.call_soon(go_on)
+
+        if strict.are_safe():
+            go_on()
+        else:
+            recorder.journal.when_written(are_safe)
 
     def _let_in(self, runs: Sequence[Run]) -> None:
         """Start these on their way."""
@@ -171,12 +181,22 @@ class Engine(EngineSeam):
                 self.dispatcher.extend(runs)
             else:
                 self._execute_elsewhere(call.runner, runs)
+        elif call.keeping is not None:
+            enter = self.caching.enter
+            for run in runs:
+                if run.upstream is None and not run.due and not run.run_count:
+                    enter(run)
+                else:
+                    self._set_out(run)
         else:
             for run in runs:
-                if run.upstream is not None and not run.due:
-                    self.upstream_ended(run)
-                else:
-                    self._admit(run)
+                self._set_out(run)
+
+    def _set_out(self, run: Run) -> None:
+        if run.upstream is not None and not run.due:
+            self.upstream_ended(run)
+        else:
+            self._admit(run)
 
     def open_call(self, call: Call) -> None:
         """A call whose runs come bit by bit: it stays open until `close_call`."""

@@ -108,6 +108,7 @@ class Series(Struct, gc=False, eq=False):
     journal_key, journal_submitted: the journal's own: what it knows the series by, and what it has written.
     source: a digest of the task's code, in durable flow runs.
     keeping: what is to be done about results; None: nothing; False: nobody has asked yet.
+    usual, usual_unary: a Call of nobody's, to be copied for a submit; see `submit.single_call`.
     """
 
     definition: Definition
@@ -122,6 +123,8 @@ class Series(Struct, gc=False, eq=False):
     journal_submitted: int = 0
     source: bytes | None = None
     keeping: Any = False
+    usual: Any = None
+    usual_unary: Any = None
 
 
 class Scope:

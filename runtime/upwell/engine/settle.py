@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
+from upwell.engine.call import Call
 from upwell.engine.chance import random_part
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
@@ -47,6 +49,28 @@ def complete(run: Run, value: Any, now: float) -> None:
         call.run_ended()
 
 
+def complete_many(call: Call, runs: Sequence[Run], values: Sequence[Any], times: Sequence[float]) -> None:
+    """The same for runs of one call, one after the other. times: when the first began, then when each ended."""
+    record = call.record
+    for run, value, began, ended in zip(runs, values, times, islice(times, 1, None), strict=False):
+        run.value = value
+        run.started = began
+        run.ended = ended
+        if run.run_count > 1:
+            run.state_name = run.message = None
+        run.status = _COMPLETED
+        run.done = True
+        if record is None:
+            run.item = None
+        else:
+            record(run)
+        if run.watchers is not None:
+            run.notify()
+    call.open -= len(runs)
+    if not call.open:
+        call.run_ended()
+
+
 def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str | None, now: float) -> None:
     """Put a run into its final state, and let everybody know who waits for it. Ignored if it has ended."""
     if run.done:
@@ -56,7 +80,7 @@ def finish(run: Run, kind: StateType, value: Any, message: str | None, name: str
     run.message = message
     run.state_name = name
     run.ended = now
-    run.status = kind.value
+    run.status = kind._value_  # an enum's `value` takes as long as all else here
     if isinstance(value, BaseException) and kind is not COMPLETED:
         run.traceback = value.__traceback__
     scope = run.call.scope
@@ -113,6 +137,8 @@ def record_retry(run: Run, now: float) -> None:
         scope.recorder.begun.append(run)  # its row shall say that it waits
     if scope.durable is not None and run.status == SCHEDULED:
         scope.durable.keep_waiting(run)
+    if scope.is_strict and scope.recorder is not None:
+        scope.recorder.strict.note()
 
 
 def never_ready(run: Run, upstream: Any) -> None:
@@ -259,7 +285,9 @@ class Settlement:
         if call.has_prelude:
             name_run(run)
         if call.definition.silent and call.scope.durable is None:
-            finish(run, COMPLETED, value, message, "Cached", now)
+            call.scope.live.discard(run)
+            run.message, run.state_name = message, "Cached"
+            complete(run, value, now)
         else:
             self._end(run, keep(run, Outcome(RETURNED, value, message)), now, "Cached")
 

@@ -8,7 +8,7 @@ whole: the caller makes all of them, then hands them over in one go.
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
 from typing import Any, Final
 
@@ -66,6 +66,7 @@ class Route(Struct, frozen=True):
     settled: which hooks the task had when this was decided. runner: the task runner; None: the loop.
     gates: what its runs pass before they start, whatever their call.
     plain, is_simple, has_prelude: see `Call`. attempt, attempt_unary: make the coroutine of an attempt.
+    is_once: a run that fails is not tried again.
     """
 
     settled: int
@@ -76,6 +77,7 @@ class Route(Struct, frozen=True):
     attempt: Any
     attempt_unary: Any
     has_prelude: bool
+    is_once: bool
 
 
 def _find_route(scope: Scope, definition: Definition) -> Route:
@@ -102,10 +104,11 @@ def _find_route(scope: Scope, definition: Definition) -> Route:
         attempt=attempt_plain if shortest else attempt_fully,
         attempt_unary=attempt_unary if shortest else attempt_fully,
         has_prelude=definition.options.run_name is not None or bool(definition.hooks[RUNNING]),
+        is_once=not definition.retry.retries,
     )
 
 
-_INLINE: Final = Route(0, None, (), False, False, None, None, False)
+_INLINE: Final = Route(0, None, (), False, False, None, None, False, False)
 """Of direct calls, which the engine does not execute."""
 
 
@@ -162,13 +165,53 @@ def new_call(
         gates,
         route.runner,
         route.has_prelude,
-        None if scope.recorder is None else scope.recorder.ended.append,
+        _recording_in(scope),
         bool(around),
         is_simple,
         scope.durable.keep_quickly if is_simple and not gates else None,
         keeping,
         transaction,
     )
+
+
+def _recording_in(scope: Scope) -> Any:
+    """What takes each run that has ended here; see `Call.record`."""
+    if scope.is_strict:
+        return scope.durable.record_strictly
+    return None if scope.recorder is None else scope.recorder.ended.append
+
+
+_copy: Final[Callable[[Call], Call]] = Call.__copy__  # type: ignore[attr-defined]  # pyright: ignore  # msgspec does not tell of it
+
+
+def single_call(series: Series, context: Context, unary: bool) -> Call:
+    """The Call of one submitted run: a copy of the first one's, unless the task or what is around it says otherwise.
+
+    Raises:
+        ConcurrencySlotAcquisitionError: one of the tags has a limit of zero.
+    """
+    usual: Call | None = series.usual_unary if unary else series.usual
+    if (
+        usual is None
+        or series.route.settled != series.definition.settled
+        or CURRENT_TAGS.get()
+        or CURRENT_TRANSACTION.get() is not None
+    ):
+        call = new_call(series, context, unary=unary)
+        call.owns_context = series.route.is_once
+        if not call.tags and call.transaction is None:
+            usual = _copy(call)
+            usual.context = usual.parent = None
+            if unary:
+                series.usual_unary = usual
+            else:
+                series.usual = usual
+        return call
+    call = _copy(usual)
+    call.context, call.parent, call.created = context, CURRENT_RUN.get(), clock().time()
+    if call.record is not None:
+        call.record = _recording_in(series.scope)  # the journal may have closed meanwhile
+    return call
 
 
 def submit(
@@ -195,7 +238,7 @@ def submit(
     if own:
         kwargs = {**kwargs, **own}
     unary = len(args) == 1 and not kwargs
-    call = new_call(series, copy_context(), unary=unary)
+    call = single_call(series, copy_context(), unary)
     item: Any = args[0] if unary else args
     if kwargs:
         call.row_names = tuple(kwargs)

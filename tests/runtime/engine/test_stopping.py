@@ -48,15 +48,13 @@ def test_a_sync_run_on_the_main_thread_is_cut_short(capfd: pytest.CaptureFixture
     def sleeps() -> None:
         ready.set()
         try:
-            time.sleep(60)
+            time.sleep(1000)
         finally:
             cleaned.append(True)
 
-    began = time.monotonic()
     with stopped(), pytest.raises(CancelledRun, match="enough"):
         sleeps()
     assert cleaned == [True]
-    assert time.monotonic() - began < 10
     assert "Ctrl-C" not in capfd.readouterr().err
     assert ids_under_way() == []
 

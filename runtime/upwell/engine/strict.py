@@ -1,0 +1,89 @@
+"""What a strict flow waits for: everything that has ended is safe in the store before anything else begins.
+
+The end of a direct call is written at once where the store can do that, by the thread in which it happened, and nobody
+has to wait for the journal. Whatever else happens is waited for until the journal says that it is safe.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class EndWriter(Protocol):
+    """Writes the ends of task runs at once, in the thread in which they happen. From any thread; never raises."""
+
+    @property
+    def written(self) -> int:
+        """The number of the last end: when what was recorded before is in its tables, these need not be kept."""
+        ...
+
+    def facts_of(self, run: Any, record: bytes, key: bytes | None) -> bytes | None:
+        """What is to be written of a run that has ended. record: of its result; None: that cannot be said in short."""
+        ...
+
+    def write(self, facts: bytes) -> bool:
+        """Write it now; whether that was done, and is safe."""
+        ...
+
+    def close(self) -> None:
+        """Write nothing any more."""
+        ...
+
+
+class Ends:
+    """What has happened in the strict flow runs that record in one journal, and whether all of it is safe.
+
+    open_writer: how ends can be written at once; None, or an answer of None: they cannot. Asked for once.
+    """
+
+    def __init__(self) -> None:
+        self.open_writer: Callable[[], EndWriter | None] | None = None
+        self.writer: EndWriter | None = None
+        self._lock = threading.Lock()
+        self._happened = self._safe = self._written = 0
+        self._of_parent: EndWriter | None = None  # kept, so that nobody closes it
+
+    def flow_run_begins(self) -> None:
+        """The first flow run needs the writer."""
+        with self._lock:
+            if self.writer is None and self.open_writer is not None:
+                self.writer, self.open_writer = self.open_writer(), None
+        self.note()
+
+    def note(self) -> None:
+        """Something has happened that is not safe yet; it is in the recorder."""
+        with self._lock:
+            self._happened += 1
+
+    @property
+    def written(self) -> int:
+        """The number of the last end that was written at once."""
+        return self._written if self.writer is None else self.writer.written
+
+    def are_safe(self) -> bool:
+        """Whether nothing has to be waited for."""
+        return self._safe == self._happened
+
+    def happened(self) -> int:
+        """How much has happened until now: for `became_safe`, when the journal has said so."""
+        return self._happened
+
+    def became_safe(self, happened: int) -> None:
+        """So much is safe."""
+        with self._lock:
+            self._safe = max(self._safe, happened)
+
+    def abandon(self) -> None:
+        """This is the child of a fork: the writer is the parent's; a thread that is not here may hold the lock."""
+        self._lock = threading.Lock()
+        self._of_parent, self.writer, self.open_writer = self.writer, None, None
+
+    def close(self) -> None:
+        """Whatever happens from here on is the journal's alone."""
+        with self._lock:
+            writer, self.writer, self.open_writer = self.writer, None, None
+        if writer is not None:
+            writer.close()
+            self._written = writer.written
