@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from benchmarks.coroutines import noop
@@ -25,6 +26,20 @@ async def upwell_maps(size: int) -> int:
     return count
 
 
+_COST = Row(
+    name="stream-cost",
+    measures=f"The cost of an item of a stream, beside that of maps of {PART:,} one after another.",
+    leaves_out="Slow inputs and slow consumers; the stream in order, with its own window.",
+    ours=Side("stream", upwell_stream),
+    rivals=(Rival("map", upwell_maps, most=1.0),),
+    size=10_000_000,
+    quick_size=300_000,
+    on_loops=True,
+    rounds=1,
+    warm_up=False,
+    peak=False,
+)
+
 ROWS = [
     Row(
         name="stream-memory",
@@ -36,30 +51,13 @@ ROWS = [
         unit=Unit.MIB,
         most=30.0,
     ),
-    Row(
-        name="stream-cost",
-        measures=f"The cost of an item of a stream, beside that of maps of {PART:,} one after another.",
-        leaves_out="Slow inputs and slow consumers; the stream in order, with its own window.",
-        ours=Side("stream", upwell_stream),
-        rivals=(Rival("map", upwell_maps, most=1.0),),
-        size=10_000_000,
-        quick_size=300_000,
-        on_loops=True,
-        rounds=1,
-        warm_up=False,
-        peak=False,
-    ),
-    Row(
+    _COST,
+    replace(
+        _COST,
         name="stream-cost-1m",
         measures="The same over 1,000,000 inputs, several times.",
-        leaves_out="Slow inputs and slow consumers; the stream in order, with its own window.",
-        ours=Side("stream", upwell_stream),
-        rivals=(Rival("map", upwell_maps, most=1.0),),
         size=1_000_000,
         quick_size=100_000,
-        on_loops=True,
         rounds=3,
-        warm_up=False,
-        peak=False,
     ),
 ]

@@ -19,6 +19,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes are st
 from upwell.engine.current import close_portal
 from upwell.testing import TaskRunnerConformance, no_leaks
 
+PATIENCE_SECONDS = 15.0
+"""For what has been told to end: others may want the machine, too."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("upwell")
@@ -45,12 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=others)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _is_quick_about_garbage() -> None:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    """What is there before any test need not be looked at whenever one looks for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing_behind() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
-    if not gc.get_freeze_count():  # what is there before any test need not be looked at whenever one looks for garbage
-        gc.collect()
-        gc.freeze()
-    with no_leaks():
+    with no_leaks(patience_seconds=PATIENCE_SECONDS):
         yield
 
 

@@ -13,13 +13,14 @@ from upwell.core.errors import ConfigurationError
 from upwell.engine.limits import share_limits_of
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import Recorder, record_with
-from upwell.engine.stopping import stop_durable_flow_runs
 from upwell.settings import Settings
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from upwell.engine.strict import EndWriter
+    from upwell.journal.beside import Beside
     from upwell.journal.control import Control
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
@@ -83,7 +84,8 @@ def _new_journal(wanted: Settings) -> Journal | None:
     check_database_url(wanted)
     import atexit  # here: so that no program pays for it that records nothing
 
-    from upwell.journal.cache import JournalCache
+    from upwell.engine.stopping import stop_durable_flow_runs
+    from upwell.journal.cache import QUICK_SECONDS, JournalCache
     from upwell.journal.cancel_watch import CancelWatch
     from upwell.journal.journal import Journal
     from upwell.journal.kept import Kept
@@ -126,7 +128,8 @@ def _new_journal(wanted: Settings) -> Journal | None:
             "Nothing is recorded: %s. Set UPWELL_HOME to a folder that can be written, or UPWELL_JOURNAL=off.", error
         )
         return None
-    journal.recorder.cache = JournalCache(journal)
+    journal.recorder.cache = JournalCache(journal, lambda: _beside(wanted, QUICK_SECONDS))
+    journal.recorder.strict.open_writer = lambda: _end_writer(journal, wanted)
     journal.on_lost = lambda: stop_durable_flow_runs("Its process was declared dead: another may have gone on with it.")
     _prepare_process()
     atexit.register(journal.close)
@@ -137,6 +140,26 @@ def _new_journal(wanted: Settings) -> Journal | None:
         _watch.begin()
     CancelWatch(journal, control_of, dies=_has_worker).begin()
     return journal
+
+
+def _beside(wanted: Settings, most_seconds: float | None = None) -> Beside | None:
+    """Another connection to the SQLite file that is the store; None where it is none."""
+    path = None if wanted.journal != "on" or is_remote(wanted) else sqlite_file(wanted)
+    if path is None:
+        return None
+    from upwell.journal.beside import Beside  # here: few programs need one
+
+    return Beside(path, most_seconds)
+
+
+def _end_writer(journal: Journal, wanted: Settings) -> EndWriter | None:
+    """What writes the ends of strict flows at once; None where that would wait for a server, or for the disk."""
+    beside = _beside(wanted) if wanted.database_synchronous == "NORMAL" else None
+    if beside is None:
+        return None
+    from upwell.journal.end_writer import SqliteEndWriter
+
+    return SqliteEndWriter(journal, beside)
 
 
 def is_remote(wanted: Settings) -> bool:
@@ -150,12 +173,15 @@ def be_a_workers_child() -> None:
     _has_worker = True
 
 
-def api_client(wanted: Settings, most_seconds: float | None = None) -> ApiClient:
-    """The server that the settings name, which is given up after so many seconds without an answer."""
+def api_client(wanted: Settings, most_seconds: float | None = None, patience_seconds: float | None = None) -> ApiClient:
+    """The server that the settings name, which is given up after so many seconds without an answer.
+
+    patience_seconds: how long it is tried again where it cannot be reached.
+    """
     from upwell.journal.remote_client import TIMEOUT_SECONDS, ApiClient  # here: few programs work through a server
 
     seconds = TIMEOUT_SECONDS if most_seconds is None else min(most_seconds, TIMEOUT_SECONDS)
-    return ApiClient(wanted.api_url or "", wanted.api_key, seconds)
+    return ApiClient(wanted.api_url or "", wanted.api_key, seconds, patience_seconds=patience_seconds)
 
 
 def _prepare_process() -> None:
@@ -298,22 +324,27 @@ def make_database(
         ConfigurationError: a URL of a kind that is not known.
     """
     wanted = wanted or settings()
-    from pathlib import Path
-
     from upwell.journal.sqlite import MemoryDatabase  # here: loads sqlite3
 
     if wanted.journal == "memory":
         return MemoryDatabase()
-    url = wanted.database_url
-    if url is None:
-        return _sqlite(home(wanted) / "upwell.db", wanted, read_only, on_a_thread)
     check_database_url(wanted)
-    if url.startswith(_POSTGRES):
+    path = sqlite_file(wanted)
+    if path is None:
         from upwell.journal.postgres import PostgresDatabase
 
-        return PostgresDatabase(url)
-    path = Path(url.removeprefix("sqlite:///")).expanduser()
+        return PostgresDatabase(wanted.database_url or "")
     return _sqlite(path, wanted, read_only, on_a_thread)
+
+
+def sqlite_file(wanted: Settings) -> Path | None:
+    """The SQLite file that is the store, if it is one."""
+    from pathlib import Path
+
+    url = wanted.database_url
+    if url is None:
+        return home(wanted) / "upwell.db"
+    return None if url.startswith(_POSTGRES) else Path(url.removeprefix("sqlite:///")).expanduser()
 
 
 def _sqlite(path: Path, wanted: Settings, read_only: bool, on_a_thread: bool | None) -> Database:
@@ -370,8 +401,10 @@ def _database_of(store: Store) -> Database:
 
 
 @asynccontextmanager
-async def open_control() -> AsyncGenerator[Control]:
+async def open_control(patience_seconds: float | None = None) -> AsyncGenerator[Control]:
     """What people and workers ask of the store that the settings name, or of a server, for use on this loop.
+
+    patience_seconds: see `api_client`.
 
     Raises:
         StoreUnavailable: the store cannot be opened.
@@ -380,7 +413,7 @@ async def open_control() -> AsyncGenerator[Control]:
     if is_remote(wanted):
         from upwell.journal.remote_control import RemoteControl  # here, as below: few programs have deployments
 
-        client = api_client(wanted)
+        client = api_client(wanted, patience_seconds=patience_seconds)
         try:
             yield RemoteControl(client)
         finally:

@@ -13,6 +13,7 @@ from upwell.core.names import default_name
 from upwell.core.options import Options, checked_options, retry_policy
 from upwell.core.parameters import Parameters
 from upwell.core.retries import RetryPolicy
+from upwell.engine.caching import keep_with
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 from upwell.settings import current as settings
@@ -89,6 +90,15 @@ def _retry_policy(kind: str, options: Options) -> RetryPolicy:
     if kind == "flow":
         return retry_policy(options, defaults.flow_default_retries, defaults.flow_default_retry_delay_seconds)
     return retry_policy(options, defaults.task_default_retries, defaults.task_default_retry_delay_seconds)
+
+
+def _result_plan(definition: Definition, scope: Any) -> Any:
+    from upwell.persistence import result_plan  # only here: most tasks say nothing about their results
+
+    return result_plan(definition, scope)
+
+
+keep_with(_result_plan)
 
 
 class Bound:

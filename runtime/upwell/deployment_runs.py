@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, ParamSpec, TypedDict, TypeVar, Unpack, cast
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -16,15 +16,19 @@ from upwell.core.deployments import RunSpec
 from upwell.core.model import FlowRunRecord
 from upwell.core.options import check_idempotency_key, check_optional, check_tags
 from upwell.core.parameter_schema import plain_parameters
+from upwell.decorated import Bound, Decorated
+from upwell.engine.calls import call_task
 from upwell.engine.clock import ERRANDS, clock
 from upwell.engine.recorder import recorder
 from upwell.engine.steps import Life, Sleep, Written, live_async, live_blocking, refuse_to_block, run_apart
-from upwell.tasks import task
+from upwell.pull_steps import checked_variables
 
 if TYPE_CHECKING:
     from upwell.history import History
     from upwell.journal.control import Control
 
+P = ParamSpec("P")
+R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
 FIRST_POLL_SECONDS: Final = 0.05
@@ -82,7 +86,7 @@ def run_deployment(
         BlockingWaitError: called on an event loop's thread, where `await arun_deployment(...)` is right.
     """
     refuse_to_block("run_deployment", "arun_deployment")
-    asked = _Asked(str(name), _run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
+    asked = _Asked(str(name), run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
     if asked.is_child:
         return _as_task_run(asked.deployment, asked.wanted.parameters, asked)
     return live_blocking(_life(asked))
@@ -98,13 +102,13 @@ async def arun_deployment(
     **wanted: Unpack[RunKeywords],
 ) -> FlowRunRecord:
     """The same as `run_deployment` in async code."""
-    asked = _Asked(str(name), _run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
+    asked = _Asked(str(name), run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
     if asked.is_child:
         return await _as_task_run_async(asked.deployment, asked.wanted.parameters, asked)
     return await _live_async(asked)
 
 
-def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords, as_subflow: bool) -> RunSpec:
+def run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords, as_subflow: bool) -> RunSpec:
     unknown = [name for name in wanted if name not in RunKeywords.__annotations__]
     if unknown:
         raise TypeError(
@@ -121,7 +125,7 @@ def _run_spec(parameters: Mapping[str, Any] | None, wanted: RunKeywords, as_subf
         idempotency_key=None if key is None else check_idempotency_key(key),
         priority=wanted.get("priority", 0),
         work_queue=wanted.get("work_queue_name"),
-        job_variables=plain_parameters(wanted.get("job_variables") or {}),
+        job_variables=checked_variables(wanted.get("job_variables")),
         parent_flow_run_id=runtime.flow_run.id if as_subflow else None,
     )
 
@@ -143,12 +147,24 @@ class _Asked(NamedTuple):
         return self._replace(wanted=replace(self.wanted, parent_task_run_id=runtime.task_run.id))
 
 
-@task(name="run-deployment", task_run_name="{deployment}")
+class _AsTaskRun(Decorated[P, R, Bound]):
+    """What makes task runs of calls. (Tasks stand above this module: they are deployed, too.)"""
+
+    _kind = "task"
+
+    def __init__(self, fn: Callable[P, R]) -> None:
+        super().__init__(fn, {"name": "run-deployment", "task_run_name": "{deployment}"})
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast("R", call_task(self._definition, args, kwargs))
+
+
+@_AsTaskRun
 def _as_task_run(deployment: str, parameters: dict[str, Any], asked: _Asked) -> FlowRunRecord:
     return live_blocking(_life(asked.of_this_task_run()))
 
 
-@task(name="run-deployment", task_run_name="{deployment}")
+@_AsTaskRun
 async def _as_task_run_async(deployment: str, parameters: dict[str, Any], asked: _Asked) -> FlowRunRecord:
     return await _live_async(asked.of_this_task_run())
 
@@ -191,16 +207,8 @@ def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
     if journal is not None and asked.is_child:
         yield Written(journal)  # the store knows the parent then
     run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
-    _awaited.add(run.id)
     try:
-        while not run.state.is_final():
-            passed = clock().time() - begun
-            left = asked.poll_interval if asked.timeout is None else asked.timeout - passed
-            if left <= 0:
-                break
-            pause = max(passed * POLL_SHARE, len(_awaited) / POLLS_A_SECOND, FIRST_POLL_SECONDS)
-            yield Sleep(min(pause, asked.poll_interval, left))
-            run = yield _Look(run.id, history)
+        return (yield from _looked_at(run, asked.timeout, asked.poll_interval, begun, history))
     except GeneratorExit:
         raise
     except BaseException:
@@ -208,9 +216,53 @@ def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
             with suppress(Exception):  # what happened here counts more
                 yield _Ask(lambda control: control.request_cancel(run.id, by="parent", reason=GONE_PARENT))
         raise
+
+
+def _looked_at(
+    run: FlowRunRecord, timeout: float | None, poll_interval: float, begun: float, history: History | None
+) -> Life[FlowRunRecord]:
+    """A run is looked at until it has ended, or the time is over that has begun then."""
+    _awaited.add(run.id)
+    try:
+        while not run.state.is_final():
+            passed = clock().time() - begun
+            left = poll_interval if timeout is None else timeout - passed
+            if left <= 0:
+                break
+            pause = max(passed * POLL_SHARE, len(_awaited) / POLLS_A_SECOND, FIRST_POLL_SECONDS)
+            yield Sleep(min(pause, poll_interval, left))
+            run = yield _Look(run.id, history)
     finally:
         _awaited.discard(run.id)
     return run
+
+
+def wait_for_flow_run(flow_run_id: UUID, timeout: float | None = None, poll_interval: float = 5) -> FlowRunRecord:
+    """A run of any process, once it has ended, or as it is when the time is over.
+
+    Raises:
+        UnknownRunError: there is none. BlockingWaitError: called on an event loop's thread.
+    """
+    refuse_to_block("wait_for_flow_run", "await_for_flow_run")
+    return live_blocking(_watched(flow_run_id, timeout, poll_interval))
+
+
+async def await_for_flow_run(
+    flow_run_id: UUID, timeout: float | None = None, poll_interval: float = 5
+) -> FlowRunRecord:
+    """The same in async code."""
+    from upwell.history import History
+
+    async with History() as history:
+        return await live_async(_watched(flow_run_id, timeout, poll_interval, history))
+
+
+def _watched(
+    flow_run_id: UUID, timeout: float | None, poll_interval: float, history: History | None = None
+) -> Life[FlowRunRecord]:
+    begun = clock().time()
+    run: FlowRunRecord = yield _Look(flow_run_id, history)
+    return (yield from _looked_at(run, timeout, poll_interval, begun, history))
 
 
 _awaited: Final[set[UUID]] = set()
@@ -241,4 +293,4 @@ class _Look:
         return await self._history.flow_run(self._id)
 
 
-__all__ = ["RunKeywords", "arun_deployment", "run_deployment"]
+__all__ = ["RunKeywords", "arun_deployment", "await_for_flow_run", "run_deployment", "wait_for_flow_run"]

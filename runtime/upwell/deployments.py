@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Unpack, cast, get_args
 from uuid import UUID
 
 from msgspec import Struct
@@ -23,13 +24,53 @@ from upwell.core.errors import ConfigurationError
 from upwell.core.names import check_name
 from upwell.core.options import check_at_least_one, check_optional, check_tags
 from upwell.core.parameter_schema import parameter_schema, plain_parameters
-from upwell.deployment_runs import RunKeywords, arun_deployment, run_deployment
+from upwell.deployment_runs import (
+    RunKeywords,
+    arun_deployment,
+    await_for_flow_run,
+    run_deployment,
+    wait_for_flow_run,
+)
 from upwell.engine.steps import refuse_to_block, run_apart
 from upwell.entrypoints import entrypoint_of, parse_entrypoint
+from upwell.pull_steps import VARIABLE as PULL_STEPS
+from upwell.pull_steps import Step, as_written, checked_variables, steps_from
 from upwell.schedules import ScheduleKeywords, schedules_from
 
 if TYPE_CHECKING:
     from upwell.flows import Flow
+
+
+class ConcurrencyLimitStrategy(StrEnum):
+    """What becomes of a run that is due while its deployment has as many as it may, by Prefect's names."""
+
+    ENQUEUE = "ENQUEUE"
+    CANCEL_NEW = "CANCEL_NEW"
+    CANCEL_RUNNING = "CANCEL_RUNNING"
+
+
+class ConcurrencyLimitConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A limit and what becomes of other runs: `ConcurrencyLimitConfig(limit=3, collision_strategy="CANCEL_NEW")`."""
+
+    limit: int
+    collision_strategy: str = ConcurrencyLimitStrategy.ENQUEUE
+
+    def __post_init__(self) -> None:
+        if self.collision_strategy not in _WHEN_FULL:
+            raise ConfigurationError(
+                f"collision_strategy must be one of {', '.join(_WHEN_FULL)}, not {self.collision_strategy!r}."
+            )
+
+    @property
+    def when_full(self) -> WhenFull:
+        return _WHEN_FULL[self.collision_strategy]
+
+
+_WHEN_FULL: Final[dict[str, WhenFull]] = {
+    ConcurrencyLimitStrategy.ENQUEUE: "queue",
+    ConcurrencyLimitStrategy.CANCEL_NEW: "cancel_new",
+    ConcurrencyLimitStrategy.CANCEL_RUNNING: "cancel_running",
+}
 
 
 class DeploymentKeywords(ScheduleKeywords, total=False):
@@ -42,6 +83,7 @@ class DeploymentKeywords(ScheduleKeywords, total=False):
     concurrency_limit: how many of its runs go on at once.
     when_full: what becomes of a run that is due while that many go on: it waits (`"queue"`), is cancelled
         (`"cancel_new"`), or the oldest that goes on is (`"cancel_running"`).
+    pull_steps: what is to be done before each of its runs, so that its code is there; see `upwell.pull_steps`.
     """
 
     parameters: Mapping[str, Any] | None
@@ -49,8 +91,9 @@ class DeploymentKeywords(ScheduleKeywords, total=False):
     description: str | None
     version: str | None
     paused: bool | None
-    concurrency_limit: int | None
+    concurrency_limit: int | ConcurrencyLimitConfig | None
     when_full: WhenFull
+    pull_steps: Sequence[Mapping[str, Any]] | None
 
 
 class RunnerDeployment(Struct, frozen=True, kw_only=True):
@@ -85,7 +128,7 @@ class RunnerDeployment(Struct, frozen=True, kw_only=True):
             entrypoint=self.entrypoint or entrypoint_of(self.flow, Path.cwd()),
             work_pool=pool,
             work_queue=queue or self.spec.work_queue,
-            job_variables={**self.spec.job_variables, **plain_parameters(job_variables or {})},
+            job_variables={**self.spec.job_variables, **checked_variables(job_variables)},
         )
         return replace(self, spec=spec)
 
@@ -116,9 +159,10 @@ def to_deployment(
     """
     definition = _definition_of(flow)
     _check_keywords(keywords)
-    when_full = keywords.get("when_full", "queue")
-    if when_full not in get_args(WhenFull):
-        raise ConfigurationError(f"when_full must be one of {', '.join(get_args(WhenFull))}, not {when_full!r}.")
+    concurrency_limit, when_full = _limit_of(keywords)
+    pull_steps = [as_written(step) for step in _steps_of(flow, keywords)]
+    if entrypoint is None and flow.origin is not None:
+        entrypoint = flow.origin.entrypoint
     check_optional("description", keywords.get("description"), str)
     check_optional("version", keywords.get("version"), str)
     spec = DeploymentSpec(
@@ -133,8 +177,8 @@ def to_deployment(
             definition.parameters, flow.fn.__doc__, typed=definition.options.validate_parameters
         ),
         work_queue=work_queue_name,
-        job_variables=plain_parameters(job_variables or {}),
-        concurrency_limit=check_at_least_one("concurrency_limit", keywords.get("concurrency_limit")),
+        job_variables={**checked_variables(job_variables), **({PULL_STEPS: pull_steps} if pull_steps else {})},
+        concurrency_limit=check_at_least_one("concurrency_limit", concurrency_limit),
         when_full=when_full,
         paused=keywords.get("paused"),
         schedules=schedules_from(cast("ScheduleKeywords", keywords)),
@@ -142,6 +186,24 @@ def to_deployment(
     _check_that_ticks_have_parameters(definition, spec)
     made = RunnerDeployment(flow=flow, spec=spec, entrypoint=entrypoint)
     return made if work_pool_name is None else made.for_pool(work_pool_name)
+
+
+def _limit_of(keywords: DeploymentKeywords) -> tuple[int | None, WhenFull]:
+    """How many runs go on at once, and what becomes of others."""
+    limit, when_full = keywords.get("concurrency_limit"), keywords.get("when_full")
+    if isinstance(limit, ConcurrencyLimitConfig):
+        if when_full not in (None, limit.when_full):
+            raise ConfigurationError("collision_strategy and when_full say the same: say one of them.")
+        return limit.limit, limit.when_full
+    if when_full not in (None, *get_args(WhenFull)):
+        raise ConfigurationError(f"when_full must be one of {', '.join(get_args(WhenFull))}, not {when_full!r}.")
+    return limit, when_full or "queue"
+
+
+def _steps_of(flow: Flow[..., Any], keywords: DeploymentKeywords) -> list[Step]:
+    """What is to be done before each run: where the flow is from, and what was said."""
+    steps = steps_from(keywords.get("pull_steps"))
+    return steps if flow.origin is None else [flow.origin.step, *steps]
 
 
 def checked_parameters(definition: Definition, parameters: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -277,13 +339,17 @@ def _checked(deployments: Sequence[object], what: str) -> list[RunnerDeployment]
 
 
 __all__ = [
+    "ConcurrencyLimitConfig",
+    "ConcurrencyLimitStrategy",
     "DeploymentKeywords",
     "RunKeywords",
     "RunnerDeployment",
     "arun_deployment",
     "aserve",
+    "await_for_flow_run",
     "deploy",
     "run_deployment",
     "serve",
     "to_deployment",
+    "wait_for_flow_run",
 ]

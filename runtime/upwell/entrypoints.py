@@ -75,8 +75,7 @@ def load_flow(entrypoint: str, roots: Sequence[Path] | None = None) -> Flow[...,
     except AttributeError:
         known = ", ".join(flow_names(module)) or "no flow at all"
         raise ConfigurationError(f"{wanted.where} has no {wanted.name!r}; it has: {known}.") from None
-    if not is_flow(found):
-        found = getattr(found, "flow", found)  # a class method's
+    found = _flow_behind(found)
     if not is_flow(found):
         raise ConfigurationError(f"What is found at {entrypoint} is no flow, but {found!r}: decorate it with @flow.")
     flow: Flow[..., Any] = found
@@ -92,6 +91,14 @@ def is_flow(found: object) -> bool:
     """Whether this is what `@flow` makes."""
     definition = getattr(found, "_definition", None)
     return isinstance(definition, Definition) and definition.is_flow
+
+
+def _flow_behind(found: Any) -> Any:
+    """The flow that is meant by what a name leads to: itself, a class method's, one that calls a task."""
+    if is_flow(found):
+        return found
+    as_flow = getattr(found, "as_flow", None)
+    return as_flow() if callable(as_flow) else getattr(found, "flow", found)
 
 
 def flow_names(module: object) -> list[str]:
@@ -140,7 +147,7 @@ def _name_in(module: object, flow: Flow[..., Any]) -> str:
             found: Any = reduce(getattr, name.split("."), module)
         except AttributeError:  # `around.<locals>.flow`, too
             continue
-        if found is flow or (not is_flow(found) and getattr(found, "flow", None) is flow):
+        if _flow_behind(found) is flow:
             return name
     raise ConfigurationError(
         f"No name leads to the flow {flow.name!r} of {getattr(module, '__name__', module)}, so no other process can "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, ParamSpec, TypeVar, Unpack, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
 from upwell.core.definition import Definition
@@ -18,9 +18,12 @@ from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
 
 if TYPE_CHECKING:
+    import os
     from uuid import UUID
 
     from upwell.deployments import DeploymentKeywords, RunnerDeployment
+    from upwell.flow_sources import Origin
+    from upwell.runner.storage import Storage
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -34,6 +37,8 @@ class Flow(Decorated[P, R, "BoundFlow"]):
     """
 
     _kind = "flow"
+    origin: Origin | None = None
+    """Where its code was fetched from; None where it was imported as other code is."""
 
     def __init__(self, fn: Callable[P, R], **keywords: Unpack[FlowKeywords]) -> None:
         super().__init__(fn, keywords)
@@ -86,9 +91,34 @@ class Flow(Decorated[P, R, "BoundFlow"]):
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """A copy of this flow with these options changed; hooks that were added are kept unless named."""
-        return self._copy(keywords)
+        copy = self._copy(keywords)
+        copy.origin = self.origin
+        return copy
 
     # --- deployments ------------------------------------------------------------------------------------
+
+    @staticmethod
+    def from_source(source: str | os.PathLike[str] | Storage, entrypoint: str) -> Flow[..., Any]:
+        """A flow whose code is elsewhere. Deployed, it is fetched by workers whenever a run is to begin.
+
+        Args:
+            source: the address of a git repository, a URL that fsspec knows, a folder, or a `GitRepository`,
+                `RemoteStorage` or `LocalStorage` of `upwell.runner.storage`.
+            entrypoint: where the flow is in there, `path/to/file.py:flow` or `package.module:flow`.
+
+        Raises:
+            ConfigurationError: the source or the entry point cannot be. SourceError: the code cannot be had.
+        """
+        from upwell.flow_sources import flow_from_source  # here, as below: so that no program pays that has no need
+
+        return flow_from_source(source, entrypoint)
+
+    @staticmethod
+    async def afrom_source(source: str | os.PathLike[str] | Storage, entrypoint: str) -> Flow[..., Any]:
+        """The same in async code."""
+        from upwell.flow_sources import aflow_from_source
+
+        return await aflow_from_source(source, entrypoint)
 
     def to_deployment(
         self,
@@ -196,34 +226,45 @@ class BoundFlow(Bound):
         return BoundFlow(self.flow.with_options(**keywords), self.instance)
 
 
-@overload
-def flow(fn: Callable[P, R], /) -> Flow[P, R]: ...
-@overload
-def flow(fn: None = None, /, **options: Unpack[FlowKeywords]) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
-def flow(fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords]) -> Any:
-    """Make a flow of a function: sync or async, a generator, a method, a class method.
+class _FlowDecorator:
+    """What `flow` is: it makes flows of functions, and `flow.from_source` of code that is elsewhere."""
 
-    Args:
-        name: what the flow is called; the function's name, with `-` for `_`, unless said.
-        description: for people; the docstring unless said.
-        version: any text, for people.
-        flow_run_name: a template over the parameters, `"report-{day:%F}"`, or a function that returns the name.
-        task_runner: for its tasks that name none: `"concurrent"` (the default), `"threads"`, `"processes"`,
-            `"sequential"`, another installed one's name, or an object.
-        retries, retry_delay_seconds, retry_jitter_factor, retry_condition_fn: as for `task`.
-        timeout_seconds: of one attempt; the code is interrupted, what it started is cancelled.
-        validate_parameters: check the arguments against the annotations, and convert where that is safe.
-        log_prints: `print` goes to the run's log.
-        durable: True if a run whose process dies is to go on where it stopped; `"strict"`: each task run is safe in the
-            store before the next begins. Unless said, as the flow around. See docs/durability.md.
-        persist_result, result_storage, result_serializer, cache_result_in_memory: as for `task`; for the flow's own
-            result, and for its tasks that do not say.
-        on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(flow, flow_run, state)`.
+    from_source = staticmethod(Flow.from_source)
+    afrom_source = staticmethod(Flow.afrom_source)
 
-    Raises:
-        TypeError, ValueError: an option that cannot work, at decoration.
-        ReservedArgumentError: a parameter named `return_state` or `wait_for`.
-    """
-    if fn is None:
-        return functools.partial(Flow, **options)
-    return Flow(fn, **options)
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Flow[P, R]: ...
+    @overload
+    def __call__(
+        self, fn: None = None, /, **options: Unpack[FlowKeywords]
+    ) -> Callable[[Callable[P, R]], Flow[P, R]]: ...
+    def __call__(self, fn: Callable[..., Any] | None = None, /, **options: Unpack[FlowKeywords]) -> Any:
+        """Make a flow of a function: sync or async, a generator, a method, a class method.
+
+        Args:
+            name: what the flow is called; the function's name, with `-` for `_`, unless said.
+            description: for people; the docstring unless said.
+            version: any text, for people.
+            flow_run_name: a template over the parameters, `"report-{day:%F}"`, or a function that returns the name.
+            task_runner: for its tasks that name none: `"concurrent"` (the default), `"threads"`, `"processes"`,
+                `"sequential"`, another installed one's name, or an object.
+            retries, retry_delay_seconds, retry_jitter_factor, retry_condition_fn: as for `task`.
+            timeout_seconds: of one attempt; the code is interrupted, what it started is cancelled.
+            validate_parameters: check the arguments against the annotations, and convert where that is safe.
+            log_prints: `print` goes to the run's log.
+            durable: True if a run whose process dies is to go on where it stopped; `"strict"`: each task run is safe in
+                the store before the next begins. Unless said, as the flow around. See docs/durability.md.
+            persist_result, result_storage, result_serializer, cache_result_in_memory: as for `task`; for the flow's own
+                result, and for its tasks that do not say.
+            on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(flow, flow_run, state)`.
+
+        Raises:
+            TypeError, ValueError: an option that cannot work, at decoration.
+            ReservedArgumentError: a parameter named `return_state` or `wait_for`.
+        """
+        if fn is None:
+            return functools.partial(Flow, **options)
+        return Flow(fn, **options)
+
+
+flow: Final = _FlowDecorator()

@@ -7,8 +7,6 @@ What has happened in this process until now is written before something is read.
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import datetime as dt
 import functools
 import inspect
@@ -31,6 +29,8 @@ from upwell.settings import Settings
 from upwell.settings import current as settings
 
 if TYPE_CHECKING:
+    import asyncio
+
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
     from upwell.journal.remote_client import ApiClient
@@ -53,16 +53,21 @@ class History:
     been recorded yet, there is nothing: pages are empty, and no file is made. To be used on one event loop, by any
     number of tasks.
 
+    alone: the loop has nothing else to do, and may be kept waiting: then a SQLite file is read without a thread for it.
+    patience_seconds: how long a server that cannot be reached is tried again; 10 unless said.
+
     Every method raises:
         StoreUnavailable: the store cannot be read just now.
         ValueError: an argument that means nothing: an unknown order, a limit out of bounds, a text that is no id.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, alone: bool = False, patience_seconds: float | None = None) -> None:
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._client: ApiClient | None = None
-        self._opening = asyncio.Lock()
+        self._alone = alone
+        self._patience_seconds = patience_seconds
+        self._opening: asyncio.Lock | None = None
 
     async def __aenter__(self) -> Self:
         self._settings = settings()
@@ -299,16 +304,28 @@ class History:
         if composition.is_remote(wanted):
             from upwell.journal.remote_reader import RemoteReader  # here: few programs work through a server
 
-            self._client = self._client or composition.api_client(wanted)
+            self._client = self._client or composition.api_client(wanted, patience_seconds=self._patience_seconds)
             return RemoteReader(self._client)
-        async with self._opening:
-            if self._database is None:
-                self._database = await open_to_read(functools.partial(composition.make_database, wanted))
+        if self._alone:
+            await self._open(wanted)
+        else:
+            import asyncio  # here, as below: a command that reads a file here has no event loop, and loads none
+
+            self._opening = self._opening or asyncio.Lock()
+            async with self._opening:
+                await self._open(wanted)
         return Reader(self._database, "the journal" if self._database is None else self._database.place)
+
+    async def _open(self, wanted: Settings) -> None:
+        if self._database is None:
+            make = functools.partial(composition.make_database, wanted, on_a_thread=not self._alone)
+            self._database = await open_to_read(make)
 
 
 async def _written(journal: Journal) -> None:
     """Wait until everything that was recorded until now can be read."""
+    import asyncio
+
     loop = asyncio.get_running_loop()
     written: asyncio.Future[None] = loop.create_future()
 
@@ -337,11 +354,14 @@ def _blocking(question: Callable[Concatenate[History, P], Coroutine[Any, Any, R]
 
     @functools.wraps(question)
     def ask(*args: P.args, **kwargs: P.kwargs) -> R:
+        import asyncio
+        from concurrent.futures import Future
+
         async def opened() -> R:
-            async with History() as history:
+            async with History(alone=True) as history:
                 return await question(history, *args, **kwargs)
 
-        answer: concurrent.futures.Future[R] = concurrent.futures.Future()
+        answer: Future[R] = Future()
 
         def serve() -> None:
             try:

@@ -28,8 +28,9 @@ from msgspec.structs import asdict
 
 from upwell.core.deployments import Catchup, Deployment, DeploymentSpec, Schedule, WhenFull
 from upwell.core.errors import ConfigurationError, MissingExtraError, NotFoundError
-from upwell.deployments import DeploymentKeywords, RunnerDeployment, to_deployment
+from upwell.deployments import ConcurrencyLimitConfig, DeploymentKeywords, RunnerDeployment, to_deployment
 from upwell.entrypoints import load_flow, parse_entrypoint
+from upwell.pull_steps import steps_from
 from upwell.schedules import Schedule as WantedSchedule
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ class PoolEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class DeploymentEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A deployment as the file has it. What it does not say is as the flow says it."""
+    """A deployment as the file has it. What it does not say is as the flow says it.
+
+    pull: its pull steps, in place of those that the file has for all.
+    """
 
     name: str
     entrypoint: str
@@ -97,26 +101,29 @@ class DeploymentEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     schedule: ScheduleEntry | None = None
     schedules: tuple[ScheduleEntry, ...] | None = None
     paused: bool | None = None
-    concurrency_limit: int | None = None
-    when_full: WhenFull = "queue"
+    concurrency_limit: int | ConcurrencyLimitConfig | None = None
+    when_full: WhenFull | None = None
     work_pool: PoolEntry | None = None
+    pull: list[dict[str, Any]] | None = None
 
 
 class ProjectFile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. definitions: whatever YAML's anchors are to be hung on."""
+    """The whole file. pull: steps before each run. definitions: whatever YAML's anchors are to be hung on."""
 
     name: str | None = None
     deployments: tuple[DeploymentEntry, ...] = ()
+    pull: list[dict[str, Any]] | None = None
     definitions: Any = None
 
 
 class Project(Struct, frozen=True, kw_only=True):
-    """A project's folder, and what its file says."""
+    """A project's folder, and what its file says. pull: steps of those deployments that say none themselves."""
 
     root: Path
     file: Path
     name: str
     entries: tuple[DeploymentEntry, ...]
+    pull: list[dict[str, Any]] | None = None
 
     def deployments(self, names: Iterable[str] = ()) -> list[RunnerDeployment]:
         """The deployments of these names (`nightly`, or `etl/nightly`), or all, their flows imported.
@@ -144,6 +151,7 @@ class Project(Struct, frozen=True, kw_only=True):
         keywords: dict[str, Any] = {
             "schedules": None if schedules is None else [it.schedule() for it in schedules],
             "version": None if entry.version is None else str(entry.version),
+            "pull_steps": self.pull if entry.pull is None else entry.pull,
             **{name: getattr(entry, name) for name in _AS_THEY_ARE},
         }
         return to_deployment(
@@ -199,7 +207,18 @@ def load_project(file: Path | None = None) -> Project:
     for entrypoint, name in names:
         if names.count((entrypoint, name)) > 1:
             raise ConfigurationError(f"{file} has two deployments {name!r} of {entrypoint}.")
-    return Project(root=file.parent, file=file, name=said.name or file.parent.name, entries=said.deployments)
+    _check_steps(file, said)
+    return Project(
+        root=file.parent, file=file, name=said.name or file.parent.name, entries=said.deployments, pull=said.pull
+    )
+
+
+def _check_steps(file: Path, said: ProjectFile) -> None:
+    for whose, steps in (("", said.pull), *((f" of the deployment {it.name!r}", it.pull) for it in said.deployments)):
+        try:
+            steps_from(steps)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{file}: `pull`{whose}: {error}") from None
 
 
 def _parsed(file: Path, text: str) -> Any:
@@ -239,7 +258,6 @@ def _with_environment(said: Any, file: Path) -> Any:
 _NOT_HERE: Final = {
     "build": "upwell builds nothing: build an image as you build others, and name it in work_pool.job_variables.image",
     "push": "upwell pushes nothing: push images as you push others",
-    "pull": "workers find the code where they are started, or in their image",
     "triggers": "there are no triggers",
     "enforce_parameter_schema": "parameters are always checked; `@flow(validate_parameters=False)` takes any",
 }

@@ -7,11 +7,11 @@ import datetime as dt
 import os
 from collections.abc import Mapping
 from contextvars import Token
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from uuid import UUID
 
 from msgspec import Struct
-from msgspec.json import decode
+from msgspec.json import decode, encode
 
 from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
@@ -26,6 +26,9 @@ from upwell.engine.scope import CURRENT_SCOPE
 from upwell.futures import FutureList
 from upwell.settings import current as settings
 from upwell.settings import page_of_flow_run
+
+if TYPE_CHECKING:
+    from upwell.core.deployments import Job
 
 
 class Runtime:
@@ -186,6 +189,11 @@ class _FlowRunHere:
         return dt.datetime.fromtimestamp(run.created, dt.UTC) if run else None
 
     @property
+    def job_variables(self) -> dict[str, Any]:
+        """Those of the deployment's run that this process carries out."""
+        return dict(_carried_out.job_variables) if _carried_out and self._run else {}
+
+    @property
     def api_url(self) -> str | None:
         """The server's, if this process works through one."""
         return settings().api_url if self.id else None
@@ -234,13 +242,28 @@ JOB_VARIABLE: Final = "UPWELL_JOB"
 """Says in the environment of a deployment's run what it is; processes that it starts inherit that."""
 
 
-class JobFacts(Struct, frozen=True):
+class JobFacts(Struct, frozen=True, omit_defaults=True):
     """What is known of the deployment whose run this process, or one that has started it, carries out."""
 
     flow_run_id: str
     deployment_id: str
     deployment_name: str
     due: dt.datetime
+    version: str | None = None
+    commit: str | None = None
+
+
+_carried_out: Job | None = None
+"""What this very process carries out."""
+
+
+def be_run_of(job: Job) -> None:
+    """Note whose run this process is; those that it starts inherit the facts, and nothing that could be a secret."""
+    global _carried_out
+    _carried_out = job
+    deployment_id, name = str(job.deployment_id or ""), job.deployment_name or ""
+    facts = JobFacts(str(job.flow_run_id), deployment_id, name, job.due, job.deployment_version, job.commit)
+    os.environ[JOB_VARIABLE] = encode(facts).decode()
 
 
 def _job() -> JobFacts | None:
@@ -265,6 +288,22 @@ class _DeploymentHere:
     def flow_run_id(self) -> UUID | None:
         job = _job()
         return UUID(job.flow_run_id) if job else None
+
+    @property
+    def version(self) -> str | None:
+        job = _job()
+        return job.version if job else None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Those of the deployment's run, as they were asked for."""
+        return dict(_carried_out.parameters) if _carried_out else {}
+
+    @property
+    def commit(self) -> str | None:
+        """Which commit the code is of, where a worker has fetched it from a repository."""
+        job = _job()
+        return job.commit if job else None
 
 
 def facts_elsewhere() -> RunFacts | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -82,6 +83,7 @@ def run_server(*, host: str | None = None, port: int | None = None, services: bo
         _write_private(_file(), msgspec.json.encode(info))
         if not quiet:
             print(f"upwell serves {_place(wanted)} at {info.url} (Ctrl-C ends it)", flush=True)  # noqa: T201  # its user asked for it
+        gc.freeze()  # what a server is made of stays: a collector that walks it all keeps the loop for 50 ms each time
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
@@ -92,6 +94,7 @@ def run_server(*, host: str | None = None, port: int | None = None, services: bo
     except KeyboardInterrupt:
         pass
     finally:
+        gc.unfreeze()
         _forget(os.getpid())
 
 

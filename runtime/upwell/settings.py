@@ -176,6 +176,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     server_require_key: OptionalSwitch = None
     """Whether a server on a loopback address asks for a key, too; unless set, once an API key has ever been made."""
 
+    worker_pull: Switch = True
+    """Whether workers carry out the pull steps of deployments, which fetch code, and run it, from where they say."""
+
     late_seconds: Delay = 15.0
     """How long after its time a scheduled run that has not begun is called Late."""
 

@@ -7,12 +7,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, I
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, Unpack, cast, overload
 
 import upwell.composition  # noqa: F401  # pyright: ignore[reportUnusedImport]  # says where runs are recorded
-from upwell.core.definition import Definition
 from upwell.core.options import TaskKeywords
 from upwell.core.retries import exponential_backoff as exponential_backoff
 from upwell.core.states import State
 from upwell.decorated import Bound, Decorated
-from upwell.engine.caching import keep_with
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
 from upwell.futures import FutureList
@@ -20,7 +18,9 @@ from upwell.futures import FutureList
 if TYPE_CHECKING:
     from upwell.cache_explanations import CacheExplanation
     from upwell.cache_policies import task_input_hash as task_input_hash
+    from upwell.flows import Flow
     from upwell.streams import TaskStream
+    from upwell.task_worker import DelayedRun
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -150,7 +150,7 @@ class Task(Decorated[P, R, "BoundTask"]):
         """Call `hook(transaction)` when a run counts: with the transaction around it, or at its own end."""
         import upwell.transactions  # noqa: F401  # pyright: ignore[reportUnusedImport]  # only here: says what a run without one around does
 
-        self._definition.commit_hooks.append(hook)
+        self._definition.add_commit_hook(hook)
         return hook
 
     def on_rollback(self, hook: H) -> H:
@@ -167,6 +167,52 @@ class Task(Decorated[P, R, "BoundTask"]):
 
         return explain_cache(self._definition, args, kwargs)
 
+    # --- in the background ------------------------------------------------------------------------------
+
+    def as_flow(self) -> Flow[..., Any]:
+        """A flow that calls this task, the same one each time: what is deployed to have it run in the background."""
+        if "_flow" not in self.__dict__:
+            from upwell.task_worker import flow_of  # only here, as below: most tasks are not
+
+            self.__dict__["_flow"] = flow_of(self)
+        found: Flow[..., Any] = self.__dict__["_flow"]
+        return found
+
+    @overload
+    def delay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    @overload
+    def delay(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    def delay(self, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
+        """Ask for a run in the background: some process that serves this task carries it out, now or when there is one.
+
+        The arguments are kept as JSON. Blocks for the moment that it takes to store them; `await adelay(...)` does not.
+
+        Raises:
+            ParameterBindError, ParameterTypeError: the arguments do not fit. InvalidRequestError: JSON cannot say them.
+        """
+        from upwell.task_worker import delay
+
+        return delay(self, args, kwargs)
+
+    @overload
+    async def adelay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    @overload
+    async def adelay(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    async def adelay(self, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
+        """The same in async code."""
+        from upwell.task_worker import adelay
+
+        return await adelay(self, args, kwargs)
+
+    def serve(self, *, limit: int | None = None) -> None:
+        """Carry out what is asked of this task by `delay`, until Ctrl-C or SIGTERM; blocks as long.
+
+        limit: how many runs go on at once. `upwell.task_worker.serve(a, b)` serves several.
+        """
+        from upwell.task_worker import serve
+
+        serve(self, limit=limit)
+
     def with_options(self, **keywords: Unpack[TaskKeywords]) -> Task[P, R]:
         """A copy of this task with these options changed; hooks that were added are kept unless named."""
         return self._copy(keywords)
@@ -179,15 +225,6 @@ class Task(Decorated[P, R, "BoundTask"]):
 
     def _bound(self, instance: object) -> BoundTask:
         return BoundTask(self, instance)
-
-
-def _result_plan(definition: Definition, scope: Any) -> Any:
-    from upwell.persistence import result_plan  # only here: most tasks say nothing about their results
-
-    return result_plan(definition, scope)
-
-
-keep_with(_result_plan)
 
 
 class BoundTask(Bound):

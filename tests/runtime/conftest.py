@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -59,3 +60,14 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(main)
 
     return run_on_uvloop
+
+
+@pytest.fixture
+def own_modules() -> Iterator[None]:
+    """What the test imports is not there afterwards, and imports look where they did before."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        if not name.startswith("upwell"):
+            del sys.modules[name]

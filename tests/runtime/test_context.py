@@ -271,6 +271,19 @@ def test_tags_nest_add_and_end_with_their_block() -> None:
     assert it()["tags"] == ["own"]
 
 
+def test_tags_count_for_a_task_that_was_submitted_without_them_before(run: Run) -> None:
+    it = task(task_facts_later)
+
+    @flow
+    async def around() -> list[list[str]]:
+        before = (await it.submit())["tags"]
+        with tags("t"):
+            inside = (await it.submit())["tags"]
+        return [before, inside, (await it.submit())["tags"]]
+
+    assert run(around()) == [[], ["t"], []]
+
+
 def test_tags_around_a_flow_are_on_it_and_on_its_tasks(run: Run) -> None:
     it = task(task_facts_later)
 

@@ -138,15 +138,20 @@ WITH_CHILDREN: Final = {
 }
 
 
-@contextmanager
-def _running(code: str) -> Generator[subprocess.Popen[str], None, None]:
-    """A process that runs this code and has said that it is ready; it does not outlive the block."""
-    process = subprocess.Popen(
+def _started(code: str) -> subprocess.Popen[str]:
+    """A process that runs this code."""
+    return subprocess.Popen(
         [sys.executable, "-c", HEADER + textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@contextmanager
+def _running(code: str) -> Generator[subprocess.Popen[str], None, None]:
+    """A process that runs this code and has said that it is ready; it does not outlive the block."""
+    process = _started(code)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -215,12 +220,7 @@ def test_children_in_processes_are_gone_after_ctrl_c() -> None:
                 return found
             run()
     """
-    process = subprocess.Popen(
-        [sys.executable, "-c", HEADER + textwrap.dedent(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = _started(script)
     try:
         assert process.stdout is not None
         children = [int(pid) for pid in process.stdout.readline().split()[1:]]

@@ -25,7 +25,15 @@ from upwell.core.errors import (
     NotFoundError,
     ParameterTypeError,
 )
-from upwell.deployments import RunnerDeployment, arun_deployment, run_deployment
+from upwell.deployments import (
+    ConcurrencyLimitConfig,
+    ConcurrencyLimitStrategy,
+    RunnerDeployment,
+    arun_deployment,
+    await_for_flow_run,
+    run_deployment,
+    wait_for_flow_run,
+)
 from upwell.schedules import Cron, Interval
 from upwell.settings import temporary_settings
 
@@ -42,6 +50,24 @@ def report(day: str, count: int = 1) -> str:
 
 @flow
 def plain() -> None: ...
+
+
+def test_a_limit_may_say_what_becomes_of_other_runs() -> None:
+    for strategy, when_full in (
+        ("ENQUEUE", "queue"),
+        ("CANCEL_NEW", "cancel_new"),
+        ("CANCEL_RUNNING", "cancel_running"),
+    ):
+        limit = ConcurrencyLimitConfig(limit=3, collision_strategy=strategy)
+        spec = plain.to_deployment("x", concurrency_limit=limit).spec
+        assert (spec.concurrency_limit, spec.when_full) == (3, when_full)
+    assert ConcurrencyLimitConfig(3).collision_strategy is ConcurrencyLimitStrategy.ENQUEUE
+    with pytest.raises(ConfigurationError, match="collision_strategy must be one of ENQUEUE, CANCEL_NEW"):
+        ConcurrencyLimitConfig(3, "SKIP")
+    with pytest.raises(ConfigurationError, match="say the same"):
+        plain.to_deployment("x", concurrency_limit=ConcurrencyLimitConfig(3), when_full="cancel_new")
+    with pytest.raises(ConfigurationError, match="concurrency_limit"):
+        plain.to_deployment("x", concurrency_limit=ConcurrencyLimitConfig(0))
 
 
 class Shop:
@@ -287,6 +313,27 @@ def test_a_run_can_be_asked_for_later(store: Path) -> None:
 def test_a_wait_that_is_over_returns_the_run_as_it_is(store: Path) -> None:
     plain.to_deployment("a").apply()
     assert run_deployment("plain/a", timeout=0.15).state_type == "SCHEDULED"
+
+
+def test_a_run_that_somebody_has_started_can_be_waited_for(store: Path) -> None:
+    plain.to_deployment("a").apply()
+    waiting = run_deployment("plain/a", timeout=0)
+    assert wait_for_flow_run(waiting.id, timeout=0.1).state_type == "SCHEDULED"
+
+    async def main() -> None:
+        async def cancels() -> None:
+            async with open_control() as control:
+                await control.request_cancel(waiting.id, by="me")
+
+        ended, _ = await asyncio.gather(await_for_flow_run(waiting.id), cancels())
+        assert ended.state_type == "CANCELLED"
+        with pytest.raises(BlockingWaitError, match="await_for_flow_run"):
+            wait_for_flow_run(waiting.id)
+
+    asyncio.run(main())
+    assert wait_for_flow_run(waiting.id).state_type == "CANCELLED"
+    with pytest.raises(NotFoundError):
+        wait_for_flow_run(UUID(int=7))
 
 
 @pytest.mark.parametrize(

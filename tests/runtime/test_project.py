@@ -28,14 +28,7 @@ async def second(): ...
 """
 
 
-@pytest.fixture(autouse=True)
-def _own_modules() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if not name.startswith("upwell"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 @pytest.fixture
@@ -141,6 +134,30 @@ def test_schedules_that_nobody_speaks_of_stay_and_an_empty_list_removes_them(mad
     made(entry % ", schedules: [{interval: 60, slug: minute}]")
     assert made(entry % "")[0].what == "unchanged"
     assert made(entry % ", schedules: []")[0].details == ("schedule minute: removed",)
+
+
+def test_pull_steps_are_the_files_or_the_deployments_own(made: Callable[..., list[Change]]) -> None:
+    text = """
+        pull:
+          - git_clone: {repository: https://example.org/shop.git, branch: main}
+          - pip_install_requirements:
+        deployments:
+          - {name: a, entrypoint: 'flows/b1_etl.py:second', work_pool: {name: p, type: process}}
+          - {name: b, entrypoint: 'flows/b1_etl.py:second', pull: []}
+          - name: c
+            entrypoint: flows/b1_etl.py:second
+            concurrency_limit: {limit: 1, collision_strategy: CANCEL_NEW}
+    """
+    a, b, c = (change.deployment for change in made(text))
+    clone = {"git_clone": {"repository": "https://example.org/shop.git", "branch": "main"}}
+    assert a.job_variables == c.job_variables == {"pull_steps": [clone, {"pip_install_requirements": {}}]}
+    assert b.job_variables == {}
+    assert (c.concurrency_limit, c.when_full) == (1, "cancel_new")
+    assert made(text)[0].what == "unchanged"
+    with pytest.raises(ConfigurationError, match=r"`pull`: Pull step 1 \(git_clone\): there is no `branhc`"):
+        made(text.replace("branch:", "branhc:"))
+    with pytest.raises(ConfigurationError, match=r"`pull` of the deployment 'b': Pull step 1: there is no step 'x'"):
+        made(text.replace("pull: []", "pull: [{x: {}}]"))
 
 
 def test_only_the_named_ones_are_made(made: Callable[..., list[Change]]) -> None:

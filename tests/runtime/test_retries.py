@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.runtime.given import Run
 from upwell import exponential_backoff, flow, runtime, task
 from upwell.testing import run_virtual, virtual_clock
 
+ATTEMPT: ContextVar[str] = ContextVar("attempt", default="the first")
 WAYS = ["call", "submit", "map", "stream"]
 
 
@@ -221,6 +223,19 @@ def test_a_condition_that_raises_means_no_retry_and_is_logged(way: str, caplog: 
         run_virtual(start(flaky_task(flaky, retries=5, retry_condition_fn=broken), way))
     assert len(flaky.moments) == 1
     assert any("condition" in record.getMessage() and record.levelname == "ERROR" for record in caplog.records)
+
+
+@pytest.mark.parametrize("way", WAYS[1:])  # a call awaited runs in the context of who awaits it
+def test_what_a_failed_attempt_has_set_in_its_context_the_next_does_not_see(way: str) -> None:
+    @task(retries=2)
+    async def attempt(_: int) -> str:
+        seen = ATTEMPT.get()
+        ATTEMPT.set(f"{seen} and another")
+        if runtime.task_run.run_count < 3:
+            raise ValueError("again")
+        return seen
+
+    assert run_virtual(start(attempt, way)) == "the first"
 
 
 def test_a_base_exception_is_not_tried_again() -> None:

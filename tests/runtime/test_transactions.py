@@ -109,6 +109,27 @@ def test_outside_of_transactions_a_run_commits_itself(step: Any, said: list[str]
     assert said == ["run a", "commit alone", "run b", "commit alone"]
 
 
+def test_a_transaction_and_a_hook_count_for_a_task_that_was_submitted_before_they_were_there(said: list[str]) -> None:
+    @task
+    def step() -> None:
+        said.append("run")
+
+    def committed(_: Transaction) -> None:
+        said.append("commit")
+
+    @flow
+    def main() -> None:
+        step.submit().result()
+        step.on_commit(committed)
+        step.submit().result()
+        with transaction():
+            step.submit().result()
+            said.append("end")
+
+    main()
+    assert said == ["run", "run", "commit", "run", "end", "commit"]
+
+
 def test_values_are_found_by_what_is_inside_and_not_outside() -> None:
     with transaction() as outer:
         outer.set("path", "x")

@@ -34,6 +34,7 @@ from upwell.futures import DoneAndNotDoneFutures, FutureList
 from upwell.history import FlowRunRecord
 from upwell.schedules import Cron, Interval
 from upwell.streams import TaskStream
+from upwell.task_worker import DelayedRun
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -71,6 +72,9 @@ def tasks_keep_their_signature() -> None:
 
 async def async_tasks_keep_their_signature() -> None:
     assert_type(await fetch("u"), bytes)
+    assert_type(await fetch.delay("u"), bytes)
+    assert_type(await parse.adelay(b"x"), DelayedRun[int])
+    assert_type(await flow.afrom_source("s", "f.py:f"), Flow[..., Any])
     assert_type(await fetch("u", return_state=True), State)
     fetch(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
     async for number in count_later(3):
@@ -78,6 +82,11 @@ async def async_tasks_keep_their_signature() -> None:
 
 
 def futures_know_their_result() -> None:
+    assert_type(parse.delay(b"x"), DelayedRun[int])
+    assert_type(fetch.delay("u"), DelayedRun[bytes])
+    fetch.delay(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_type(fetch.delay("u").result(timeout=1), bytes)
+    assert_type(fetch.as_flow(), Flow[..., Any])
     assert_type(parse.submit(b"x"), TaskFuture[int])
     assert_type(parse.submit(b"x").result(), int)
     assert_type(fetch.submit("u"), TaskFuture[bytes])

@@ -69,12 +69,15 @@ def cancel_everywhere(
 @contextmanager
 def _quick_collections() -> Generator[None]:
     """What was there before need not be looked at after each run."""
+    seen_to = gc.get_freeze_count() > 0  # by who calls this: it is not for us to undo
     gc.collect()
-    gc.freeze()
+    if not seen_to:
+        gc.freeze()
     try:
         yield
     finally:
-        gc.unfreeze()
+        if not seen_to:
+            gc.unfreeze()
 
 
 def _open_journal() -> None:

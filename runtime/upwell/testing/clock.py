@@ -51,13 +51,14 @@ class _Waiting:
         self.loop = loop
         self.bell = threading.Event()
         self.called = False
+        self.looks = loop is not None
         waiting = None if loop is not None else run_that_waits()
         self.run = waiting
         self.holders: list[Run] = [] if waiting is None else holders_of(waiting)
 
     def blocks(self, now: float) -> bool:
-        """Whether it really waits: nobody has let it go already."""
-        if self.called or (self.deadline is not None and self.deadline <= now):
+        """Whether it really waits: nobody has let it go already, nor may have before it began to wait."""
+        if self.called or self.looks or (self.deadline is not None and self.deadline <= now):
             return False
         return self.lock is None or self.lock.locked()
 
@@ -180,7 +181,8 @@ class VirtualClock:
         """Wait until select has something, somebody calls the loop, or virtual time is up; what select has."""
         waiting = _Waiting(None if timeout is None else self.elapsed + timeout, loop=loop)
         with self._entered(waiting):
-            found = select(0)
+            found = select(0)  # what came before it counted as waiting
+            waiting.looks = False
             while not found and waiting.blocks(self.elapsed):
                 self._go_on(waiting)
                 found = select(POLL_SECONDS if waiting.blocks(self.elapsed) else 0)

@@ -295,6 +295,10 @@ class _WitnessedHost:
         self._reported += [attempt.name for attempt, _ in outcomes]
         self._host.finished_many(outcomes)
 
+    def returned_many(self, attempts: Sequence[Any], values: Sequence[Any], times: Sequence[float]) -> None:
+        self._reported += [attempt.name for attempt in attempts]
+        self._host.returned_many(attempts, values, times)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
 

@@ -313,6 +313,15 @@ class SimulatedProcess:
         """It has no further turn, and what it has not written is gone."""
         self.is_dead = True
 
+    def forget(self) -> None:
+        """Let go of what it had under way: the garbage collector does not see into all of it."""
+        busy = self.engine._busy_scopes  # pyright: ignore[reportPrivateUsage]  # from the inside
+        for scope in (self.engine.scope, *busy):
+            vars(scope).clear()
+        for owner in (self.engine, self._journal):
+            vars(owner).clear()
+        self._tasks.clear()
+
     def next_fault(self) -> str | None:
         """What becomes of its next transaction."""
         self._transactions += 1
@@ -345,9 +354,11 @@ class Simulation:
         return _connection_of(self.database).execute(query).fetchall()
 
     def end(self) -> None:
-        """Nobody has another turn."""
+        """Nobody has another turn, and the store is gone."""
         for process in self._processes:
             process.kill()
+            _dead.append(process)
+        _connection_of(self.database).close()
 
 
 def simulate(main: Callable[[Simulation], Coroutine[Any, Any, T]], seed: int) -> T:
@@ -356,6 +367,8 @@ def simulate(main: Callable[[Simulation], Coroutine[Any, Any, T]], seed: int) ->
     Raises:
         DeadlockError: everything waits, and no timer is left.
     """
+    if len(_graves) > MOST_GRAVES:  # now that nothing holds on to the world before any more
+        _let_go_of_the_dead()
     dice = random.Random(seed)
     loop = SimulatedLoop(dice)
     random_state = random.getstate()
@@ -418,9 +431,8 @@ def _bury(loop: SimulatedLoop) -> None:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # asyncio's own
         _graves.append(task)
         _unregister_task(task)
+    loop.set_exception_handler(lambda _loop, _context: None)  # nobody looks any more at what others have died of
     loop.close()
-    if len(_graves) > MOST_GRAVES:
-        _let_go_of_the_dead()
 
 
 _graves: list[asyncio.Task[Any]] = []
@@ -434,9 +446,16 @@ def _let_go_of_the_dead() -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             _graves.clear()
-            gc.collect()
+            while _dead:
+                _dead.pop().forget()
+            while gc.collect():  # what was let go may let go of more
+                pass
     finally:
         sys.unraisablehook = before
+
+
+_dead: list[SimulatedProcess] = []
+"""Whose engines are part of cycles with what is in the graves."""
 
 
 atexit.register(_let_go_of_the_dead)

@@ -33,7 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upwell.core import keys
-from upwell.core.keys import HashError, digest
+from upwell.core.keys import HashError, digest, encoded, encoded_call
 from upwell.core.keys_kinds import class_of, encode
 from upwell.core.packing import pack, unpack
 
@@ -399,3 +399,18 @@ def test_the_part_that_cannot_be_hashed_is_named(wrap: Callable[[Any], Any], pat
         digest(wrap(threading.Lock()))
     assert caught.value.path.startswith(path)
     assert "cannot be part of a cache key: a _thread.lock has no content" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs"),
+    [
+        ((), {}),
+        ((1, "two", 3.0, None, True, b"six"), {"b": 2, "a": "one"}),
+        ((2**70,), {}),
+        (("\ud800",), {"x": "\ud800"}),
+        (([1], (2,)), {"x": {3}}),
+        ((), {"x": (1,)}),
+    ],
+)
+def test_a_call_is_written_as_the_pair_of_its_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    assert encoded_call(args, kwargs) == encoded((args, kwargs))

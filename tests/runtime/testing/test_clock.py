@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,9 @@ import pytest
 from upwell import Runtime, flow, task
 from upwell.concurrency import remove_limit, set_limit
 from upwell.concurrency.sync import concurrency, rate_limit
+from upwell.engine.clock import Gate
 from upwell.testing import DeadlockError, run_virtual, virtual_clock
+from upwell.testing.clock import VirtualClock
 
 MACHINE_SECONDS = 5.0
 
@@ -195,6 +199,61 @@ def test_time_stands_still_while_the_loops_executor_works() -> None:
     with virtual_clock() as clock:
         assert clock.run(main()) == 0
         assert clock.elapsed == 60
+
+
+@contextmanager
+def elsewhere(clock: VirtualClock, wait: Callable[[], object]) -> Generator[list[float]]:
+    """A thread of this clock that waits; when it went on, once it has."""
+    went_on: list[float] = []
+    counts = threading.Event()
+
+    def work() -> None:
+        clock.join()
+        counts.set()
+        wait()
+        went_on.append(clock.elapsed)
+        clock.leave()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    counts.wait()
+    yield went_on
+    thread.join()
+
+
+def test_time_stands_still_until_a_thread_that_may_go_on_has_noticed() -> None:
+    gate = Gate()
+    acquire, waits = gate.acquire, threading.Event()
+
+    def notices_late(blocking: bool = True, timeout: float = -1) -> bool:
+        if blocking:
+            waits.set()
+        acquired = acquire(blocking, timeout)
+        if acquired:
+            time.sleep(0.05)
+        return acquired
+
+    gate.acquire = notices_late
+    with virtual_clock() as clock:
+        with elsewhere(clock, gate.wait) as went_on:
+            waits.wait()
+            gate.open()
+            clock.sleep(100)
+        assert went_on == [0]
+        assert clock.elapsed == 100
+
+
+def test_time_stands_still_for_a_loop_that_was_called_as_it_began_to_wait() -> None:
+    def called_before(timeout: float) -> Any:
+        time.sleep(0.05)
+        return ["a call"]
+
+    with virtual_clock() as clock:
+        loop = clock.new_loop()
+        with elsewhere(clock, lambda: clock.wait_in_loop(loop, 200, called_before)) as went_on:
+            clock.sleep(100)
+        loop.close()
+        assert went_on == [0]
 
 
 def test_a_deadlock_says_who_waits_and_where() -> None:
