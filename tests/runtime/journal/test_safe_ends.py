@@ -16,6 +16,7 @@ import pytest
 
 from upwell import flow, task
 from upwell.composition import close_journal, flush_journal, open_recorder
+from upwell.engine.console import ensure_configured
 from upwell.engine.strict import Ends, EndWriter
 from upwell.journal import beside
 from upwell.journal.sqlite import SqliteDatabase
@@ -30,6 +31,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     with temporary_settings(journal="on", home=str(tmp_path), journal_flush_seconds=60.0, logging_level="CRITICAL"):
         yield tmp_path
         close_journal()
+    ensure_configured()  # the loggers say again what they did before
 
 
 def ask(home: Path, query: str) -> list[tuple[Any, ...]]:
