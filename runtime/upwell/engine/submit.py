@@ -202,12 +202,14 @@ def single_call(series: Series, context: Context, unary: bool) -> Call:
         if not call.tags and call.transaction is None:
             usual = _copy(call)
             usual.context = usual.parent = None
+            usual.series = None  # type: ignore[assignment]  # else it and the series would keep each other
             if unary:
                 series.usual_unary = usual
             else:
                 series.usual = usual
         return call
     call = _copy(usual)
+    call.series = series
     call.context, call.parent, call.created = context, CURRENT_RUN.get(), clock().time()
     if call.record is not None:
         call.record = _recording_in(series.scope)  # the journal may have closed meanwhile

@@ -14,7 +14,7 @@ from upwell.journal.rows import RowMaker
 from upwell.journal.safe_ends import message_of
 from upwell.journal.sql import Dialect, queries
 
-MOST_SERIES: Final = 1000
+MOST_SERIES: Final = 50
 """Of which the rows are remembered."""
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from upwell import task
+from upwell import flow, task
+from upwell.engine.scope import CURRENT_SCOPE
 
 VAR: ContextVar[str] = ContextVar("var", default="default")
 
@@ -131,3 +133,21 @@ def test_a_context_is_let_go_with_its_run(runs_only: Any) -> None:
         return sum(isinstance(found, Held) for found in gc.get_objects())
 
     assert runs_only.run(main) == 0
+
+
+def test_a_flow_run_is_let_go_with_all_that_it_submitted(runs_only: Any) -> None:
+    @task
+    async def step(number: int) -> int:
+        return number
+
+    kept: list[weakref.ref[Any]] = []
+
+    @flow
+    async def main() -> None:
+        kept.append(weakref.ref(CURRENT_SCOPE.get()))
+        await step.submit(await step.submit(1))
+        await step.submit(number=1)
+
+    runs_only.run(main)
+    gc.collect()
+    assert [one() for one in kept] == [None]
