@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ALONE  := tests/runtime/engine/test_task_fairness.py# it counts turns of the loop: nothing else may want the machine
-APART  := tests/state_machine# in processes that have run nothing else: one example differs after others (to be found)
+APART  := tests/state_machine# in processes that have run nothing else: which examples are drawn depends on what is loaded
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo browser test long check format bench bench-rivals docs clean

@@ -121,8 +121,7 @@ def _new_journal(wanted: Settings) -> Journal | None:
 
     try:
         spool = Spool(_spool_folder(wanted), process)
-        kept = Kept(large_results)
-        journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, keep_tidy, kept)
+        journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, keep_tidy, Kept(large_results))
     except (RuntimeError, OSError) as error:  # no home folder, no more threads or files, the interpreter ends
         ENGINE.warning(
             "Nothing is recorded: %s. Set UPWELL_HOME to a folder that can be written, or UPWELL_JOURNAL=off.", error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,7 @@ from upwell.entrypoints import entrypoint_of, flow_names, is_flow, load_flow, pa
 FLOW = "from upwell import flow\n@flow\ndef {name}(): return {value!r}\n"
 
 
-@pytest.fixture(autouse=True)
-def _own_modules() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
-    path, modules = list(sys.path), set(sys.modules)
-    yield
-    sys.path[:] = path
-    for name in set(sys.modules) - modules:
-        if not name.startswith("upwell"):
-            del sys.modules[name]
+pytestmark = pytest.mark.usefixtures("own_modules")
 
 
 @pytest.fixture
