@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 ALONE  := tests/runtime/engine/test_task_fairness.py# it counts turns of the loop: nothing else may want the machine
-APART  := tests/state_machine# in processes that have run nothing else: which examples are drawn depends on what is loaded
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo browser test long check format bench bench-rivals docs clean
@@ -14,7 +13,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.run
-	@$(PIP) -e '.[all]' attrs fsspec hypothesis numpy playwright pydantic pytest pytest-timeout pytest-xdist schemathesis sniffio
+	@$(PIP) -e '.[all]' attrs fsspec hypothesis numpy pandas playwright pydantic pytest pytest-timeout pytest-xdist schemathesis sniffio
 	@$(PIP) asyncpg-stubs mypy 'pyright[nodejs]' ruff types-docker types-jsonschema types-python-dateutil types-PyYAML
 	@touch $@
 
@@ -29,8 +28,7 @@ browser:  ## The browser that the tests of the pages drive; without it they are 
 
 test: $(VENV)/.check browser  ## The whole test-suite.
 	@$(BIN)/python -m pytest $(ALONE)
-	@$(BIN)/python -m pytest -n 3 $(APART)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal --ignore $(ALONE) --ignore $(APART)  # many wait: for processes, locks and the disk
+	@$(BIN)/python -m pytest -n 4 --dist worksteal --ignore $(ALONE)  # many wait: for processes, locks and the disk
 
 SEED  ?= 1000000
 TESTS ?=

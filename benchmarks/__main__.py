@@ -11,6 +11,7 @@ from typing import Final
 from benchmarks import results
 from benchmarks.harness import Result, measure
 from benchmarks.rows import LOOPS, Row
+from benchmarks.stolen import Stolen, said
 from benchmarks.table_of_rows import rows_matching
 
 QUICK_ROUNDS: Final = 3
@@ -39,14 +40,16 @@ def main(arguments: list[str]) -> int:
         return 0
     partial = bool(options.names or options.quick or options.loop or options.no_peaks or options.cpu)
     found: list[Result] = []
+    stolen = Stolen()
     try:
         _run(rows, options, found)
     except KeyboardInterrupt:
         partial = True
-    path = results.save(results.report(arguments, found), results.LOCAL if partial else results.FOLDER)
+    path = results.save(results.report(arguments, found, stolen.share()), results.LOCAL if partial else results.FOLDER)
     missed = [result for result in found if result.met is False]
     print(f"\n{len(missed)} of {sum(result.met is not None for result in found)} targets missed.", end=" ")
     print(f"Kept in {path.relative_to(results.FOLDER.parent.parent)}")
+    print(said(stolen.share()))
     return 0
 
 
@@ -88,7 +91,7 @@ def _show(report: results.Report, *, into_readme: bool) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in about.versions.items())
     text = (
         f"{report.date}, {about.python}, {about.system}, {about.processor}, {about.cores} cores; {versions}; "
-        f"`{report.command}`\n\n{results.table(report.results)}\n"
+        f"`{report.command}`. {said(report.stolen)}\n\n{results.table(report.results)}\n"
     )
     if not into_readme:
         print(text)

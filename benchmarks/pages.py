@@ -49,10 +49,10 @@ def _slowest_view(setting: Setting) -> Generator[Run]:
 
 def _draw(layers: int) -> None:
     """A graph whose edges pass by many others."""
-    boxes = {f"n{i}": graph._Box(label=f"n{i}", note="", kind="completed", href="/", states={}) for i in range(layers)}
+    boxes = {f"n{i}": graph.Box(label=f"n{i}", note="", kind="completed", href="/", states={}) for i in range(layers)}
     edges = {(f"n{i}", f"n{i + 1}"): 1 for i in range(layers - 1)}
     edges |= {(f"n{i // 2}", f"n{i}"): 1 for i in range(3, layers)}
-    graph._drawn(boxes, edges, grouped=False)
+    graph.laid_out(boxes, edges, grouped=False)
 
 
 _LEFT_OUT: Final = "the way to the browser, and what that does; reading the file from the disk"

@@ -45,12 +45,16 @@ class Machine(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One use of the command: what was asked for, when, on what, and what came out."""
+    """One use of the command: what was asked for, when, on what, and what came out.
+
+    stolen: see `stolen.Stolen`.
+    """
 
     date: str
     command: str
     machine: Machine
     results: list[Result]
+    stolen: float = 0.0
 
 
 def machine() -> Machine:
@@ -73,7 +77,11 @@ def _processor() -> str:
 
 
 def report(
-    arguments: Sequence[str], results: list[Result], module: str = "benchmarks", packages: Sequence[str] = ()
+    arguments: Sequence[str],
+    results: list[Result],
+    stolen: float = 0.0,
+    module: str = "benchmarks",
+    packages: Sequence[str] = (),
 ) -> Report:
     """What is kept of these results; `packages` are rivals as pip names them (`dask==1.0`)."""
     command = " ".join(["python", "-m", module, *arguments])
@@ -81,7 +89,7 @@ def report(
     for package in packages:
         name, _, number = package.partition("==")
         here.versions[name] = number
-    return Report(datetime.now(UTC).date().isoformat(), command, here, results)
+    return Report(datetime.now(UTC).date().isoformat(), command, here, results, stolen)
 
 
 def save(found: Report, folder: Path) -> Path:

@@ -28,6 +28,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from benchmarks.history import END, Store
+from benchmarks.stolen import Stolen
 from upwell import servers
 from upwell.history import History
 from upwell.journal.sqlite import SqliteDatabase
@@ -80,7 +81,7 @@ async def load(server: servers.ServerInfo, store: Filled, options: argparse.Name
     slowest: dict[str, float] = defaultdict(float)
     answers: Counter[str] = Counter()
     used = -cpu_seconds(server.pid)
-    print(f"{'minute':>6} {'MiB':>7} {'files':>5} {'threads':>7} {'CPU %':>6}  p50 and p99 in ms")
+    print(f"{'minute':>6} {'MiB':>7} {'files':>5} {'threads':>7} {'CPU %':>6} {'stolen':>9}  p50 and p99 in ms")
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(ask_at_a_rate(server, asked, options, times, answers, slowest))]
         running += [group.create_task(listen(server)) for _ in range(LISTENERS)]
@@ -211,7 +212,7 @@ async def listen(server: servers.ServerInfo) -> None:
 async def watch(pid: int, minutes: float, times: Times, all_times: Times) -> list[tuple[float, float]]:
     """Look at the process every few seconds, and print it: minutes and MiB."""
     began, found = time.monotonic(), list[tuple[float, float]]()
-    before, then = cpu_seconds(pid), began
+    before, then, stolen = cpu_seconds(pid), began, Stolen()
     while (now := time.monotonic()) - began < minutes * 60:
         await asyncio.sleep(min(SAMPLE_SECONDS, began + minutes * 60 - now))
         now, used = time.monotonic(), cpu_seconds(pid)
@@ -220,10 +221,11 @@ async def watch(pid: int, minutes: float, times: Times, all_times: Times) -> lis
         told = "  ".join(f"{kind} {quantiles(values)}" for kind, values in sorted(times.items()))
         print(
             f"{minute:6.1f} {mebibytes:7.1f} {len(os.listdir(f'/proc/{pid}/fd')):5} "
-            f"{len(os.listdir(f'/proc/{pid}/task')):7} {100 * (used - before) / (now - then):6.1f}  {told}",
+            f"{len(os.listdir(f'/proc/{pid}/task')):7} {100 * (used - before) / (now - then):6.1f} "
+            f"{stolen.share():9.0%}  {told}",
             flush=True,
         )
-        before, then = used, now
+        before, then, stolen = used, now, Stolen()
         for kind, seconds in times.items():
             all_times[kind] += seconds
         times.clear()

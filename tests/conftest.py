@@ -16,7 +16,9 @@ os.environ.setdefault("UPWELL_JOURNAL", "off")  # tests of the journal switch it
 os.environ["UPWELL_HOME"] = os.path.join(tempfile.gettempdir(), f"upwell-tests-{os.getpid()}")  # never the user's own
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes are started: each would compile everything
 
+from upwell.engine.console import ensure_configured
 from upwell.engine.current import close_portal
+from upwell.engine.limits import PROCESS_LIMITS
 from upwell.testing import TaskRunnerConformance, no_leaks
 
 PATIENCE_SECONDS = 15.0
@@ -61,6 +63,29 @@ def _leaves_nothing_behind() -> Iterator[None]:  # pyright: ignore[reportUnusedF
         yield
 
 
+@pytest.fixture(autouse=True)
+def _has_limits_of_its_own() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    """One that a test has set for the process would bound what others run."""
+    yield
+    for limit in PROCESS_LIMITS:
+        PROCESS_LIMITS.remove(limit.name)
+
+
+@pytest.fixture(autouse=True)
+def _is_as_loud_as_the_settings_say() -> None:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    """What another test had set for its logs holds until a flow begins, and in some tests none does."""
+    ensure_configured()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _waits_for_a_slow_store() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
+    """However busy the machine is: what was flushed is in the store, not in the spool; a closed journal has left it."""
+    with pytest.MonkeyPatch.context() as patching:
+        patching.setattr("upwell.journal.journal.SLOW_SECONDS", 60.0)
+        patching.setattr("upwell.journal.journal.GOODBYE_SECONDS", 60.0)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _closes_the_portal() -> Iterator[None]:  # pyright: ignore[reportUnusedFunction]  # by pytest
     yield
@@ -79,7 +104,7 @@ def quiet() -> Iterator[None]:
 def postgres() -> Iterator[PostgresServer]:
     """A server for the whole session, started for the first test that needs it."""
     try:
-        with postgres_server() as server:
+        with postgres_server("-c fsync=off") as server:  # it is killed, but the machine is not
             yield server
     except NoPostgres as missing:
         if os.environ.get("CI"):

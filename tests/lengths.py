@@ -42,6 +42,13 @@ LENGTHS: Final = (
     Length(
         "--hammer-seconds", "of processes that are killed as they hold slots", 4, 600, "test_eight_processes_killed"
     ),
+    Length(
+        "--worker-kills",
+        "deaths of workers, and of what carries runs out for them",
+        10,
+        1_000,
+        "serving/test_killed.py",
+    ),
     Length("--graphs", "random graphs on each task runner", 100, 20_000, "test_random_graphs_end_as_on_every_other"),
     Length("--api-cases", "random requests for each operation of the API", 100, 10_000, "server/test_api_schema.py"),
     Length(

@@ -32,8 +32,9 @@ class NoPostgres(Exception):
 class PostgresServer:
     """A server in a folder of its own, reached through a Unix socket there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: str) -> None:
         self._folder = folder
+        self._options = f"-k {folder} -c listen_addresses= -c max_connections=100 {options}"
         self._programs = _programs()
         self._user = _unprivileged()
 
@@ -42,8 +43,8 @@ class PostgresServer:
         if self._user:
             os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
         self._call("initdb", "-D", self._data, "-A", "trust", "-U", "upwell", "-E", "UTF8", "--locale=C", "--no-sync")
-        options = f"-k {self._folder} -c listen_addresses= -c max_connections=100"
-        self._call("pg_ctl", "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
+        log = str(self._folder / "log")
+        self._call("pg_ctl", "-D", self._data, "-l", log, "-o", self._options, "-w", "start")
 
     def stop(self) -> None:
         """Stop it at once."""
@@ -110,15 +111,15 @@ class PostgresServer:
 
 
 @contextmanager
-def postgres_server() -> Generator[PostgresServer]:
-    """A server that is there for as long as the code inside runs.
+def postgres_server(options: str = "") -> Generator[PostgresServer]:
+    """A server that is there for as long as the code inside runs, with these options of the program `postgres`.
 
     Raises:
         NoPostgres: it is not installed.
     """
     _programs()
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # short, for the path of a socket must be
-    server = PostgresServer(folder)
+    server = PostgresServer(folder, options)
     try:
         server.start()
         server.watch()

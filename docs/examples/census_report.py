@@ -44,7 +44,8 @@ def show(census: Census) -> None:
     table("Imported by most files", ["module", "", "files"], bars(imports.most_common(8)))
     longest = sorted(((*module.longest, name) for name, module in census.modules.items()), reverse=True)[:5]
     table("Longest functions", ["function", "in", "lines"], [[f, name, f"{n:,}"] for n, f, name in longest])
-    table("Slowest tasks", ["task run", "seconds"], [[name, f"{s:.2f}"] for s, name in census.slowest])
+    if census.slowest:
+        table("Slowest tasks", ["task run", "seconds"], [[name, f"{s:.2f}"] for s, name in census.slowest])
     if census.failed:
         title = f"{len(census.failed)} files failed, each with its own error"
         table(title, ["file", "line", "why"], failed(census))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from upwell.core.lifecycle import Outcome, OutcomeKind
+from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.engine.interrupts import Interrupted, clear_raise_in_thread, raise_in_thread
 from upwell.settings import current
@@ -35,8 +36,7 @@ class ThreadPoolTaskRunner:
     max_at_once: int | None = None
 
     def __init__(self, max_workers: int | None = None) -> None:
-        if max_workers is not None and (isinstance(max_workers, bool) or max_workers < 1):
-            raise ValueError(f"max_workers must be a whole number of at least 1, not {max_workers!r}")
+        check_at_least_one("max_workers", max_workers)
         self.max_workers = max_workers or current().tasks_runner_thread_pool_max_workers or DEFAULT_MAX_WORKERS
         self._queue: deque[Attempt] = deque()
         self._idle: list[_Worker] = []

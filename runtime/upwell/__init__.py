@@ -6,9 +6,12 @@ Everything here is loaded when it is first used, so that `import upwell` costs n
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as type checkers know it: `typing` takes longer to load than all else here
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from upwell import concurrency, deployments, history, runtime, schedules, states, task_runners, testing
     from upwell.context import get_run_context, tags
     from upwell.core.retries import exponential_backoff

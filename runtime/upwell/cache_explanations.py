@@ -8,11 +8,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from upwell.cache_policies import HashError, KeyPart, explain
+from upwell.cache_policies import NO_CACHE, HashError, KeyPart, explain
 from upwell.core.definition import Definition
 from upwell.engine.caching import CacheRow, cache_in
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
+from upwell.engine.submit import FINDER, is_completed, resolved
 from upwell.persistence import ResultPlan, result_plan
 
 
@@ -56,11 +57,10 @@ def explain_cache(definition: Definition, args: tuple[Any, ...], kwargs: Mapping
     scope = scope_of_direct_call()
     plan = result_plan(definition, scope)
     name = definition.name
-    if plan is None:
-        why = "its results are not persisted, so none can be found; give it a cache_policy, or persist_result=True"
-        return CacheExplanation(task=name, hit=False, why=why)
-    if plan.policy is None:
-        return CacheExplanation(task=name, hit=False, why="its policy says that nothing is cached (NO_CACHE)")
+    why = _not_looked_up(definition, plan) or _not_known(inputs)
+    if why is not None or plan is None or plan.policy is None:
+        return CacheExplanation(task=name, hit=False, why=str(why))
+    inputs = {argument: resolved(value) for argument, value in inputs.items()}
     parts = tuple(explain(plan.policy, plan.context, inputs, plan.flow_parameters))
     try:
         key = plan.key_for(plan.context, inputs)
@@ -83,6 +83,26 @@ def explain_cache(definition: Definition, args: tuple[Any, ...], kwargs: Mapping
         stored_by=row.task_run_id if row else None,
         expires=_moment(row.expires) if row and row.expires else None,
     )
+
+
+def _not_looked_up(definition: Definition, plan: ResultPlan | None) -> str | None:
+    """Why no run of this task takes its result from the cache."""
+    if definition.options.cache_policy == NO_CACHE or (plan is not None and plan.policy is None):
+        return "its policy says that nothing is cached (NO_CACHE)"
+    if plan is None:
+        return "its results are not persisted, so none can be found; give it a cache_policy, or persist_result=True"
+    return None
+
+
+def _not_known(inputs: Mapping[str, Any]) -> str | None:
+    """Why it cannot be said what the inputs are: futures count by their results."""
+    for argument, value in inputs.items():
+        for found in FINDER.find(value):
+            if not found.future.is_done():
+                return f"argument {argument!r} is, or holds, a future that has not ended: what counts is its result"
+            if not (found.allow_failure or is_completed(found.future)):
+                return f"argument {argument!r} is, or holds, a future that did not complete: the run would not begin"
+    return None
 
 
 def _judged(plan: ResultPlan, row: CacheRow | None) -> tuple[bool, str]:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct
 
 from upwell.core.errors import ConfigurationError
-from upwell.core.keys import CacheContext, HashError, digest, encoded, hashed
+from upwell.core.keys import CacheContext, HashError, digest, encoded, encoded_arguments, hashed
 from upwell.core.keys_functions import function_identity, head_with_source, identity, task_source
 from upwell.core.keys_kinds import Unhashable, encode
 
@@ -198,7 +198,7 @@ class Inputs(_HashedPolicy):
         if self.exclude:
             inputs = {name: value for name, value in inputs.items() if name not in self.exclude}
         try:
-            return encoded(inputs)
+            return encoded_arguments(inputs)
         except Unhashable as error:
             name = error.steps.pop()[2:-2]
             advice = f"Leave it out with `cache_policy=INPUTS - {name!r}`, or give a cache_key_fn."
@@ -250,7 +250,7 @@ class FlowParameters(_HashedPolicy):
 
     def written(self, context: CacheContext, inputs: Named, flow_parameters: Named) -> bytes | None:
         try:
-            return encoded(flow_parameters or {})
+            return encoded_arguments(flow_parameters or {})
         except Unhashable as error:
             name = error.steps.pop()[2:-2]
             advice = "Use a cache_policy without FLOW_PARAMETERS, or give a cache_key_fn."

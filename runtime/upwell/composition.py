@@ -24,11 +24,13 @@ if TYPE_CHECKING:
     from upwell.journal.control import Control
     from upwell.journal.database import Database
     from upwell.journal.journal import Journal
+    from upwell.journal.limit_store import LimitStore
     from upwell.journal.liveness import Watch
     from upwell.journal.remote_client import ApiClient
     from upwell.journal.shared_limits import SharedLimits
     from upwell.journal.store import Store
     from upwell.journal.sweeping import Sweeper
+    from upwell.journal.tidying import Tidy
     from upwell.result_folders import StoreFolder
     from upwell.results import ResultStore
 
@@ -50,6 +52,10 @@ def open_recorder() -> Recorder | None:
             return None
         if not journal.closed:
             return journal.recorder
+    # The settings have not been seen before: most of what happens asks here, and no more.
+    from upwell.engine.console import ensure_configured  # here: it knows of runs, and whoever only reads has none
+
+    ensure_configured()
     with _opening:
         return _open(wanted)
 
@@ -104,16 +110,6 @@ def _new_journal(wanted: Settings) -> Journal | None:
             return RemoteStore(api_client(wanted, max(2.0, wanted.lease_seconds / 3)))
         return SqlStore(make_database(wanted))
 
-    sweeper: Sweeper | None = None
-
-    async def keep_tidy(store: Store) -> None:
-        nonlocal sweeper
-        from upwell.journal.retention import Limits, tidy  # here: most programs have ended before it is time for it
-
-        if isinstance(store, SqlStore) and not _has_worker:
-            sweeper = sweeper or make_sweeper(wanted)
-            await tidy(store.database, process.id, Limits.of(wanted), sweeper)
-
     def large_results() -> ResultStore:
         from upwell.results import ResultStore  # here: few programs store large ones
 
@@ -121,7 +117,8 @@ def _new_journal(wanted: Settings) -> Journal | None:
 
     try:
         spool = Spool(_spool_folder(wanted), process)
-        journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, keep_tidy, Kept(large_results))
+        tidy = _tidier(wanted, process.id)
+        journal = Journal(make_store, process, spool, wanted.journal_flush_seconds, tidy, Kept(large_results))
     except (RuntimeError, OSError) as error:  # no home folder, no more threads or files, the interpreter ends
         ENGINE.warning(
             "Nothing is recorded: %s. Set UPWELL_HOME to a folder that can be written, or UPWELL_JOURNAL=off.", error
@@ -141,24 +138,24 @@ def _new_journal(wanted: Settings) -> Journal | None:
     return journal
 
 
-def _beside(wanted: Settings, most_seconds: float | None = None) -> Beside | None:
+def _beside(wanted: Settings, most_seconds: float | None = None, synchronous: str = "NORMAL") -> Beside | None:
     """Another connection to the SQLite file that is the store; None where it is none."""
     path = None if wanted.journal != "on" or is_remote(wanted) else sqlite_file(wanted)
     if path is None:
         return None
     from upwell.journal.beside import Beside  # here: few programs need one
 
-    return Beside(path, most_seconds)
+    return Beside(path, most_seconds, synchronous)
 
 
 def _end_writer(journal: Journal, wanted: Settings) -> EndWriter | None:
-    """What writes the ends of strict flows at once; None where that would wait for a server, or for the disk."""
-    beside = _beside(wanted) if wanted.database_synchronous == "NORMAL" else None
+    """What writes the ends of strict flows at once; None where that would wait for a server."""
+    beside = _beside(wanted, synchronous=wanted.database_synchronous)
     if beside is None:
         return None
     from upwell.journal.end_writer import SqliteEndWriter
 
-    return SqliteEndWriter(journal, beside)
+    return SqliteEndWriter(journal, beside, waits_for_disk=wanted.database_synchronous == "FULL")
 
 
 def is_remote(wanted: Settings) -> bool:
@@ -265,6 +262,25 @@ def result_folder(wanted: Settings | None = None) -> Path | StoreFolder:
     """Where results are stored that are too large for the database, where nobody says another place."""
     wanted = wanted or settings()
     return _folder_of_store(_result_path(wanted), wanted)
+
+
+def _tidier(wanted: Settings, process_id: str) -> Tidy:
+    """What does the upkeep of the store that the settings name, unless a server or a worker sees to that."""
+    sweeper: Sweeper | None = None
+
+    async def keep_tidy(store: Store, /, *, at_end: bool) -> None:
+        nonlocal sweeper
+        from upwell.journal.store import SqlStore
+        from upwell.journal.tidying import is_due
+
+        if not isinstance(store, SqlStore) or _has_worker or (at_end and not await is_due(store.database, process_id)):
+            return
+        from upwell.journal.retention import Limits, tidy  # here: most programs have ended before it is time for it
+
+        sweeper = sweeper or make_sweeper(wanted)
+        await tidy(store.database, process_id, Limits.of(wanted), None if at_end else sweeper)
+
+    return keep_tidy
 
 
 def make_sweeper(wanted: Settings) -> Sweeper:
@@ -408,24 +424,52 @@ async def open_control(patience_seconds: float | None = None) -> AsyncGenerator[
     Raises:
         StoreUnavailable: the store cannot be opened.
     """
-    wanted = settings()
-    if is_remote(wanted):
+    if is_remote(settings()):
         from upwell.journal.remote_control import RemoteControl  # here, as below: few programs have deployments
 
-        client = api_client(wanted, patience_seconds=patience_seconds)
-        try:
+        async with _open_client(patience_seconds) as client:
             yield RemoteControl(client)
-        finally:
-            await client.close()
-        return
-    from upwell.journal.migrations import migrate
-    from upwell.journal.sql_control import SqlControl
+    else:
+        from upwell.journal.sql_control import SqlControl
 
-    database = make_database(wanted, on_a_thread=True)
+        async with _open_database() as database:
+            yield SqlControl(database)
+
+
+@asynccontextmanager
+async def open_limits(patience_seconds: float | None = None) -> AsyncGenerator[LimitStore]:
+    """The same of its limits, for who takes no slots of them."""
+    if is_remote(settings()):
+        from upwell.journal.remote_parts import RemoteLimits  # here, as below: few programs have limits
+        from upwell.journal.remote_store import RemoteJournal
+
+        async with _open_client(patience_seconds) as client:
+            yield RemoteLimits(RemoteJournal(client))
+    else:
+        from upwell.journal.limit_store import SqlLimits
+
+        async with _open_database() as database:
+            yield SqlLimits(database)
+
+
+@asynccontextmanager
+async def _open_client(patience_seconds: float | None) -> AsyncGenerator[ApiClient]:
+    client = api_client(settings(), patience_seconds=patience_seconds)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def _open_database() -> AsyncGenerator[Database]:
+    from upwell.journal.migrations import migrate
+
+    database = make_database(settings(), on_a_thread=True)
     await database.open()
     try:
         await migrate(database)
-        yield SqlControl(database)
+        yield database
     finally:
         await database.close()
 

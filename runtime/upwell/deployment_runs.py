@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
@@ -177,26 +178,42 @@ async def _live_async(asked: _Asked) -> FlowRunRecord:
 
 
 class _Ask(Generic[T]):
-    """Ask the store, as a step of a life."""
+    """Ask the store, as a step of a life.
+
+    answer: what it said, also to who was cancelled meanwhile: it may have done what it was asked for.
+    """
 
     def __init__(self, question: Callable[[Control], Coroutine[Any, Any, T]]) -> None:
         self._question = question
+        self.answer: T | None = None
 
     async def _ask(self) -> T:
         async with open_control() as control:
-            return await self._question(control)
+            self.answer = answer = await self._question(control)
+            return answer
+
+    async def _ask_to_its_end(self) -> T:
+        asking = asyncio.ensure_future(self._ask())
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            try:
+                await asyncio.wait([asking])
+            finally:
+                asking.cancel()
+            raise
 
     def block(self) -> T:
         ERRANDS.add(self)
         try:
-            return run_apart(self._ask())
+            return run_apart(self._ask_to_its_end(), to_its_end=True)
         finally:
             ERRANDS.discard(self)
 
     async def wait(self) -> T:
         ERRANDS.add(self)
         try:
-            return await self._ask()
+            return await self._ask_to_its_end()
         finally:
             ERRANDS.discard(self)
 
@@ -206,15 +223,16 @@ def _life(asked: _Asked, history: History | None = None) -> Life[FlowRunRecord]:
     begun, journal = clock().time(), recorder()
     if journal is not None and asked.is_child:
         yield Written(journal)  # the store knows the parent then
-    run: FlowRunRecord = yield _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
+    begin = _Ask(lambda control: control.run_deployment(_ref(asked.deployment), asked.wanted))
     try:
+        run: FlowRunRecord = yield begin
         return (yield from _looked_at(run, asked.timeout, asked.poll_interval, begun, history))
     except GeneratorExit:
         raise
     except BaseException:
-        if asked.is_child:  # nothing outlives the flow run that it belongs to
+        if asked.is_child and (child := begin.answer) is not None:  # nothing outlives the flow run that it belongs to
             with suppress(Exception):  # what happened here counts more
-                yield _Ask(lambda control: control.request_cancel(run.id, by="parent", reason=GONE_PARENT))
+                yield _Ask(lambda control: control.request_cancel(child.id, by="parent", reason=GONE_PARENT))
         raise
 
 

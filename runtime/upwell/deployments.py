@@ -23,7 +23,7 @@ from upwell.core.deployments import DeploymentSpec, WhenFull
 from upwell.core.errors import ConfigurationError
 from upwell.core.names import check_name
 from upwell.core.options import check_at_least_one, check_optional, check_tags
-from upwell.core.parameter_schema import parameter_schema, plain_parameters
+from upwell.core.parameter_schema import described_besides_parameters, parameter_schema, plain_parameters
 from upwell.deployment_runs import (
     RunKeywords,
     arun_deployment,
@@ -170,7 +170,7 @@ def to_deployment(
         name=check_name(Path(name).stem if name.endswith(".py") else name),  # `serve(__file__)` is what people write
         entrypoint=entrypoint_of(flow) if entrypoint is None else str(parse_entrypoint(entrypoint)),
         version=keywords.get("version") or flow.version,
-        description=inspect.cleandoc(keywords.get("description") or flow.description or "") or None,
+        description=inspect.cleandoc(keywords.get("description") or _description_of(flow)) or None,
         tags=tuple(sorted(check_tags(keywords.get("tags")))),
         parameters=checked_parameters(definition, keywords.get("parameters")),
         parameter_schema=parameter_schema(
@@ -186,6 +186,12 @@ def to_deployment(
     _check_that_ticks_have_parameters(definition, spec)
     made = RunnerDeployment(flow=flow, spec=spec, entrypoint=entrypoint)
     return made if work_pool_name is None else made.for_pool(work_pool_name)
+
+
+def _description_of(flow: Flow[..., Any]) -> str:
+    """What its flow is described by; of the parameters the schema tells."""
+    said = flow.description or ""
+    return described_besides_parameters(said) if said == flow.__doc__ else said
 
 
 def _limit_of(keywords: DeploymentKeywords) -> tuple[int | None, WhenFull]:

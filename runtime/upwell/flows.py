@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from upwell.deployments import DeploymentKeywords, RunnerDeployment
     from upwell.flow_sources import Origin
     from upwell.runner.storage import Storage
+    from upwell.visualization import FlowGraph
 
 P = ParamSpec("P")
 R = TypeVar("R", covariant=True)
@@ -94,6 +95,24 @@ class Flow(Decorated[P, R, "BoundFlow"]):
         copy = self._copy(keywords)
         copy.origin = self.origin
         return copy
+
+    def visualize(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
+        """What a call with these arguments would start, and what each of that needs; print it, or see `FlowGraph`.
+
+        The flow's own code is run, its tasks and subflows are not: what stands for their results can only be passed on.
+
+        Raises:
+            FlowVisualizationError: the flow needs a result to go on. ParameterBindError: the arguments do not fit.
+        """
+        from upwell.visualization import visualize  # here, as below: most flows are not looked at
+
+        return visualize(self._definition, args, kwargs)
+
+    async def avisualize(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
+        """The same in async code."""
+        from upwell.visualization import avisualize
+
+        return await avisualize(self._definition, args, kwargs)
 
     # --- deployments ------------------------------------------------------------------------------------
 
@@ -268,3 +287,12 @@ class _FlowDecorator:
 
 
 flow: Final = _FlowDecorator()
+
+
+def __getattr__(name: str) -> Any:
+    """`load_flow_from_entrypoint`, where Prefect's users look for it; loaded when it is asked for."""
+    if name != "load_flow_from_entrypoint":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from upwell.entrypoints import load_flow
+
+    return load_flow

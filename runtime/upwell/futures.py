@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from upwell.core.errors import BlockingWaitError
-from upwell.core.states import State
+from upwell.core.results import StoredValue
+from upwell.core.states import COMPLETED, State
 from upwell.engine.clock import Gate, clock
 from upwell.engine.future import RunFuture, TaskFuture, wait_aside
 from upwell.engine.submit import FINDER, value_of
 
 R = TypeVar("R")
+
+_COMPLETED: Final[str] = COMPLETED.value
 
 
 class FutureList(list[TaskFuture[R]], Generic[R]):
@@ -31,17 +34,30 @@ class FutureList(list[TaskFuture[R]], Generic[R]):
             `raise_on_failure` is False: then exceptions stand in the list.
         """
         deadline = _Deadline(timeout)
-        return [future.result(deadline.left(), raise_on_failure) for future in self]
+        futures, results = iter(self), list[R]()
+        while (future := _take_those_there(futures, results)) is not None:
+            results.append(future.result(deadline.left(), raise_on_failure))
+        return results
 
     def __await__(self) -> Generator[Any, None, list[R]]:
-        results: list[R] = []
-        for future in self:
-            if isinstance(future, RunFuture) and future.has_value:  # as most have: half the cost of what follows
-                future.looked = True
-                results.append(future.value)
-            else:
-                results.append((yield from future.__await__()))
+        futures, results = iter(self), list[R]()
+        while (future := _take_those_there(futures, results)) is not None:
+            results.append((yield from future.__await__()))
         return results
+
+
+def _take_those_there(futures: Iterator[TaskFuture[R]], results: list[R]) -> TaskFuture[R] | None:
+    """Append the results that are in memory, up to the first future that must be asked; returns that one."""
+    for future in futures:
+        if not (  # to ask `has_value` would cost as much as all else here
+            isinstance(future, RunFuture)
+            and future.done
+            and future.status == _COMPLETED
+            and type(future.value) is not StoredValue
+        ):
+            return future
+        results.append(future.value)
+    return None
 
 
 class DoneAndNotDoneFutures(NamedTuple, Generic[R]):

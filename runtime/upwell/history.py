@@ -22,9 +22,11 @@ from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span,
 from upwell.core.states import State, StateType
 from upwell.engine.clock import clock, moment
 from upwell.journal.measures import FlowSummary
+from upwell.journal.processes import has_dead
 from upwell.journal.reader import FlowRunFilter, Reader
-from upwell.journal.reader_sessions import InMemory, open_to_read
+from upwell.journal.reader_sessions import InMemory, open_to_read, see_who_died
 from upwell.journal.reader_task_runs import TaskRunFilter
+from upwell.journal.sql import Dialect
 from upwell.settings import Settings
 from upwell.settings import current as settings
 
@@ -47,7 +49,8 @@ Id: TypeAlias = UUID | str
 
 
 class History:
-    """The journal's store, opened to be read, and never written to: `async with History() as history`.
+    """The journal's store, opened to be read: `async with History() as history`. Nothing is written to it, but that a
+    process has died, where nobody has seen that before: its runs are not shown as under way.
 
     It is the store that the settings name when it is opened, or that of the server that they name. Where nothing has
     been recorded yet, there is nothing: pages are empty, and no file is made. To be used on one event loop, by any
@@ -55,18 +58,20 @@ class History:
 
     alone: the loop has nothing else to do, and may be kept waiting: then a SQLite file is read without a thread for it.
     patience_seconds: how long a server that cannot be reached is tried again; 10 unless said.
+    sees_dead: False: whoever asks has seen to that.
 
     Every method raises:
         StoreUnavailable: the store cannot be read just now.
         ValueError: an argument that means nothing: an unknown order, a limit out of bounds, a text that is no id.
     """
 
-    def __init__(self, *, alone: bool = False, patience_seconds: float | None = None) -> None:
+    def __init__(self, *, alone: bool = False, patience_seconds: float | None = None, sees_dead: bool = True) -> None:
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._client: ApiClient | None = None
         self._alone = alone
         self._patience_seconds = patience_seconds
+        self._sees_dead = sees_dead
         self._opening: asyncio.Lock | None = None
 
     async def __aenter__(self) -> Self:
@@ -137,6 +142,15 @@ class History:
         """
         reader = await self._reader()
         return await reader.flow_run(run_id)
+
+    async def flow_runs_by_id(self, beginning: str, *, limit: int = PAGE_ITEMS) -> list[FlowRunRecord]:
+        """Flow runs whose ids begin with this, at least 6 digits; the newest first.
+
+        Raises:
+            ValueError: it is no beginning of an id.
+        """
+        reader = await self._reader()
+        return await reader.flow_runs_by_id(beginning, limit)
 
     # --- task runs ------------------------------------------------------------------------------------------
 
@@ -296,7 +310,10 @@ class History:
             raise RuntimeClosedError("This History is not open: use it inside of `async with History() as history`.")
         kept = composition.journal_kept()
         if kept is not None:
-            await _written(kept[1])
+            if self._alone:
+                kept[1].flush()  # without an event loop, which is not there where a command does without
+            else:
+                await _written(kept[1])
         if wanted.journal == "memory":
             if kept is None or kept[0].journal != "memory":
                 return Reader(None, "memory")
@@ -319,7 +336,11 @@ class History:
     async def _open(self, wanted: Settings) -> None:
         if self._database is None:
             make = functools.partial(composition.make_database, wanted, on_a_thread=not self._alone)
-            self._database = await open_to_read(make)
+            self._database = database = await open_to_read(make)
+            if database is None or not self._sees_dead:
+                return
+            if await has_dead(database, perhaps=database.dialect is Dialect.SQLITE):  # else only time can tell
+                await see_who_died(make, wanted.durable_max_crashes)
 
 
 async def _written(journal: Journal) -> None:
@@ -381,6 +402,7 @@ def _blocking(question: Callable[Concatenate[History, P], Coroutine[Any, Any, R]
 
 flows = _blocking(History.flows)
 flow_runs = _blocking(History.flow_runs)
+flow_runs_by_id = _blocking(History.flow_runs_by_id)
 flow_run = _blocking(History.flow_run)
 task_runs = _blocking(History.task_runs)
 task_run = _blocking(History.task_run)
@@ -408,6 +430,7 @@ __all__ = [
     "edges",
     "flow_run",
     "flow_runs",
+    "flow_runs_by_id",
     "flows",
     "logs",
     "states",

@@ -26,7 +26,7 @@ import msgspec
 from msgspec import Struct, field
 from msgspec.structs import asdict
 
-from upwell.core.deployments import Catchup, Deployment, DeploymentSpec, Schedule, WhenFull
+from upwell.core.deployments import Catchup, Deployment, DeploymentSpec, Schedule, WhenFull, WorkPoolSpec
 from upwell.core.errors import ConfigurationError, MissingExtraError, NotFoundError
 from upwell.deployments import ConcurrencyLimitConfig, DeploymentKeywords, RunnerDeployment, to_deployment
 from upwell.entrypoints import load_flow, parse_entrypoint
@@ -309,7 +309,7 @@ async def _ensure_pool(control: "Control", name: str, kind: str) -> None:
     try:
         found = await control.work_pool(name)
     except NotFoundError:
-        await control.put_work_pool(name, kind=kind)
+        await control.put_work_pool(name, WorkPoolSpec(kind=kind))
         return
     if found.kind != kind:
         raise ConfigurationError(f"The work pool {name!r} is of type {found.kind!r}, and {FILE_NAME} says {kind!r}.")

@@ -7,7 +7,7 @@ written, or an error says which result is lost, how, and what to do.
 
 import datetime as dt
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from hmac import compare_digest
@@ -23,6 +23,7 @@ from upwell.core.results import (
     ResultStorage,
     ResultStorageError,
     expired,
+    listed,
     not_kept,
 )
 from upwell.core.storage_keys import check_key, check_key_template, render_key
@@ -207,6 +208,25 @@ class ResultStore:
         except SerializationError as error:
             error.add_note(f"This was the result {record.where}.")
             raise
+
+    def get_many(self, records: Sequence[ResultRecord]) -> list[Any]:
+        """The values of several; where all are inline, and of the commonest kind, in a fraction of the time."""
+        serializer, name = self.serializer, self.serializer.name
+        if type(serializer) is MessagePackSerializer and self._secret is None:
+            checked = [
+                data
+                for record in records
+                if (data := record.data) is not None
+                and not record.signed
+                and record.expires is None
+                and record.serializer == name
+                and len(data) == record.size
+                and blake2b(data, digest_size=CHECKSUM_BYTES).hexdigest() == record.checksum
+            ]
+            if len(checked) == len(records):
+                values: list[Any] = serializer.loads(listed(len(checked), b"".join(checked)))
+                return values
+        return [self.get(record) for record in records]
 
     def exists(self, record: ResultRecord) -> bool:
         """Whether the record's bytes are there; they are not read. Raises ResultStorageError if the storage fails."""

@@ -21,6 +21,8 @@ from upwell.engine.current import CURRENT_ENGINE, Portal, recording
 from upwell.engine.elsewhere import ELSEWHERE, RunFacts
 from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import CURRENT_RUN, TaskFuture
+from upwell.engine.limits import Limits
+from upwell.engine.registry import runner_class
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE
 from upwell.futures import FutureList
@@ -42,10 +44,16 @@ class Runtime:
     Args:
         task_runner: for flows and tasks that name none.
         limits: slots by name, or `(slots, slot_decay_per_second)`; `"tag:x"` bounds the task runs with tag x.
+
+    Raises:
+        UnknownTaskRunnerError: there is no task runner of this name. TypeError: it is none, or the limits are wrong.
     """
 
     def __init__(self, task_runner: Any = None, limits: Mapping[str, int | tuple[int, float]] | None = None) -> None:
         check_runner(task_runner)
+        if isinstance(task_runner, str):
+            runner_class(task_runner)
+        Limits(limits)  # here a mistake in them is where it was made
         self._task_runner = task_runner
         self._limits = limits
         self._engine: Engine | None = None
@@ -60,6 +68,7 @@ class Runtime:
         await self.aclose()
 
     def __enter__(self) -> Self:
+        self._check_that_it_is_new()
         self._portal = Portal(self._task_runner, self._limits)
         self._begin(self._portal.engine)
         return self
@@ -75,9 +84,12 @@ class Runtime:
         if self._engine is not None:
             await self._engine.close()
 
-    def _begin(self, engine: Engine) -> None:
+    def _check_that_it_is_new(self) -> None:
         if self._engine is not None:
             raise RuntimeClosedError("A Runtime can be opened once; make another one.")
+
+    def _begin(self, engine: Engine) -> None:
+        self._check_that_it_is_new()
         self._engine = engine
         self._token = CURRENT_ENGINE.set(engine)
 
@@ -152,41 +164,47 @@ class _FlowRunHere:
 
     @property
     def flow_version(self) -> str | None:
-        run = self._run
-        return run.flow_version if run else None
+        run, facts = self._run, facts_elsewhere()
+        return run.flow_version if run else facts.flow_version if facts else None
 
     @property
     def tags(self) -> list[str]:
-        run = self._run
-        return sorted(run.tags) if run else []
+        run, facts = self._run, facts_elsewhere()
+        return sorted(run.tags) if run else list(facts.flow_tags) if facts else []
 
     @property
     def parameters(self) -> dict[str, Any]:
-        run = self._run
-        return dict(run.parameters) if run else {}
+        run, elsewhere = self._run, ELSEWHERE.get()
+        return dict(run.parameters) if run else elsewhere.flow_parameters() if elsewhere else {}
 
     @property
     def run_count(self) -> int:
-        run = self._run
-        return run.run_count if run else 0
+        run, facts = self._run, facts_elsewhere()
+        return run.run_count if run else facts.flow_run_count if facts else 0
 
     @property
     def parent_flow_run_id(self) -> UUID | None:
-        run = self._run
-        return run.parent_flow_run_id if run else None
+        run, facts = self._run, facts_elsewhere()
+        return run.parent_flow_run_id if run else _uuid(facts.parent_flow_run_id) if facts else None
 
     @property
     def root_flow_run_id(self) -> UUID | None:
-        run = self._run
-        return run.root_flow_run_id if run else None
+        run, facts = self._run, facts_elsewhere()
+        return run.root_flow_run_id if run else _uuid(facts.root_flow_run_id) if facts else None
+
+    @property
+    def parent_deployment_id(self) -> UUID | None:
+        """The deployment that the flow run around it, which called it, is a run of."""
+        return deployment.id if self.parent_flow_run_id is not None else None
 
     @property
     def scheduled_start_time(self) -> dt.datetime | None:
         """When it, or the run that it belongs to, was to begin: its schedule's tick; else when it was asked for."""
-        run, job = self._run, _job()
-        if job is not None and (run is None or str(run.root_flow_run_id) == job.flow_run_id):
+        root, job, run, facts = self.root_flow_run_id, _job(), self._run, facts_elsewhere()
+        if job is not None and (root is None or str(root) == job.flow_run_id):
             return job.due
-        return dt.datetime.fromtimestamp(run.created, dt.UTC) if run else None
+        created = run.created if run else facts.flow_run_created if facts else None
+        return dt.datetime.fromtimestamp(created, dt.UTC) if created is not None else None
 
     @property
     def job_variables(self) -> dict[str, Any]:
@@ -236,6 +254,20 @@ class _TaskRunHere:
     def run_count(self) -> int:
         run, facts = CURRENT_RUN.get(), facts_elsewhere()
         return run.run_count if run else facts.run_count if facts else 0
+
+    @property
+    def api_url(self) -> str | None:
+        """The server's, if this process works through one."""
+        return settings().api_url if self.id else None
+
+    @property
+    def ui_url(self) -> str | None:
+        """The page of the flow run that it belongs to, if this process works through a server."""
+        return flow_run.ui_url if self.id else None
+
+
+def _uuid(text: str | None) -> UUID | None:
+    return UUID(text) if text else None
 
 
 JOB_VARIABLE: Final = "UPWELL_JOB"

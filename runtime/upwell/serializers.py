@@ -43,6 +43,8 @@ OUT_OF_BAND_BYTES = 64 * 1024
 
 _FIRST_BYTES: dict[Compression, bytes] = {"zlib": b"\x78", "lzma": b"\xfd7zXZ\x00", "bz2": b"BZh"}
 _COMPRESSED = "compressed/"
+_QUICK_DTYPES = {"int32", "int64", "uint32", "uint64", "float32", "float64"}
+"""Arrays of which JSON is made without a Python object for each number."""
 
 
 class UnknownSerializerError(SerializationError, ValueError):
@@ -93,8 +95,8 @@ class MessagePackSerializer(Serializer):
     arrays are carried as data; classes are named by their module and name. Classes of `__main__` are those
     of the program that reads; one that does not have them gets copies. Anything else (functions, subclasses
     of builtins, classes made inside a function, values that contain themselves) is pickled by cloudpickle,
-    that part alone where possible. An object that is in a value twice comes back as two equal objects;
-    tracebacks are not carried.
+    that part alone where possible. An object that is in a value twice comes back as two equal objects, a
+    memoryview as bytes; tracebacks are not carried.
     """
 
     name = "msgpack"
@@ -110,7 +112,8 @@ class JSONSerializer(Serializer):
     """JSON by orjson, for people and for other programs. Not exact, but reading it never runs code.
 
     Tuples and sets come back as lists, Structs and dataclasses as dicts, keys as str; dates, Decimals,
-    UUIDs and paths as str, bytes as base64; nan and the infinities as None.
+    UUIDs and paths as str, bytes as base64; nan, NaT and the infinities as None. Of two keys that are the same
+    as str, such as 1 and "1", the last is read.
     """
 
     name = "json"
@@ -131,17 +134,30 @@ class JSONSerializer(Serializer):
 
 def _to_json(value: object) -> bytes:
     orjson: Any = importlib.import_module("orjson")
-    options = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY
-    return cast("bytes", orjson.dumps(value, default=_as_json_data, option=options))
+    return cast("bytes", orjson.dumps(value, default=_as_json_data, option=orjson.OPT_NON_STR_KEYS))
 
 
 def _as_json_data(value: Any) -> object:
     """What JSON is to say for a type that orjson does not know."""
     if type(value).__module__.partition(".")[0] == "numpy":
-        return value.tolist()
+        return _numpy_as_json_data(value)
     if isinstance(value, importlib.import_module("pathlib").PurePath):
         return str(value)
     return importlib.import_module("msgspec").to_builtins(value, str_keys=True, enc_hook=_as_json_data_inside)
+
+
+def _numpy_as_json_data(value: Any) -> object:
+    dtype = value.dtype
+    if dtype.kind == "M":  # of which orjson would write NaT as the beginning of 1970
+        return value.astype("datetime64[us]").tolist()
+    is_plain_array = type(value).__name__ == "ndarray" and value.ndim and value.flags.c_contiguous
+    if is_plain_array and dtype.isnative and dtype.name in _QUICK_DTYPES:
+        orjson: Any = importlib.import_module("orjson")
+        return orjson.Fragment(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY))
+    plain = value.tolist()
+    if type(plain) is type(value):
+        raise TypeError(f"type is not JSON serializable: {type(value).__qualname__}")
+    return plain
 
 
 def _as_json_data_inside(value: Any) -> object:

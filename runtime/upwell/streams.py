@@ -18,8 +18,15 @@ from upwell.engine.stream import Feed
 
 DEFAULT_WINDOW: Final = 256
 READING_SECONDS: Final = 0.002
-"""How long to go on reading inputs before looking at results: a slow source must not hold them up."""
+"""How long to go on reading inputs before looking at results: a slow source must not hold them up.
+
+Nor must it hold up what could run beside: while there is room, a result is waited for no longer than the reading took.
+"""
 READING_STEP: Final = 32
+TOGETHER: Final = 8
+"""Such a part of the window is looked at in one go, as far as it has ended."""
+
+_COMPLETED: Final[str] = COMPLETED.value
 
 R = TypeVar("R")
 
@@ -37,6 +44,8 @@ class TaskStream(Generic[R]):
     ) -> None:
         if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' input
             raise TypeError(f"stream takes an iterable or async iterable of inputs, not {inputs!r}")
+        if not definition.parameters.accepts(1, {}):
+            definition.parameters.bind((None,), {})
         self._definition = definition
         self._inputs = inputs
         self._options = options.checked()
@@ -51,25 +60,36 @@ class TaskStream(Generic[R]):
             show_progress(self._definition.name, feed.call, None, lambda: self._taken)
         return feed
 
+    def _sketched(self) -> list[Any]:
+        """The one result that stands for all, where nothing is to be run."""
+        sketch = current_scope().sketch
+        return [] if sketch is None else [sketch.stream(self._definition, self._inputs)]
+
     async def __aiter__(self) -> AsyncGenerator[R, None]:
+        if sketched := self._sketched():
+            yield sketched[0]
+            return
         feed = self._open()
         reader: _Reader | _Pump = (
             _Pump(self._inputs, feed, self._most)
             if isinstance(self._inputs, AsyncIterable)
             else _Reader(self._inputs, feed, self._most)
         )
+        together, in_memory = max(1, self._most // TOGETHER), feed.call.keeping is None
         try:
             while True:
                 reader.fill()
-                run = feed.take_ended()
-                if run is None:
+                ended = feed.take_ended(together)
+                if not ended:
+                    reader.fill(to_the_brim=True)
                     if reader.exhausted and not len(feed):
                         reader.check()
                         return
-                    await feed.until_some_ended()
+                    await feed.until_some_ended(reader.patience)
                     continue
-                self._taken += 1
-                yield run.value if run.status == COMPLETED and run.call.keeping is None else run.result()
+                self._taken += len(ended)
+                for run in ended:
+                    yield run.value if in_memory and run.status == _COMPLETED else run.result()
         finally:
             feed.close()
             await reader.close()
@@ -77,22 +97,28 @@ class TaskStream(Generic[R]):
     def __iter__(self) -> Generator[R, None, None]:
         if not isinstance(self._inputs, Iterable):
             raise TypeError("An async iterable can only be streamed with `async for`.")
+        if sketched := self._sketched():
+            yield sketched[0]
+            return
         feed = self._open()
         if feed.on_loop_thread:
             feed.close()
             raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
         reader = _Reader(self._inputs, feed, self._most)
+        together, in_memory = max(1, self._most // TOGETHER), feed.call.keeping is None
         try:
             while True:
                 reader.fill()
-                run = feed.take_ended()
-                if run is None:
+                ended = feed.take_ended(together)
+                if not ended:
+                    reader.fill(to_the_brim=True)
                     if reader.exhausted and not len(feed):
                         return
-                    feed.wait_until_some_ended()
+                    feed.wait_until_some_ended(reader.patience)
                     continue
-                self._taken += 1
-                yield run.value if run.status == COMPLETED and run.call.keeping is None else run.result()
+                self._taken += len(ended)
+                for run in ended:
+                    yield run.value if in_memory and run.status == _COMPLETED else run.result()
         finally:
             feed.close()
 
@@ -102,27 +128,34 @@ class TaskStream(Generic[R]):
 
 
 class _Reader:
-    """Takes inputs from a plain iterable when half of the window is free: many at a time if they come fast."""
+    """Takes inputs from a plain iterable: many at a time if they come fast.
+
+    patience: for how many seconds a result may be waited for before more is read; None: there is no room, or no more.
+    """
 
     def __init__(self, inputs: Iterable[Any], feed: Feed, most: int) -> None:
         self._items = iter(inputs)
         self._feed = feed
         self._most = most
         self.exhausted = False
+        self.patience: float | None = None
 
-    def fill(self) -> None:
-        """Start runs for as many inputs as there is room for, or as come in a moment."""
+    def fill(self, *, to_the_brim: bool = False) -> None:
+        """If half of the window is free, or any of it: start runs for as many inputs as fit in, or come in a moment."""
+        self.patience = None
         room = self._most - len(self._feed)
-        if self.exhausted or room * 2 < self._most:
+        if self.exhausted or not room or (room * 2 < self._most and not to_the_brim):
             return
-        until = time.monotonic() + READING_SECONDS
+        began = time.monotonic()
         batch: list[Any] = []
         while room > len(batch) and not self.exhausted:
             wanted = min(READING_STEP, room - len(batch)) if len(batch) else 1
             got = list(islice(self._items, wanted))
             batch += got
             self.exhausted = len(got) < wanted
-            if time.monotonic() > until:
+            took = time.monotonic() - began
+            if took > READING_SECONDS:
+                self.patience = None if self.exhausted or len(batch) == room else took
                 break
         self._feed.start(batch)
 
@@ -134,12 +167,13 @@ class _Reader:
 
 
 class _Pump:
-    """Takes inputs from an async iterable as they come, in a Task beside the consumer, while there is room."""
+    """The same from an async iterable, as they come, in a Task beside the consumer, while there is room."""
 
     def __init__(self, inputs: AsyncIterable[Any], feed: Feed, most: int) -> None:
         self._inputs = inputs
         self._feed = feed
         self._most = most
+        self.patience = None
         self._room = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -147,7 +181,7 @@ class _Pump:
     def exhausted(self) -> bool:
         return self._task.done()
 
-    def fill(self) -> None:
+    def fill(self, *, to_the_brim: bool = False) -> None:
         """Let the pump go on if there is room."""
         if len(self._feed) < self._most:
             self._room.set()

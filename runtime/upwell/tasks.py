@@ -276,6 +276,7 @@ def task(fn: Callable[..., Any] | None = None, /, **options: Unpack[TaskKeywords
         cache_key_fn: `fn(context, parameters)` that returns the key itself, or None for not to cache.
         cache_expiration: a timedelta: for how long a cached result counts.
         refresh_cache: compute it anyway, and store it anew.
+        viz_return_value: what stands for its result in `flow.visualize()`, where the flow itself needs it.
         on_completion, on_failure, on_running, on_cancellation, on_crashed: `hook(task, task_run, state)`.
 
     Raises:

@@ -315,12 +315,13 @@ class Transaction:
             self._record, self.state = record, TransactionState.COMMITTED
 
     def _end(self, error: BaseException | None) -> Life[None]:
-        if error is None:
+        if error is None or isinstance(error, Exception):  # else what is inside is cancelled, too
             try:
                 yield AllEnded(list(self._unfinished()))
-            except BaseException:
-                yield from self._roll_back()
-                raise
+            except BaseException as why:
+                if error is None or not isinstance(why, Exception):
+                    yield from self._roll_back()
+                    raise
         if error is not None:
             yield from self._roll_back()
         elif self.commit_mode is CommitMode.EAGER or (self.commit_mode is CommitMode.LAZY and self.parent is None):
@@ -381,15 +382,16 @@ class Transaction:
         if self.state in _ENDED:
             return False
         self.state = TransactionState.ROLLED_BACK
-        for hook in reversed(self.on_rollback_hooks):
+        hooks, self.on_rollback_hooks = self.on_rollback_hooks, []  # a run under way may add more, and is staged yet
+        for hook in reversed(hooks):
             yield from self._call(hook, "rollback")
         for child in reversed([*self.children, *self._of_runs.values()]):
             yield from child._roll_back()
         computation, self._computation = self._computation, None
         if computation is not None:
             computation.cache.give_up(computation)
-        if self._run is not None and self._run.done:
-            mark_rolled_back(self._run)
+        if self._run is not None:
+            self._run.watch(mark_rolled_back)
         return True
 
     def _call(self, hook: TransactionHook, what: str) -> Life[None]:

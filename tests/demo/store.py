@@ -17,8 +17,9 @@ from tests.demo import flows
 
 from upwell import composition
 from upwell.composition import open_control
-from upwell.core.deployments import DeploymentSpec, RunSpec, WorkQueue
+from upwell.core.deployments import DeploymentSpec, RunSpec, WorkPoolSpec, WorkQueue
 from upwell.journal.limit_store import SqlLimits, checked_limit
+from upwell.journal.sql_control import SqlControl
 from upwell.schedules import Cron
 from upwell.settings import temporary_settings
 from upwell.testing import virtual_clock
@@ -82,19 +83,36 @@ def _lines_at_its_time(time_of_day: Callable[[], float]) -> Generator[None]:
 
 
 async def furnish() -> None:
-    """What people configure around flows: deployments with schedules, work pools, limits; and runs ahead, and late."""
+    """What people configure around flows: deployments with schedules, work pools, limits; and runs ahead."""
     async with open_control() as control:
-        await control.put_work_pool("warehouse", description="Two machines beside the database", concurrency_limit=8)
+        await control.put_work_pool(
+            "warehouse", WorkPoolSpec(description="Two machines beside the database", concurrency_limit=8)
+        )
         await control.put_work_queue(
             "warehouse", WorkQueue(name="urgent", priority=1, paused=False, concurrency_limit=2)
         )
-        await control.put_work_pool("containers", kind="docker", description="Builds and models")
+        await control.put_work_pool("containers", WorkPoolSpec(kind="docker", description="Builds and models"))
         for wanted in deployments():
             await control.apply_deployment(wanted)
         await control.make_ticks()
-        ago = dt.datetime.now(dt.UTC) - dt.timedelta(minutes=4)
-        await control.run_deployment("daily-sales/every-morning", RunSpec(due=ago))
-        await control.mark_late(15)
+
+
+def leave_one_waiting() -> None:
+    """Four minutes ago somebody wanted a run, and nobody has taken it since."""
+
+    async def wait() -> None:
+        database = composition.make_database(read_only=False)
+        await database.open()
+        try:
+            control = SqlControl(database)
+            await control.run_deployment("daily-sales/every-morning", RunSpec())
+            await asyncio.sleep(240)
+            await control.mark_late(15)
+        finally:
+            await database.close()
+
+    with virtual_clock(start=time.time() - 240) as clock:
+        clock.run(wait())
 
 
 async def set_limits() -> None:
@@ -141,6 +159,7 @@ def fill(home: Path, *, runs: int = 0) -> None:
     with temporary_settings(home=str(home), journal="on", database_url=None):
         live_a_day(time.time())
         asyncio.run(furnish())
+        leave_one_waiting()
         asyncio.run(set_limits())
         if runs:
             flows.score_everything(runs)

@@ -31,7 +31,7 @@ EXAMPLES = [path for path in sorted((ROOT / "docs/examples").glob("*.py")) if pa
 FENCE = re.compile(
     r"^(?:<!-- (?P<file>[\w/.]+) -->\n)?```(?P<language>\w+)\n(?P<body>.*?)^```$(?P<after>\n*)", re.M | re.S
 )
-SECONDS = 30
+SECONDS = 100
 
 
 class Block(NamedTuple):

@@ -6,5 +6,5 @@ import os
 
 
 def shared_now() -> set[str]:
-    """The blocks in shared memory, but for what a database's server of other tests has there."""
-    return {name for name in os.listdir("/dev/shm") if not name.startswith("PostgreSQL.")}
+    """The blocks in shared memory, but for what servers of databases and locks of other tests have there."""
+    return {name for name in os.listdir("/dev/shm") if not name.startswith(("PostgreSQL.", "sem.mp-"))}

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import pytest
 
-from upwell import Runtime, flow, get_run_logger, runtime, task
-from upwell.core.errors import CancelledRun
+from upwell import Runtime, flow, get_run_logger, runtime, tags, task
+from upwell.core.errors import CancelledRun, MissingContextError
 from upwell.engine.elsewhere import ELSEWHERE
 from upwell_runners.processes import ProcessPoolTaskRunner
 
@@ -96,6 +96,17 @@ def who_am_i(x: int, y: int = 5) -> dict[str, Any]:
     elsewhere = ELSEWHERE.get()
     assert elsewhere is not None
     return {"id": str(run.id), "name": run.name, "tags": set(run.tags), "parameters": elsewhere.parameters()}
+
+
+FLOW_RUN = (
+    "id", "name", "flow_name", "flow_version", "tags", "parameters", "run_count",
+    "parent_flow_run_id", "root_flow_run_id", "scheduled_start_time",
+)  # fmt: skip  # a list of names
+
+
+@task
+def whose_flow_is_it() -> dict[str, Any]:
+    return {name: getattr(runtime.flow_run, name) for name in FLOW_RUN}
 
 
 @task
@@ -331,12 +342,6 @@ def test_a_script_without_a_main_guard_works_and_runs_once(tmp_path: Path, metho
     assert "Warning" not in done.stderr
 
 
-@pytest.mark.parametrize("bad", [0, -1, True])
-def test_a_number_of_workers_below_one_is_refused(bad: int) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        ProcessPoolTaskRunner(bad)
-
-
 def test_an_unknown_start_method_is_refused() -> None:
     with pytest.raises(ValueError, match="'spawn' or 'forkserver'"):
         ProcessPoolTaskRunner(start_method="fork")  # type: ignore[arg-type]  # the mistake that is tested
@@ -379,3 +384,21 @@ def test_cancelling_a_queue_of_runs_ends_all_of_them() -> None:
     assert {str(future.state.type.value) for future in futures} == {"CANCELLED"}
     with pytest.raises(CancelledRun):
         futures[0].result()
+
+
+def test_a_child_knows_the_flow_run_as_its_own_process_does() -> None:
+    @flow(version="3")
+    def inner(values: list[int], by: Any = Point) -> tuple[Any, Any]:
+        return whose_flow_is_it(), whose_flow_is_it.submit().result()
+
+    @flow(task_runner=ProcessPoolTaskRunner(1))
+    def outer(by: Any = Point) -> tuple[Any, Any]:
+        with tags("around"):
+            return inner([1, 2], by)
+
+    here, there = outer()
+    assert here == there
+    assert there["parameters"] == {"values": [1, 2], "by": Point}
+    assert there["tags"] == ["around"]
+    with pytest.raises(MissingContextError, match="Give the task what it needs as an argument"):
+        outer(threading.Lock())

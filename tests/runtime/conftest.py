@@ -16,7 +16,7 @@ try:
 except ImportError:  # not on this platform
     uvloop = None  # type: ignore[assignment]  # said by `is None`
 
-PATIENCE_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 60.0
 """What has not ended by then never will."""
 
 
@@ -60,6 +60,12 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], 
             return runner.run(main)
 
     return run_on_uvloop
+
+
+@pytest.fixture
+def reads_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream starts runs for as many inputs as it has room for, however long it takes to read them."""
+    monkeypatch.setattr("upwell.streams.READING_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -330,6 +330,31 @@ def test_explain_cache_says_hit_or_miss_and_why(counted: Counted, count: Callabl
     assert counted.calls == [1]
 
 
+def test_explain_cache_takes_futures_by_their_results() -> None:
+    go_on = threading.Event()
+
+    @task
+    def one(fails: bool) -> int:
+        go_on.wait()
+        if fails:
+            raise ValueError
+        return 1
+
+    @task(cache_policy=INPUTS)
+    def compute(values: Any) -> int:
+        return sum(values)
+
+    future, failed = one.submit(False), one.submit(True)
+    assert "has not ended" in compute.explain_cache([future]).why
+    go_on.set()
+    future.wait()
+    failed.wait()
+    compute([1])
+    assert compute.explain_cache([future]).hit
+    assert "did not complete" in compute.explain_cache([failed]).why
+    assert "NO_CACHE" in compute.with_options(cache_policy=NO_CACHE).explain_cache([1]).why
+
+
 def test_a_policy_of_ones_own_sees_the_call() -> None:
     seen: list[Any] = []
 

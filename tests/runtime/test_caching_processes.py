@@ -34,7 +34,7 @@ def test_each_key_is_computed_once_by_eight_processes_one_of_which_is_killed(tmp
     again = {number for number, times in begun.items() if times > 1}
     assert not again  # by the living, each at most once
     assert set(begun) | by_the_dead == set(range(KEYS))
-    assert len(set(begun) & by_the_dead) < 20  # what the dead one had not flushed yet
+    assert len(set(begun) & by_the_dead) <= 10  # what the dead one had not flushed yet
 
 
 def test_what_one_process_has_computed_is_there_for_the_next(tmp_path: Path) -> None:

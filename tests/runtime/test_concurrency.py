@@ -181,7 +181,7 @@ def test_threads_are_let_in_in_the_order_in_which_they_came() -> None:
             while len(limit._slots.line) <= i:  # pyright: ignore[reportPrivateUsage]  # no public way to look at it
                 pass
     for thread in threads:
-        thread.join(5)
+        thread.join(30)
     assert came == [0, 1, 2, 3, 4]
 
 

@@ -44,6 +44,7 @@ def test_outside_of_runs_everything_is_none_or_empty() -> None:
     assert (here.scheduled_start_time, here.api_url, here.ui_url) == (None,) * 3
     it = runtime.task_run
     assert (it.id, it.name, it.task_name) == (None,) * 3
+    assert (it.api_url, it.ui_url, here.parent_deployment_id) == (None,) * 3
     assert (it.tags, it.parameters, it.run_count) == ([], {}, 0)
     assert TaskRunContext.get() is None
     assert FlowRunContext.get() is None

@@ -15,7 +15,9 @@ from typing import Final
 
 import pytest
 
-SECONDS: Final = 15
+from upwell.engine.interrupts import ONE_PRESS_SECONDS
+
+SECONDS: Final = 60
 """How long a process may take to start, or to end, on a busy machine."""
 
 HEADER: Final = """
@@ -24,6 +26,17 @@ from upwell import Runtime, flow, task
 
 def ready():
     print("ready", os.getpid(), flush=True)
+
+def hear_nothing(wait):
+    ready_is_said = False
+    while True:
+        try:
+            if not ready_is_said:
+                ready_is_said = True
+                ready()
+            wait()
+        except BaseException:
+            pass
 
 @task
 async def on_the_loop():
@@ -95,6 +108,14 @@ SCENARIOS: Final[dict[str, str]] = {
             inner()
         run()
     """,
+    "a generator flow": """
+        @flow
+        def run():
+            future = on_the_loop.submit()
+            ready()
+            yield future.result()
+        list(run())
+    """,
     "an async flow under asyncio.run": """
         @flow
         async def run():
@@ -133,6 +154,7 @@ WITH_CHILDREN: Final = {
     "a sync flow, waiting for a thread": ["on-a-thread-0"],
     "a sync flow that has returned and waits for its tasks": ["on-the-loop-0", "on-a-thread-0"],
     "a sync flow in a sync flow": ["on-the-loop-0", "on-a-thread-0"],
+    "a generator flow": ["on-the-loop-0"],
     "an async flow with children": ["on-the-loop-0", "on-a-thread-0"],
     "an async flow that is busy": ["on-the-loop-0"],
 }
@@ -252,12 +274,9 @@ def test_a_second_ctrl_c_kills_at_once_whatever_hangs(deaf: str) -> None:
         "a thread": """
             @task
             def hang():
-                ready()
-                while True:
-                    try:
-                        time.sleep(60)
-                    except BaseException:
-                        pass
+                hear_nothing(lambda: time.sleep(60))
+            import upwell_runners.threads
+            upwell_runners.threads.GRACE_SECONDS = 60  # it is not abandoned before the second one
             @flow
             def run():
                 hang.submit().result()
@@ -280,19 +299,16 @@ def test_a_second_ctrl_c_kills_at_once_whatever_hangs(deaf: str) -> None:
         "the flow": """
             @flow
             def run():
-                ready()
-                while True:
-                    try:
-                        time.sleep(60)
-                    except BaseException:
-                        pass
+                hear_nothing(lambda: time.sleep(60))
             run()
         """,
     }
     with _running(codes[deaf]) as process:
         _interrupt(process)
-        time.sleep(0.08)  # less than what a deaf thread is given before it is abandoned
-        assert process.poll() is None
+        assert process.stderr is not None
+        while "Press Ctrl-C again" not in (line := process.stderr.readline()):
+            assert line, "it has ended"
+        time.sleep(ONE_PRESS_SECONDS)
         process.send_signal(signal.SIGINT)
         code, _, err = _end_of(process)
     assert code == 130
@@ -305,6 +321,7 @@ def test_a_handler_of_the_applications_own_is_called_and_left_in_place(kind: str
         pressed = []
         def mine(*_):
             pressed.append(1)
+            print("pressed", flush=True)
         signal.signal(signal.SIGINT, mine)
         @flow
         def sync_run():
@@ -326,10 +343,12 @@ def test_a_handler_of_the_applications_own_is_called_and_left_in_place(kind: str
         print("answer", answer)
     """
     with _running(code) as process:
+        assert process.stdout is not None
         _interrupt(process)
+        assert process.stdout.readline() == "pressed\n"  # two that nobody has heard yet would be one
         _interrupt(process)
         code_, out, err = _end_of(process)
-    assert (code_, out) == (0, "answer 2\n"), err
+    assert (code_, out) == (0, "pressed\nanswer 2\n"), err
 
 
 def test_the_default_handler_is_restored_after_each_flow() -> None:
@@ -354,8 +373,8 @@ def test_the_default_handler_is_restored_after_each_flow() -> None:
         assert signal.getsignal(signal.SIGINT) is before
         asyncio.run(agood())
         assert signal.getsignal(signal.SIGINT) is before
-        ready()
         try:
+            ready()
             time.sleep(60)
         except KeyboardInterrupt:
             print("interrupted")
@@ -365,6 +384,25 @@ def test_the_default_handler_is_restored_after_each_flow() -> None:
         ended, out, err = _end_of(process)
     assert (ended, out) == (0, "interrupted\n"), err
     assert "Press Ctrl-C again" not in err
+
+
+def test_a_task_that_is_called_directly_is_cancelled_with_its_flow() -> None:
+    code = """
+        def say(_, run, state):
+            print(state, flush=True)
+        @task(on_cancellation=[say], on_crashed=[say])
+        def inner():
+            ready()
+            time.sleep(60)
+        @flow(on_cancellation=[say], on_crashed=[say])
+        def run():
+            inner()
+        run()
+    """
+    with _running(code) as process:
+        _interrupt(process)
+        _, out, err = _end_of(process)
+    assert out.splitlines() == ["Cancelled('Interrupted by Ctrl-C.')"] * 2, err
 
 
 def test_a_program_that_catches_ctrl_c_can_run_another_flow_and_is_told_again() -> None:

@@ -305,6 +305,26 @@ def test_a_state_is_a_value_like_any_other() -> None:
     assert around() == [True]
 
 
+def test_a_state_in_wait_for_says_how_a_run_has_ended(run: Run) -> None:
+    @flow
+    async def ends() -> list[str]:
+        failed, well = fail(return_state=True), one(return_state=True)
+        return [
+            (await one_later(wait_for=failed, return_state=True)).name,
+            (await one_later.submit(wait_for=[[failed]], return_state=True)).name,
+            *[state.name for state in await one_later.map([1], wait_for=[failed], return_state=True)],
+            as_flow(wait_for=[failed], return_state=True).name,
+            (await one_later.submit(wait_for=[well], return_state=True)).name,
+            (await one_later.submit(wait_for=[allow_failure(failed)], return_state=True)).name,
+        ]
+
+    as_flow: Any = flow(one.fn)
+    assert run(ends()) == ["NotReady"] * 4 + ["Completed"] * 2
+    message = one.submit(wait_for=fail(return_state=True), return_state=True).message
+    assert "given by its state" in message
+    assert "boom" in message
+
+
 # --- waits that could never end ---------------------------------------------------------------------------------------
 
 

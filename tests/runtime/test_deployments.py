@@ -16,7 +16,7 @@ import pytest
 
 from upwell import aserve, deploy, flow, runtime, serve
 from upwell.composition import close_journal, open_control
-from upwell.core.deployments import Deployment
+from upwell.core.deployments import Deployment, WorkPoolSpec
 from upwell.core.errors import (
     BlockingWaitError,
     ConfigurationError,
@@ -102,8 +102,7 @@ def test_a_deployment_is_made_of_a_flow() -> None:
     spec = made.spec
     assert spec.entrypoint == f"{__name__}:report"
     assert spec.version == "7"
-    assert spec.description is not None
-    assert spec.description.startswith("Report what was sold.\n\nArgs:")
+    assert spec.description == "Report what was sold.", "the parameters' schema tells of them"
     assert spec.tags == ("a", "b")
     assert spec.parameters == {"day": "monday"}
     assert spec.parameter_schema["properties"]["day"]["description"] == "which day"
@@ -274,7 +273,7 @@ def test_deploying_is_for_the_workers_of_a_pool(store: Path, monkeypatch: pytest
 
     async def make_pool() -> None:
         async with open_control() as control:
-            await control.put_work_pool("big", kind="docker")
+            await control.put_work_pool("big", WorkPoolSpec(kind="docker"))
 
     asyncio.run(make_pool())
     identity = plain.deploy("a", "big", image="shop:1", job_variables={"memory": "1g"}, tags=["x"])
@@ -440,21 +439,6 @@ def test_it_need_not_be_a_child(store: Path) -> None:
         return run_deployment("plain/a", timeout=0, as_subflow=False)
 
     assert around().parent_flow_run_id is None
-
-
-@pytest.mark.parametrize("as_subflow", [True, False])
-def test_a_child_does_not_outlive_the_flow_that_waits_for_it(store: Path, as_subflow: bool) -> None:
-    from upwell import history
-
-    plain.to_deployment("a").apply()
-
-    @flow(timeout_seconds=0.3)
-    async def around() -> Any:
-        await arun_deployment("plain/a", as_subflow=as_subflow)
-
-    assert asyncio.run(around(return_state=True)).name == "TimedOut"
-    (child,) = history.flow_runs(flow="plain").items
-    assert child.state_type == ("CANCELLED" if as_subflow else "SCHEDULED")
 
 
 def test_a_runner_deployment_is_what_its_users_know_it_as() -> None:

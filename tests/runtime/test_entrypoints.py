@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import upwell.flows
 from upwell import flow
 from upwell.core.errors import ConfigurationError
 from upwell.entrypoints import entrypoint_of, flow_names, is_flow, load_flow, parse_entrypoint
@@ -64,6 +65,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_flow_is_found_by_file_and_by_module(root: Path, entrypoint: str, result: Any) -> None:
     assert load_flow(entrypoint, [root])() == result
+    assert upwell.flows.load_flow_from_entrypoint is load_flow  # its name in Prefect
     assert load_flow(entrypoint, [root]) is load_flow(entrypoint, [root])  # imported once
 
 

@@ -237,7 +237,7 @@ def test_a_done_callback_that_raises_is_logged_and_disturbs_nobody(
 
         @task
         def wait() -> int:
-            go.wait(10)
+            go.wait(60)
             return 1
 
         future = wait.submit()

@@ -206,7 +206,7 @@ def test_an_unfinished_future_of_another_runtime_is_refused_as_an_argument() -> 
 
     @task
     def wait() -> int:
-        return release.wait(10) and 1
+        return release.wait(60) and 1
 
     with Runtime() as one, Runtime() as other:
         foreign = one.submit(wait)
@@ -353,7 +353,7 @@ class _Box:
         self._full.set()
 
     def get(self) -> tuple[Any, ...]:
-        assert self._full.wait(10)
+        assert self._full.wait(60)
         return self._futures
 
 
@@ -391,7 +391,7 @@ def test_submitting_in_a_flow_that_has_ended_is_refused(ends: Ends, how: str) ->
     go, errors = threading.Event(), list[BaseException]()
 
     def late() -> None:
-        go.wait(10)
+        go.wait(60)
         try:
             getattr(echo, how)([1])
         except RuntimeClosedError as error:

@@ -13,6 +13,7 @@ import pytest
 from upwell import Runtime, flow, task
 from upwell.core.errors import CancelledRun, FailedRun, NotReadyRun, TaskRunTimeoutError
 from upwell.task_runners import ThreadPoolTaskRunner
+from upwell.testing import virtual_clock
 
 Ends = Callable[..., Any]
 
@@ -27,7 +28,7 @@ def fail() -> None:
     raise KeyError("boom")
 
 
-def test_a_coroutine_that_swallows_its_cancellation_is_waited_for(ends: Ends) -> None:
+def test_a_coroutine_that_swallows_its_cancellation_is_waited_for() -> None:
     @task
     async def stubborn() -> str:
         for _ in range(3):
@@ -44,7 +45,8 @@ def test_a_coroutine_that_swallows_its_cancellation_is_waited_for(ends: Ends) ->
         states.append(stubborn.submit())
         await asyncio.sleep(10)
 
-    state = ends(asyncio.run, run(return_state=True))
+    with virtual_clock() as clock:  # no time passes before it has begun
+        state = clock.run(run(return_state=True))
     assert state.name == "TimedOut"
     assert states[0].state.is_completed()
 

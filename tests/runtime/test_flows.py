@@ -127,12 +127,12 @@ def test_flows_are_submitted_and_mapped(it: Flow[[int], Any], run: Run) -> None:
 def test_submitted_flows_run_at_the_same_time(run: Run) -> None:
     @flow
     async def meet(barrier: asyncio.Barrier) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await barrier.wait()
 
     @flow
     def meet_in_threads(barrier: threading.Barrier) -> None:
-        barrier.wait(5)
+        barrier.wait(30)
 
     async def main() -> None:
         barrier = asyncio.Barrier(3)
@@ -296,7 +296,7 @@ def test_sync_flows_in_several_threads_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert results == {i: sum(4 * j for j in range(i, i + 5)) for i in range(8)}
 
 
@@ -310,7 +310,7 @@ def test_async_flows_on_several_loops_in_several_threads_at_once(run: Run) -> No
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert results == {i: 4 * i for i in range(6)}
 
 

@@ -7,10 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any
 
 import pytest
-from tests.runtime.given import Run, double, double_later, square
+from tests.runtime.given import Run, double, double_later, fail, square
 
 from upwell import State, flow, runtime, task
-from upwell.core.errors import FailedRun
+from upwell.concurrency import remove_limit, set_limit
+from upwell.core.errors import ConfigurationError, FailedRun, NotReadyRun, RunTimeoutError
+from upwell.testing import run_virtual
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -280,3 +282,128 @@ def test_a_generator_that_is_left_early_is_closed_and_ends_well(decorator: Any, 
     run(main())
     assert closed == ["sync", "async"]
     assert states == ["Completed", "Completed"]
+
+
+# --- options of generators that are called directly -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_a_generators_own_code_is_timed_and_not_its_caller(decorator: Any) -> None:
+    def spins() -> Iterator[int]:
+        yield 1
+        while True:
+            pass
+
+    async def naps(seconds: float) -> AsyncIterator[int]:
+        for i in range(3):
+            await asyncio.sleep(seconds)
+            yield i
+
+    with pytest.raises(RunTimeoutError):
+        list(decorator(timeout_seconds=0.05)(spins)())
+
+    async def main(seconds: float) -> int:
+        taken = 0
+        async for _ in decorator(timeout_seconds=10)(naps)(seconds):
+            taken += 1
+            await asyncio.sleep(60)
+        return taken
+
+    assert run_virtual(main(3)) == 3
+    with pytest.raises(RunTimeoutError):
+        run_virtual(main(4))
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_a_generator_is_tried_again_until_it_has_given_something(decorator: Any, run: Run) -> None:
+    begun: list[int] = []
+
+    def at_last(items: int) -> Iterator[int]:
+        begun.append(1)
+        yield from range(items)
+        if len(begun) < 3:
+            raise ValueError("not yet")
+        yield len(begun)
+
+    async def at_last_later(items: int) -> AsyncIterator[int]:
+        for item in at_last(items):
+            yield item
+
+    async def taken(items: int) -> list[int]:
+        return [item async for item in decorator(retries=2)(at_last_later)(items)]
+
+    def taken_here(items: int) -> list[int]:
+        return list(decorator(retries=2)(at_last)(items))
+
+    def taken_later(items: int) -> Any:
+        return run(taken(items))
+
+    for take in (taken_here, taken_later):
+        begun.clear()
+        assert take(0) == [3]
+        begun.clear()
+        with pytest.raises(ValueError, match="not yet"):
+            take(1)  # else the caller would get the first item twice
+        assert len(begun) == 1
+
+
+def test_a_generator_holds_a_slot_while_its_code_runs_and_not_while_its_caller_is_busy(run: Run) -> None:
+    @task(tags=["narrow"])
+    def numbers() -> Iterator[int]:
+        yield from range(2)
+
+    @task(tags=["narrow"])
+    async def numbers_later() -> AsyncIterator[int]:
+        for i in range(2):
+            inside.append(i)
+            await asyncio.sleep(1)
+            assert len(inside) == 1
+            inside.clear()
+            yield i
+
+    @task(tags=["narrow"])
+    def keep(number: int) -> int:
+        return number
+
+    inside: list[int] = []
+
+    async def both() -> Any:
+        async def taken() -> list[int]:
+            return [i async for i in numbers_later()]
+
+        return await asyncio.gather(taken(), taken())
+
+    set_limit("tag:narrow", 1)
+    try:
+        assert [keep(i) for i in numbers()] == [0, 1]
+        assert run_virtual(both()) == [[0, 1], [0, 1]]
+    finally:
+        remove_limit("tag:narrow")
+
+
+def test_a_generator_waits_for_what_it_is_told_to(run: Run) -> None:
+    @flow
+    def items() -> Iterator[int]:
+        yield 1
+
+    @flow
+    async def items_later() -> AsyncIterator[int]:
+        yield 1
+
+    async def main() -> None:
+        async for _ in items_later(wait_for=[fail.submit()]):
+            pass
+
+    for it in (items, task(items.fn)):
+        with pytest.raises(NotReadyRun, match="fail-"):
+            list(it(wait_for=[fail.submit()]))
+    with pytest.raises(NotReadyRun, match="fail-"):
+        run(main())
+
+
+@pytest.mark.parametrize("decorator", [task, flow])
+def test_a_generators_state_cannot_be_had_before_its_items(decorator: Any) -> None:
+    it = decorator(conversation)
+    with pytest.raises(ConfigurationError, match=r"\.submit\(\.\.\., return_state=True\)"):
+        it(return_state=True)
+    assert decorator(count.fn).submit(2, return_state=True).result() == [0, 1]

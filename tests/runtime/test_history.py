@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from upwell import flow, history, task
+from upwell import flow, history, task, unmapped
 from upwell.composition import close_journal
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.states import StateType
@@ -77,6 +77,21 @@ def test_what_just_ran_is_there_outside_of_flows_too() -> None:
     assert [run.name for run in history.task_runs()] == ["double-0"]
 
 
+def test_a_task_run_that_was_given_a_future_says_of_which_run() -> None:
+    @task
+    def fail() -> int:
+        raise ValueError
+
+    @flow
+    def stops() -> None:
+        double.submit(fail.submit()).wait()
+
+    stops(return_state=True)
+    (run,) = history.task_runs(task="double").items
+    assert run.state.name == "NotReady"
+    assert str(run.inputs).startswith("n=<TaskFuture 'fail-0' Failed(")
+
+
 def test_sync_questions_can_be_asked_inside_of_a_running_loop_and_inside_of_runs() -> None:
     @task
     async def look() -> int:
@@ -130,6 +145,75 @@ def test_another_process_reads_what_this_one_has_recorded(home: Path) -> None:
         check=True,
     )
     assert done.stdout.strip() == "3"
+
+
+def test_what_all_runs_of_a_map_have_is_among_their_inputs() -> None:
+    @task
+    def draw(x: int, y: int = 0, style: str = "") -> int:
+        return x
+
+    @flow
+    def draws() -> None:
+        draw.map([1, 2], style=unmapped("thin")).wait()
+        draw.map([1], [2], style=unmapped("thin")).wait()
+
+    draws()
+    shown = [run.inputs for run in history.task_runs(task="draw", order="oldest")]
+    assert shown == ["x=1, style='thin'", "x=2, style='thin'", "x=1, y=2, style='thin'"]
+
+
+def test_secrets_among_inputs_are_in_no_file(home: Path) -> None:
+    @task
+    def log_in(user: str, password: str) -> str:
+        return user
+
+    @flow
+    def logs_in(api_key: str) -> None:
+        log_in("me", "hunter2")
+        log_in.submit("me", password="hunter2").wait()
+        log_in.map(["me"], password=unmapped(api_key)).wait()
+        log_in.map(["me"], [f"https://me:{api_key}@host"]).wait()
+
+    logs_in(api_key="hunter2")
+    assert [run.inputs for run in history.task_runs(task="log-in")] == ["user='me', password=********"] * 4
+    assert history.flow_runs().items[0].parameters == {"api_key": "********"}
+    close_journal()
+    assert not any(b"hunter2" in file.read_bytes() for file in home.glob("upwell.db*"))
+
+
+DIES = """
+import os
+from upwell import flow, history, task
+
+@task
+def stays():
+    assert history.task_runs(state="RUNNING").items  # now it is written that it runs
+    os.kill(os.getpid(), 9)
+
+@flow
+def dies():
+    stays()
+
+dies()
+"""
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_what_a_dead_process_ran_is_not_shown_as_running(home: Path, opened: bool) -> None:
+    subprocess.run([sys.executable, "-c", DIES], env={"UPWELL_HOME": str(home)}, stderr=subprocess.DEVNULL)
+
+    async def ask() -> Any:
+        async with History() as h:
+            return await h.flow_runs(state="CRASHED"), await h.task_runs(state="CRASHED")
+
+    with temporary_settings(journal="off"):
+        if opened:
+            flow_runs, task_runs = asyncio.run(ask())
+        else:
+            task_runs, flow_runs = history.task_runs(state="CRASHED"), history.flow_runs(state="CRASHED")
+    assert [run.flow_name for run in flow_runs] == ["dies"]
+    assert [run.name for run in task_runs] == ["stays-0"]
+    assert "died" in str(flow_runs.items[0].state.message)
 
 
 def test_a_store_of_a_newer_upwell_is_refused_and_an_empty_file_is_as_good_as_none(home: Path) -> None:

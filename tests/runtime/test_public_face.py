@@ -78,6 +78,10 @@ def loaded_by(code: str) -> set[str]:
     return set(done.stdout.split())
 
 
+def test_ctrl_c_is_heard_before_the_command_line_loads_anything() -> None:
+    assert not (loaded_by("import upwell.cli.main") - loaded_by("import importlib, gc")) & {"typing", "enum", "re"}
+
+
 def test_every_name_that_is_listed_is_there() -> None:
     for name in upwell.__all__:
         assert getattr(upwell, name) is not None

@@ -6,14 +6,24 @@ import asyncio
 import gc
 import logging
 import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from tests.runtime.given import Run, double, double_later
 
 from upwell import Runtime, flow, runtime, task
-from upwell.core.errors import CancelledRun, RuntimeClosedError, UnknownTaskRunnerError
+from upwell.core.errors import (
+    CancelledRun,
+    ConfigurationError,
+    FlowRunTimeoutError,
+    RuntimeClosedError,
+    UnknownTaskRunnerError,
+)
+from upwell.engine.clock import SystemClock
+from upwell.engine.current import close_portal, portal
 from upwell.settings import temporary_settings
 from upwell.testing import run_virtual, virtual_clock
 
@@ -93,9 +103,11 @@ def test_a_runtime_has_a_task_runner_for_those_who_name_none(run: Run) -> None:
 
 def test_an_unknown_task_runner_is_named_with_those_there_are(run: Run) -> None:
     async def main() -> None:
-        async with Runtime(task_runner="nowhere") as rt:
+        with pytest.raises(UnknownTaskRunnerError, match=r"nowhere.*known: .*threads"):
+            Runtime(task_runner="nowhere")
+        async with Runtime() as rt:
             with pytest.raises(UnknownTaskRunnerError, match=r"nowhere.*known: .*threads"):
-                rt.submit(double, 1)
+                rt.submit(double.with_options(task_runner="nowhere"), 1)
         with pytest.raises(TypeError, match="task_runner"):
             Runtime(task_runner=3)
 
@@ -138,9 +150,9 @@ def test_other_threads_submit_to_a_runtime_and_wait(run: Run) -> None:
 
             def work(x: int) -> Any:
                 return (
-                    rt.submit(double_later, x).result(5),
-                    rt.map(double, [x]).result(5),
-                    rt.submit(nested, x).result(5),
+                    rt.submit(double_later, x).result(30),
+                    rt.map(double, [x]).result(30),
+                    rt.submit(nested, x).result(30),
                 )
 
             answers = await asyncio.gather(*(asyncio.to_thread(work, i) for i in range(8)))
@@ -214,6 +226,18 @@ def test_leaving_the_block_cancels_what_is_under_way_and_says_why() -> None:
         assert future.state.message
         with pytest.raises(CancelledRun):
             future.result()
+
+
+def test_what_a_program_leaves_under_way_at_its_end_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    close_portal()
+    futures = [stay.submit(), *stay_each.map([1, 2], max_at_once=1)]
+    portal().close_at_exit()
+    assert all(future.state.is_cancelled() for future in futures)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert said.startswith(
+        "The program has ended, and nobody waited for what it had started. Cancelled 3 task run(s): "
+    )
+    assert "stay-each-0" in said
 
 
 @task
@@ -404,3 +428,64 @@ def test_a_runtime_in_somebody_elses_loop_leaves_the_collector_alone(run: Run) -
 
     with temporary_settings(gc_threshold=before[0] + 1_000):
         run(main())
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [
+        (3, "slots by name"),
+        ({3: 1}, "texts"),
+        ({"db": "5"}, "whole number"),
+        ({"db": -1}, "whole number"),
+        ({"db": (1,)}, "slot_decay_per_second"),
+        ({"db": (1, -1)}, "decay"),
+        ({"db": (1, "2")}, "decay"),
+    ],
+)
+def test_wrong_limits_are_refused_where_they_are_said(limits: Any, says: str) -> None:
+    with pytest.raises((TypeError, ConfigurationError), match=says):
+        Runtime(limits=limits)
+
+
+def test_a_portal_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ConfigurationError("it cannot be")
+
+    monkeypatch.setattr("upwell.engine.current.Engine", refuse)
+    with pytest.raises(ConfigurationError, match="it cannot be"), Runtime():
+        pass
+
+
+@pytest.mark.timeout(0)  # pytest-timeout would take the alarm
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_timeout_that_is_up_while_the_portal_begins_leaves_no_half_of_it(
+    monkeypatch: pytest.MonkeyPatch, in_thread: bool
+) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    new_loop = SystemClock.new_loop
+
+    def begin_slowly(clock: SystemClock) -> asyncio.AbstractEventLoop:
+        loops.append(new_loop(clock))
+        end = time.monotonic() + 0.05  # past the timeout
+        while time.monotonic() < end:
+            pass
+        return loops[-1]
+
+    @flow(timeout_seconds=0.02)
+    def hasty() -> None:
+        while True:
+            stay.submit().result()
+
+    monkeypatch.setattr(SystemClock, "new_loop", begin_slowly)
+    close_portal()
+    with ThreadPoolExecutor(1) as pool, pytest.raises(FlowRunTimeoutError):
+        _ = pool.submit(hasty).result() if in_thread else hasty()
+    assert [portal().loop] == loops
+
+
+def test_a_runtime_that_is_open_in_sync_code_cannot_be_opened_again() -> None:
+    threads = threading.active_count()
+    with Runtime() as runtime:
+        with pytest.raises(RuntimeClosedError, match="opened once"):
+            runtime.__enter__()
+        assert threading.active_count() <= threads + 1

@@ -88,6 +88,8 @@ def test_json_says_what_people_expect_of_common_types() -> None:
         {1: np.float32(0.5)},
         np.arange(2),
         float("nan"),
+        np.array(["2020-01-01T12", "NaT"], dtype="datetime64[ns]"),
+        [np.array(5), np.arange(4)[::2], np.arange(2, dtype=">i4"), np.bool_(True), np.datetime64("NaT")],
     ]
     assert JSONSerializer().loads(JSONSerializer().dumps(value)) == [
         {"x": {"x": "a"}},
@@ -95,6 +97,8 @@ def test_json_says_what_people_expect_of_common_types() -> None:
         {"1": 0.5},
         [0, 1],
         None,
+        ["2020-01-01T12:00:00", None],
+        [5, [0, 2], [0, 1], True, None],
     ]
 
 

@@ -53,6 +53,11 @@ def test_what_a_dead_server_has_left_is_no_server(home: Path) -> None:
         assert servers.stop_server() is None
 
 
+def test_a_port_that_cannot_be_is_said(home: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot answer on 127.0.0.1:99999: .*must be 0-65535"):
+        servers.run_server(port=99_999, services=False, quiet=True)
+
+
 def test_a_port_that_is_taken_is_said_with_what_to_do(home: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.runtime.given import double, fail
 
 from upwell import State, flow, states, task
 from upwell.core.errors import CancelledRun, CrashedRun, FailedRun, NotReadyRun, PausedRun, UnfinishedRun
 from upwell.engine.flow_run import FlowRun
+from upwell.engine.settle import finish
 from upwell.states import (
     MOVES,
     TERMINAL,
@@ -313,3 +315,14 @@ def test_run_states_of_a_flow_are_kept_in_order() -> None:
 
     flaky()
     assert [state.name for state in runs[0].states] == ["Pending", "Running", "AwaitingRetry", "Retrying", "Completed"]
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_what_ends_a_run_a_second_time_is_ignored(well: bool) -> None:
+    run: Any = double.submit(1) if well else fail.submit()
+    run.wait()
+    before, open_runs = (run.state.type, run.state.message, run.state.timestamp), run.call.open
+    late = StateType.CRASHED if well else StateType.COMPLETED
+    finish(run, late, KeyError("late"), "late", None, run.ended + 60)
+    assert (run.state.type, run.state.message, run.state.timestamp) == before
+    assert run.call.open == open_runs

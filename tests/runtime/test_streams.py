@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 from tests.runtime.given import Run, double, double_later
 
-from upwell import flow, task
-from upwell.core.errors import BlockingWaitError, ConfigurationError
+from upwell import Runtime, flow, task
+from upwell.core.errors import BlockingWaitError, ConfigurationError, ParameterBindError, RuntimeClosedError
 from upwell.testing import run_virtual, virtual_clock
+
+pytestmark = pytest.mark.usefixtures("reads_all_at_once")
 
 
 @task
@@ -361,3 +364,133 @@ def test_a_long_stream_keeps_no_runs(run: Run) -> None:
                 assert runs_alive() < before + 500
 
     run(main())
+
+
+# --- streams that nobody takes to their end -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_flow_ends_although_somebody_keeps_a_stream_that_it_left_open(ordered: bool, fails: bool, run: Run) -> None:
+    kept: list[Any] = []
+
+    @flow
+    def leaves() -> None:
+        kept.append(iter(double.stream(itertools.count(), max_at_once=4, ordered=ordered)))
+        next(kept[0])
+        if fails:
+            raise KeyError("mine")
+
+    @flow
+    async def leaves_later() -> None:
+        kept.append(aiter(after.stream(Counted(), max_at_once=4, ordered=ordered)))
+        await anext(kept[1])
+        if fails:
+            raise KeyError("mine")
+
+    assert leaves(return_state=True).is_failed() is fails
+    with pytest.raises(
+        RuntimeClosedError, match=f"stream of double: flow run .* {'failed' if fails else 'has returned'}"
+    ):
+        list(kept[0])
+
+    async def main() -> None:
+        assert (await leaves_later(return_state=True)).is_failed() is fails
+        await kept[1].aclose()
+
+    run_virtual(main())
+
+
+def test_a_runtime_closes_although_somebody_keeps_a_stream_that_was_left_open(run: Run) -> None:
+    async def main() -> None:
+        async with Runtime():
+            kept = aiter(double_later.stream(Counted(), max_at_once=4))
+            await anext(kept)
+        with pytest.raises(RuntimeClosedError, match="The runtime was closed"):
+            async for _ in kept:
+                pass
+
+    run(main())
+
+
+def test_what_a_left_stream_cancels_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async for _ in after.stream([0, 60, 60], max_at_once=3):
+            break
+
+    run_virtual(main())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_task_that_takes_not_just_one_argument_is_refused_before_anything_is_read() -> None:
+    @task
+    def pair(a: int, b: int) -> None: ...
+
+    with pytest.raises(ParameterBindError, match="missing a required argument: 'b'"):
+        pair.stream(iter([1]))
+
+
+def test_failures_of_what_was_not_taken_any_more_do_not_fail_the_flow(run: Run) -> None:
+    async def odd(number: int) -> int:
+        if number:
+            raise ValueError(number)
+        return number
+
+    @flow
+    async def leaves() -> int:
+        async for number in task(odd).stream(range(100), max_at_once=50):
+            return number
+        raise AssertionError
+
+    assert run(leaves()) == 0
+
+
+# --- as many at once as there may be --------------------------------------------------------------------------------
+
+
+def waiting_for_the_last(count: int, first_returns: bool = False) -> Any:
+    """A task whose runs wait until so many have begun; the first may return at once."""
+    all_begun = asyncio.Event()
+
+    @task
+    async def together(number: int) -> int:
+        if number == count - 1:
+            all_begun.set()
+        if number or not first_returns:
+            await all_begun.wait()
+        return number
+
+    return together
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_slow_source_is_read_on_while_runs_are_under_way(ordered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upwell.streams.READING_SECONDS", -1.0)  # each item takes long
+
+    async def main() -> None:
+        together = waiting_for_the_last(5)
+        assert sorted([number async for number in together.stream(range(5), ordered=ordered)]) == list(range(5))
+
+    run_virtual(asyncio.wait_for(main(), 60))
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_place_that_is_free_is_taken_at_once(ordered: bool) -> None:
+    async def main() -> None:
+        together = waiting_for_the_last(5, first_returns=True)
+        found = [number async for number in together.stream(range(5), ordered=ordered, max_at_once=4)]
+        assert sorted(found) == list(range(5))
+
+    run_virtual(asyncio.wait_for(main(), 60))
+
+
+def test_a_slow_source_of_sync_code_is_read_on_while_runs_are_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upwell.streams.READING_SECONDS", -1.0)
+    all_begun = threading.Barrier(3)
+
+    @task
+    def together(number: int) -> int:
+        all_begun.wait(60)
+        return number
+
+    assert sorted(together.stream(range(3))) == [0, 1, 2]

@@ -20,6 +20,7 @@ from upwell.testing import run_virtual, virtual_clock
 # --- tags ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("reads_all_at_once")
 @pytest.mark.parametrize("way", ["submit", "map", "stream", "call"])
 def test_a_tag_limit_bounds_all_runs_with_the_tag(way: str) -> None:
     set_limit("tag:narrow", 2)

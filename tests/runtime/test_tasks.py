@@ -232,7 +232,7 @@ def test_sync_tasks_are_submitted_to_threads_and_do_not_block_the_loop(run: Run)
 
     @task
     def blocks() -> str:
-        assert gate.wait(5)
+        assert gate.wait(30)
         return "ended"
 
     @flow
@@ -314,19 +314,22 @@ def test_tasks_may_call_submit_and_map_tasks(runner: str, run: Run) -> None:
 def test_what_a_task_starts_belongs_to_its_flow_and_is_waited_for(run: Run) -> None:
     ended: list[str] = []
 
-    @task
-    async def child() -> None:
-        await asyncio.sleep(0.002)
-        ended.append("child")
-
-    @task
-    async def parent() -> None:
-        child.submit()
-
     @flow
     async def around() -> None:
+        may_end = asyncio.Event()
+
+        @task
+        async def child() -> None:
+            await may_end.wait()
+            ended.append("child")
+
+        @task
+        async def parent() -> None:
+            child.submit()
+
         await parent.submit()
         assert not ended
+        may_end.set()
 
     run(around())
     assert ended == ["child"]

@@ -293,6 +293,64 @@ def test_what_is_still_under_way_is_waited_for(step: Any, said: list[str]) -> No
     assert sorted(said) == ["commit a", "commit b", "run a", "run b"]
 
 
+def test_what_is_under_way_when_an_exception_comes_is_waited_for_and_rolled_back_once(said: list[str]) -> None:
+    go_on = threading.Event()
+
+    @task
+    def slow() -> None:
+        own = get_transaction()
+        assert own is not None
+        own.on_rollback_hooks.append(lambda _: said.append("rollback its own"))
+        go_on.wait()
+        said.append("has ended")
+
+    @slow.on_rollback
+    def rolled_back(_: Transaction) -> None:
+        said.append("rollback")
+
+    runs: list[Any] = []
+
+    def failing() -> None:
+        with transaction():
+            runs.append(slow.submit())
+            threading.Timer(0.05, go_on.set).start()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert said == ["has ended", "rollback", "rollback its own"]
+    assert runs[0].state.name == "RolledBack"
+
+
+def test_what_runs_inside_of_one_that_was_rolled_back_says_so(step: Any, said: list[str]) -> None:
+    @flow
+    def goes_on() -> list[str]:
+        with transaction() as txn:
+            txn.rollback()
+            states = [step("called", return_state=True), step.submit("submitted", return_state=True)]
+            submitted = step.submit("late")
+        return [state.name for state in states] + [submitted.state.name]
+
+    assert goes_on() == ["RolledBack"] * 3
+    assert [line for line in said if "rollback" in line] == ["rollback called", "rollback submitted", "rollback late"]
+
+
+def test_a_run_that_failed_keeps_its_state_and_the_reason() -> None:
+    @task
+    def stages() -> None:
+        own = get_transaction()
+        assert own is not None
+        own.set("name", "staged")
+        raise ValueError("boom")
+
+    with transaction() as txn:
+        run = stages.submit()
+        run.wait()
+        txn.rollback()
+    assert run.state.name == "Failed"
+    assert "boom" in str(run.state.message)
+
+
 def test_a_run_that_failed_takes_back_what_it_staged_itself(step: Any, said: list[str]) -> None:
     @task
     def group() -> None:

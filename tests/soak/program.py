@@ -24,7 +24,10 @@ from upwell import cache_policies, flow, get_run_logger, task
 from upwell.composition import flush_journal, home
 from upwell.concurrency import set_limit
 from upwell.concurrency.asyncio import concurrency
-from upwell.journal import sqlite
+from upwell.journal import retention, sql_control, sqlite
+
+LOADED_LATE: Final = (retention, sql_control)
+"""By the journal, when it is time for them: with all that they need they are thousands of blocks, once."""
 
 RUNS_A_SECOND: Final = 50
 LOOKS: Final = 30

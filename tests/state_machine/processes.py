@@ -274,6 +274,11 @@ class MachineProcess:
             assert not stuck, stuck
         await turns()
 
+    async def let_go(self) -> None:
+        """Nobody asks for it any more: the runs that it holds lead back to it, through a `Call`, which hides that."""
+        await self._engine.close()
+        vars(self).clear()
+
 
 async def turns() -> None:
     """Until everything has happened that follows at once."""

@@ -1,7 +1,4 @@
-"""Anything that processes do to one store, in any order, against a model of plain dicts: on each database.
-
-`pytest tests/state_machine --long --first-seed 7` goes on for longer, with other choices.
-"""
+"""Anything that processes do to one store, in any order, against a model of plain dicts: on each database."""
 
 from __future__ import annotations
 
@@ -43,6 +40,7 @@ SLOTS: Final = 3
 MOST_PROCESSES: Final = 3
 MOST_FLOWS: Final = 6
 MOST_RUNS: Final = 40
+EXAMPLES_AT_ONCE: Final = 500  # Hypothesis keeps all choices of those that it has tried: a quarter of a megabyte each
 DATA: Final = st.data()
 
 
@@ -90,6 +88,7 @@ class JournalMachine(RuleBasedStateMachine):
         for process in self.processes.values():
             if not process.is_over:
                 await process.die()
+            await process.let_go()
         for database in self.opened:
             await database.close()
 
@@ -133,7 +132,8 @@ class JournalMachine(RuleBasedStateMachine):
         """The id of a run, and its state as the model knows it."""
         run = process.futures[label]
         if not run.is_done():
-            return str(run.task_run_id), OPEN if label in process.begun else PENDING
+            waits_for_retry = run.status == "SCHEDULED"  # since an earlier process, it may be
+            return str(run.task_run_id), OPEN if label in process.begun or waits_for_retry else PENDING
         return str(run.task_run_id), "NOT_READY" if run.state_name == "NotReady" else str(run.status)
 
     def said(self, number: int) -> Said:
@@ -467,18 +467,19 @@ class JournalMachine(RuleBasedStateMachine):
 
 def run_machine(new_store: NewStore, config: pytest.Config, examples: int) -> None:
     """Run the machine on stores that are empty at first."""
-    machine = seed(config.option.first_seed)(type("Machine", (JournalMachine,), {"new_store": staticmethod(new_store)}))
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=config.option.machine_steps,
-            database=None,
-            deadline=None,
-            phases=(Phase.generate, Phase.shrink) if config.option.long else (Phase.generate,),
-            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        ),
-    )
+    machine = type("Machine", (JournalMachine,), {"new_store": staticmethod(new_store)})
+    for number in range(0, examples, EXAMPLES_AT_ONCE):
+        run_state_machine_as_test(
+            seed(config.option.first_seed + number)(machine),
+            settings=settings(
+                max_examples=min(examples - number, EXAMPLES_AT_ONCE),
+                stateful_step_count=config.option.machine_steps,
+                database=None,
+                deadline=None,
+                phases=(Phase.generate, Phase.shrink) if config.option.long else (Phase.generate,),
+                suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+            ),
+        )
 
 
 def test_in_memory_whatever_happens_the_store_says_what_was_written(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from upwell.core.definition import FunctionKind, kind_of
 from upwell.core.errors import SerializationError
@@ -17,6 +17,7 @@ from upwell_runners.processes.wire import Form, Function
 
 Ask = Callable[[RunElsewhere], Mapping[str, Any]]
 _set_elsewhere = ELSEWHERE.set
+_NO_KEYWORDS: Final[Mapping[str, Any]] = {}  # one for all: making one takes longer than the rest of a row
 
 
 class Callee:
@@ -27,7 +28,6 @@ class Callee:
 
     def __init__(self, function: Function) -> None:
         self._function: Function | None = function
-        self.log_prints = function.log_prints
         self.fn: Callable[..., Any] = _not_loaded
         self.call: Callable[..., Any] = _not_loaded
         self.packs_each = False
@@ -39,30 +39,40 @@ class Callee:
         told, self._function = self._function, None
         try:
             self.fn = resolve(told.reference, told.file) if told.reference else pickle.loads(told.pickle)
-            self.call = _caller(self.fn)
+            self.call = _caller(self.fn, told.log_prints)
         except BaseException as error:
             where = f"{told.reference!r}" if told.reference else "the task's function"
             message = f"{where} cannot be loaded in a worker process: {describe(error)}"
             self.fn = self.call = _failing(message, error)
 
 
-def run_row(callee: Callee, form: int, row: Any, ask: Ask, serial: int) -> Any:
-    """Call the function with a row's arguments, in the context that this is called in."""
-    if form == Form.ITEM:
-        args: tuple[Any, ...] = (row,)
-        kwargs: dict[str, Any] = {}
-    elif form == Form.ARGS:
-        args, kwargs = row, {}
-    else:
-        args, kwargs = row
+def _run_item(callee: Callee, ask: Ask, serial: int, item: Any) -> Any:
+    _set_elsewhere(RunElsewhere(ask, serial, callee.fn, (item,), _NO_KEYWORDS))
+    return callee.call(item)
+
+
+def _run_args(callee: Callee, ask: Ask, serial: int, args: tuple[Any, ...]) -> Any:
+    _set_elsewhere(RunElsewhere(ask, serial, callee.fn, args, _NO_KEYWORDS))
+    return callee.call(*args)
+
+
+def _run_call(callee: Callee, ask: Ask, serial: int, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+    args, kwargs = call
     _set_elsewhere(RunElsewhere(ask, serial, callee.fn, args, kwargs))
-    if callee.log_prints:
-        with printing_to_log(True):
-            return callee.call(*args, **kwargs)
     return callee.call(*args, **kwargs)
 
 
-def _caller(fn: Callable[..., Any]) -> Callable[..., Any]:
+RUN_ROW: Final[dict[int, Callable[[Callee, Ask, int, Any], Any]]] = {
+    Form.ITEM: _run_item,
+    Form.ARGS: _run_args,
+    Form.CALL: _run_call,
+}
+"""What calls the function with a row's arguments, in the context that it is called in; by the row's form."""
+
+
+def _caller(fn: Callable[..., Any], log_prints: bool) -> Callable[..., Any]:
+    if log_prints:
+        return _with_prints_logged(_caller(fn, False))
     kind = kind_of(fn)
     if kind is FunctionKind.SYNC:
         return fn
@@ -75,6 +85,14 @@ def _caller(fn: Callable[..., Any]) -> Callable[..., Any]:
         return [item async for item in fn(*args, **kwargs)]
 
     return lambda *args, **kwargs: asyncio.run(exhaust(*args, **kwargs))
+
+
+def _with_prints_logged(call: Callable[..., Any]) -> Callable[..., Any]:
+    def call_with_prints_logged(*args: Any, **kwargs: Any) -> Any:
+        with printing_to_log(True):
+            return call(*args, **kwargs)
+
+    return call_with_prints_logged
 
 
 def _failing(message: str, error: BaseException) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from upwell.composition import close_journal, flush_journal
 from upwell.core.errors import MissingContextError
 from upwell.engine.elsewhere import ELSEWHERE, RunElsewhere
-from upwell_runners.processes.calls import Callee, run_row
+from upwell_runners.processes.calls import RUN_ROW, Callee
 from upwell_runners.processes.parcels import Packer, unpack
 from upwell_runners.processes.report import Failure, Report
 from upwell_runners.processes.shared_memory import Borrower, Lender
@@ -204,7 +204,7 @@ class Child:
         else:
             rows, packed = parcels, True
         self._begin(callee, batch, rows)
-        take, form, ask, progress = self._rows.popleft, batch.form, self._facts_of, self._progress
+        take, run, ask, progress = self._rows.popleft, RUN_ROW[batch.form], self._facts_of, self._progress
         report = self._report
         serial = batch.first
         now = last_report = time.time()
@@ -220,7 +220,7 @@ class Child:
             try:
                 if packed:
                     row = unpack(row, self._borrower)
-                value = Context().run(run_row, callee, form, row, ask, serial)
+                value = Context().run(run, callee, ask, serial, row)
             except BaseException as error:
                 value = Failure(error)
             del row  # before its segment could be missed

@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from upwell.core.errors import CrashedRun, SerializationError
 from upwell.core.lifecycle import HAS_CRASHED, RAISED, RETURNED, Outcome, OutcomeKind, describe
+from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.settings import current
 from upwell_runners.processes import functions
@@ -62,8 +63,7 @@ class ProcessPoolTaskRunner:
     max_at_once: int | None = None
 
     def __init__(self, max_workers: int | None = None, start_method: StartMethod | None = None) -> None:
-        if max_workers is not None and (isinstance(max_workers, bool) or max_workers < 1):
-            raise ValueError(f"max_workers must be a whole number of at least 1, not {max_workers!r}")
+        check_at_least_one("max_workers", max_workers)
         if start_method not in (None, "spawn", "forkserver"):
             raise ValueError(f"start_method is 'spawn' or 'forkserver', not {start_method!r}")
         self.max_workers = max_workers or current().tasks_runner_process_pool_max_workers or os.cpu_count() or 1

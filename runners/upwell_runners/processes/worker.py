@@ -299,7 +299,7 @@ class Worker:
         kind = KINDS[body.kinds[position]] if body.kinds else RETURNED
         try:
             value = unpack(parcel, self._borrower)
-        except Exception as error:
+        except BaseException as error:  # reading may run users' code, such as a module that ends its program
             fault = SerializationError(f"What the task returned cannot be read in this process: {describe(error)}")
             return Outcome(RAISED, fault, "", began, ended)
         return Outcome(kind, value, body.messages[position] if body.messages else "", began, ended)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from upwell.cli.exits import FAILED
 from upwell.cli.output import complain, note, say
-from upwell.cli.reading import LoopWantedError, has_dead, has_no_loop, opened, store_here
-from upwell.core.errors import UpwellError
+from upwell.cli.reading import LoopWantedError, has_no_loop, opened, store_here
+from upwell.core.errors import ConfigurationError, UpwellError
 
 if TYPE_CHECKING:
     from upwell.history import History
     from upwell.journal.control import Control
+    from upwell.journal.limit_store import LimitStore
+    from upwell.journal.sqlite import SqliteDatabase
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,17 +34,19 @@ async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
 
     if has_no_loop():
         await _needs_no_loop(watching)
-        async with History(alone=True) as history:
+        async with History(alone=True, sees_dead=False) as history:
             yield history
         return
     from upwell.cli.living import seen_who_died
 
-    async with seen_who_died(watching), History(alone=True, patience_seconds=PATIENCE_SECONDS) as history:
+    opened_to_read = History(alone=True, patience_seconds=PATIENCE_SECONDS, sees_dead=False)
+    async with seen_who_died(watching), opened_to_read as history:
         yield history
 
 
 async def _needs_no_loop(watching: bool) -> None:
     """Raises LoopWantedError where what has run cannot be read as it is, without an event loop."""
+    from upwell.journal.processes import has_dead
     from upwell.settings import current
 
     database = None if watching else store_here(current())
@@ -63,15 +67,48 @@ async def control() -> AsyncGenerator[Control]:
         async with open_control(PATIENCE_SECONDS) as asked:
             yield asked
         return
+    async with _read_here() as database:
+        from upwell.journal.sql_control import SqlControl
+
+        yield SqlControl(database)
+
+
+@asynccontextmanager
+async def limits() -> AsyncGenerator[LimitStore]:
+    """The limits of that store: `async with limits() as asked`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    from upwell.settings import current
+
+    if current().journal == "off":
+        raise ConfigurationError(
+            "These limits are kept in the store, and UPWELL_JOURNAL=off goes without one: unset it."
+        )
+    if not has_no_loop():
+        from upwell.cli.living import seen_who_died
+        from upwell.composition import open_limits
+
+        async with seen_who_died(False), open_limits(PATIENCE_SECONDS) as asked:
+            yield asked
+        return
+    await _needs_no_loop(watching=False)
+    async with _read_here() as database:
+        from upwell.journal.limit_store import SqlLimits
+
+        yield SqlLimits(database)
+
+
+@asynccontextmanager
+async def _read_here() -> AsyncGenerator[SqliteDatabase]:
     from upwell.settings import current
 
     database = store_here(current())
     if database is None or not database.path.exists():
         raise LoopWantedError
-    from upwell.journal.sql_control import SqlControl
-
     async with opened(database):
-        yield SqlControl(database)
+        yield database
 
 
 async def each(

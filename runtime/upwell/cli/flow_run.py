@@ -20,14 +20,12 @@ if TYPE_CHECKING:
     from upwell.cli.options import (
         DryRun,
         Entrypoint,
-        Follow,
         KeepChanged,
-        Level,
         Limit,
+        LogLines,
         Order,
         Output,
         Runs,
-        Tail,
         WhichFlowRuns,
         Yes,
     )
@@ -40,7 +38,7 @@ app = group(
     "upwell flow-run logs cheery-hippo --follow",
     'upwell flow-run cancel cheery-hippo --reason "wrong day"',
     "upwell flow-run retry --state CRASHED --since 2h",
-    more="RUN is a flow run's id, or its name: then the newest of that name is meant.",
+    more="RUN is a flow run's id or its beginning; or its name: then the newest of that name is meant.",
 )
 
 
@@ -121,24 +119,13 @@ async def inspect(run: str, /, *, output: Output = "table") -> None:
     ),
     reads=True,
 )
-async def logs(
-    run: str,
-    /,
-    *,
-    follow: Follow = False,
-    level: Level = "DEBUG",
-    tail: Tail = None,
-    output: Output = "table",
-) -> None:
+async def logs(run: str, /, *, lines: LogLines | None = None) -> None:
     """Show the log of a flow run, its task runs included.
 
     Args:
         run: Its id or name.
     """
-    least = listing.level_number(level)
-    async with recorded(watching=follow) as history:
-        found = await find_flow_run(history, run)
-        await listing.show_logs(history, found.id, least, follow=follow, tail=tail, output=output)
+    await listing.show_logs(find_flow_run, run, lines)
 
 
 @app.command

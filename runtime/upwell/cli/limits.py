@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from msgspec import Struct
 
+from upwell.cli import asking
 from upwell.cli.group import group
 from upwell.cli.output import UsageError, confirm, say, show, show_fields
-from upwell.core.errors import ConfigurationError, ConflictError, NotFoundError
+from upwell.core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from cyclopts import Parameter
 
     from upwell.cli.options import Decay, LimitName, LimitTag, Output, Slots, Yes
-    from upwell.journal.limit_store import LimitInUse
-    from upwell.journal.shared_limits import SharedLimits
+    from upwell.journal.limit_store import LimitInUse, LimitStore
+
+T = TypeVar("T")
 
 OF_TAG = "tag:"
 """What the names of the limits of tags begin with."""
@@ -52,13 +54,13 @@ class Limit(Struct, frozen=True, kw_only=True):
 # --- by name ------------------------------------------------------------------------------------------------
 
 
-@by_name.command(name="ls")
+@by_name.command(name="ls", reads=True)
 async def list_by_name(*, output: Output = "table") -> None:
     """List all limits, those of tags too, and how they stand."""
     _show(await limits(), output, none="There is no limit. `upwell gcl create NAME --limit 5` makes one.")
 
 
-@by_name.command(name="inspect")
+@by_name.command(name="inspect", reads=True)
 async def inspect_by_name(name: LimitName, /, *, output: Output = "table") -> None:
     """Show one limit."""
     _show_one(await _limit(name), output)
@@ -124,14 +126,14 @@ async def delete_by_name(name: LimitName, /, *, yes: Yes = False) -> None:
 # --- of tags ------------------------------------------------------------------------------------------------
 
 
-@of_tags.command(name="ls")
+@of_tags.command(name="ls", reads=True)
 async def list_of_tags(*, output: Output = "table") -> None:
     """List the limits of tags, and how they stand."""
     found = [_of_tag(limit) for limit in await limits() if limit.name.startswith(OF_TAG)]
     _show(found, output, none="No tag has a limit. `upwell concurrency-limit create TAG 5` gives it one.")
 
 
-@of_tags.command(name="inspect")
+@of_tags.command(name="inspect", reads=True)
 async def inspect_of_tag(tag: LimitTag, /, *, output: Output = "table") -> None:
     """Show the limit of a tag."""
     _show_one(_of_tag(await _limit(OF_TAG + tag)), output)
@@ -200,22 +202,9 @@ async def _delete(name: str, shown: str) -> None:
     say(f"The limit {shown} is deleted.")
 
 
-async def _asked(ask: Callable[[SharedLimits], Any]) -> Any:
-    """The answer of the store; the journal of this process, which asked it, is closed then."""
-    import asyncio
-
-    from upwell.composition import close_journal, open_shared_limits
-    from upwell.concurrency.store_limits import answer
-
-    try:
-        store = open_shared_limits()
-        if store is None:
-            raise ConfigurationError(
-                "These limits are kept in the store, and UPWELL_JOURNAL=off goes without one: unset it."
-            )
-        return await answer(ask(store))
-    finally:
-        await asyncio.to_thread(close_journal)
+async def _asked(ask: Callable[[LimitStore], Awaitable[T]]) -> T:
+    async with asking.limits() as store:
+        return await ask(store)
 
 
 def _shown(limit: LimitInUse) -> Limit:

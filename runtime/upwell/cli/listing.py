@@ -7,14 +7,15 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from upwell.cli.asking import recorded
 from upwell.cli.output import UsageError, compact_json, note, say, say_json, show
 from upwell.core.errors import UnknownRunError
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from upwell.cli.options import Format
-    from upwell.core.model import LogLine, Page
+    from upwell.cli.options import Format, LogLines
+    from upwell.core.model import FlowRunRecord, LogLine, Page, TaskRun
     from upwell.core.states import State
     from upwell.history import History
 
@@ -140,6 +141,11 @@ class LogTail:
                 return None
         return self._names.get(found)
 
+    async def has_ended(self) -> bool:
+        """Whether the run has."""
+        states = await self._history.states(self._run_id)
+        return bool(states) and states[-1].is_final()
+
     async def fresh(self) -> AsyncGenerator[LogLine]:
         """The lines that were not there before, as they are read."""
         while True:
@@ -153,16 +159,25 @@ class LogTail:
 
 
 async def show_logs(
-    history: History, run_id: UUID, least: int, *, follow: bool, tail: int | None, output: Format
+    find: Callable[[History, str], Awaitable[FlowRunRecord | TaskRun]], wanted: str, lines: LogLines | None
 ) -> None:
-    """The log of a flow run or task run; the last lines of it only, or until the run has ended.
+    """The log of the run that is found so; the last lines of it only, or until it has ended.
 
     Raises:
-        UsageError: less than no lines.
+        UsageError: a level that there is not, or less than no lines.
     """
-    if tail is not None and tail < 0:
-        raise UsageError(f"--tail is {tail}, and must be 0 or more.")
-    log = LogTail(history, run_id, least)
+    from upwell.cli.options import LogLines  # here: help that lists commands does without cyclopts
+
+    lines = lines or LogLines()
+    least = level_number(lines.level)
+    if lines.tail is not None and lines.tail < 0:
+        raise UsageError(f"--tail is {lines.tail}, and must be 0 or more.")
+    async with recorded(watching=lines.follow) as history:
+        await _show_lines(LogTail(history, (await find(history, wanted)).id, least), lines)
+
+
+async def _show_lines(log: LogTail, lines: LogLines) -> None:
+    follow, tail, output = lines.follow, lines.tail, lines.output
 
     async def say_line(line: LogLine) -> None:
         if output == "json":
@@ -177,7 +192,7 @@ async def show_logs(
         for line in deque([line async for line in log.fresh()], maxlen=tail):
             await say_line(line)
     while True:
-        ended = not follow or await _has_ended(history, run_id)  # first: what it logged before is there then
+        ended = not follow or await log.has_ended()  # first: what it logged before is there then
         async for line in log.fresh():
             await say_line(line)
         sys.stdout.flush()
@@ -190,8 +205,3 @@ async def _pause() -> None:
     from asyncio import sleep  # here: only who follows a run waits
 
     await sleep(LOOK_SECONDS)
-
-
-async def _has_ended(history: History, run_id: UUID) -> bool:
-    states = await history.states(run_id)
-    return bool(states) and states[-1].is_final()

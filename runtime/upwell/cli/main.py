@@ -6,20 +6,35 @@ import errno
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
 
-from upwell.cli.commands import ALIASES
-from upwell.cli.exits import FAILED, INTERRUPTED
-from upwell.cli.front import is_answered
+TYPE_CHECKING = False  # as type checkers know it; here is loaded only what Python has loaded anyway, see `main`
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Final
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 1 if it failed or was refused, 2 if it was not understood."""
+    """Run one command; returns its exit code: 0, 1 if it failed or was refused, 2 if it was not understood.
+
+    All else is loaded in here, so that who presses Ctrl-C meanwhile sees no traceback.
+    """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:
+        from upwell.cli.exits import INTERRUPTED
+
+        print("Interrupted.", file=sys.stderr)  # noqa: T201
+        return INTERRUPTED
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     if is_program := arguments is None:
         gc.disable()  # while a thousand classes are loaded, of which none becomes garbage
+    from upwell.cli.commands import ALIASES
+    from upwell.cli.front import is_answered
+
     _have_somewhere_to_write()
     words = _use_profile(list(sys.argv[1:] if arguments is None else arguments))
     words = [*(ALIASES.get(name, name) for name in words[:1]), *words[1:]]
@@ -27,8 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = 0 if is_answered(words) else _run(words)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return INTERRUPTED
     except BrokenPipeError:  # who reads has read enough, such as `head`
         _write_no_more()
         return 0
@@ -39,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
+        from upwell.cli.exits import FAILED
+
         _write_no_more()
         print(f"Error: The output cannot be written: {error.strerror}.", file=sys.stderr)  # noqa: T201
         return FAILED
@@ -51,6 +66,8 @@ def _run(words: list[str]) -> int:
     try:
         import cyclopts  # noqa: F401  # pyright: ignore[reportUnusedImport]  # here: to say which extra has it
     except ImportError as error:
+        from upwell.cli.exits import FAILED
+
         print(f"The command line needs {error.name}: pip install 'upwell[server]'", file=sys.stderr)  # noqa: T201
         return FAILED
     from upwell.cli.app import run_command

@@ -70,6 +70,18 @@ Follow: TypeAlias = Annotated[bool, Parameter(name=("--follow", "-f"), help="Go 
 Level: TypeAlias = Annotated[str, Parameter(help="The least severe lines: DEBUG, INFO, WARNING, ERROR, CRITICAL.")]
 Tail: TypeAlias = Annotated[int | None, Parameter(help="Only the last so many lines.")]
 
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class LogLines:
+    """Which lines of a log are shown, and how."""
+
+    follow: Follow = False
+    level: Level = "DEBUG"
+    tail: Tail = None
+    output: Output = "table"
+
+
 # --- parameters of flows ------------------------------------------------------------------------------------
 
 Param: TypeAlias = Annotated[

@@ -13,7 +13,6 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
-    from upwell.journal.database import Session
     from upwell.journal.sqlite import SqliteDatabase
     from upwell.settings import Settings
 
@@ -93,13 +92,3 @@ async def opened(database: SqliteDatabase) -> AsyncGenerator[SqliteDatabase]:
         yield database
     finally:
         await database.close()
-
-
-async def has_dead(session: Session) -> bool:
-    """Whether anybody has died, or may have, who is not declared so; or has left runs behind."""
-    from upwell.journal.processes import is_gone
-
-    alive = await session.fetch("processes_alive")
-    if any(is_gone(host, pid, started) is not False for _, host, pid, started, *_ in alive):
-        return True
-    return bool(await session.fetch("processes_that_left_runs"))

@@ -79,7 +79,8 @@ async def _of_deployment(
         yield f"Its deployment {name} is paused: `upwell deployment resume {name}`."
     if limit is not None and (running := await _how_many_run(history, name, limit)) >= limit:
         yield (
-            f"{running} runs of {name} go on, and there may be {limit} at once: "
+            f"{'One run' if running == 1 else f'{running} runs'} of {name} {'goes' if running == 1 else 'go'} on, and "
+            f"there may be {limit} at once: "
             f"`upwell deployment set-limit {name} {limit + 1}`."
         )
     workers = [it for it in await asked.workers(deployment.work_pool) if it.online]

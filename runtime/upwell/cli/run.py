@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from upwell.cli.group import group
@@ -33,13 +34,16 @@ def run_flow(entrypoint: str, /, *, param: Param = (), params: Params = None, ta
     from upwell.core.parameter_schema import parameter_schema
 
     flow = find_flow(entrypoint)
-    parameters = flow._definition.parameters  # pyright: ignore[reportPrivateUsage]  # one library
+    definition = flow._definition  # pyright: ignore[reportPrivateUsage]  # one library
+    parameters = definition.parameters
     wanted = parameters_of(param, params, parameter_schema(parameters, flow.description))
     try:
         parameters.bind((), wanted)
-        if flow._definition.options.validate_parameters:  # pyright: ignore[reportPrivateUsage]  # one library
+        if definition.options.validate_parameters:
             parameters.validate(wanted, f"Flow {flow.name!r}")
     except (ParameterBindError, ParameterTypeError) as error:
         raise UsageError(str(error)) from error
+    if not definition.kind.is_generator:  # whose end is seen by who takes what it yields
+        wanted["return_state"] = True
     with tags(*tag):
-        return carry_out(flow.name, lambda: flow(**wanted, return_state=True))
+        return carry_out(flow.name, partial(flow, **wanted))

@@ -14,7 +14,7 @@ from upwell.cli.output import say, say_json, show, show_fields, span_text
 from upwell.cli.times import now
 
 if TYPE_CHECKING:
-    from upwell.cli.options import Follow, Level, Limit, Order, Output, Tail, WhichRuns
+    from upwell.cli.options import Limit, LogLines, Order, Output, WhichRuns
     from upwell.core.model import TaskRun
 
 app = group(
@@ -22,7 +22,7 @@ app = group(
     "upwell task-run ls --flow-run cheery-hippo --state FAILED",
     "upwell task-run inspect fetch-3",
     "upwell task-run logs fetch-3",
-    more="TASK-RUN is a task run's id, or its name: then the newest of that name is meant.",
+    more="TASK-RUN is a task run's id or its beginning; or its name: then the newest of that name is meant.",
 )
 
 
@@ -111,24 +111,13 @@ async def inspect(task_run: str, /, *, output: Output = "table") -> None:
 
 
 @app.command(reads=True)
-async def logs(
-    task_run: str,
-    /,
-    *,
-    follow: Follow = False,
-    level: Level = "DEBUG",
-    tail: Tail = None,
-    output: Output = "table",
-) -> None:
+async def logs(task_run: str, /, *, lines: LogLines | None = None) -> None:
     """Show the log of a task run.
 
     Args:
         task_run: Its id or name.
     """
-    least = listing.level_number(level)
-    async with recorded(watching=follow) as history:
-        run = await find_task_run(history, task_run)
-        await listing.show_logs(history, run.id, least, follow=follow, tail=tail, output=output)
+    await listing.show_logs(find_task_run, task_run, lines)
 
 
 def _took(run: TaskRun) -> str:

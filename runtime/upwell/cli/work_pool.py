@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from upwell.cli.asking import control
 from upwell.cli.group import group
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cyclopts import Parameter
 
     from upwell.cli.options import Output, PoolName, QueueName, Yes
-    from upwell.core.deployments import WorkPool
+    from upwell.core.deployments import WorkPool, WorkPoolSpec
 
 app = group(
     "work-pool",
@@ -99,17 +99,18 @@ async def create(
         paused: Nothing of it begins yet.
         exist_ok: If there is one of that name, make it like this.
     """
-    template = None if base_job_template is None else json_object(base_job_template, "--base-job-template")
+    from upwell.core.deployments import WorkPoolSpec
+
+    wanted = WorkPoolSpec(
+        kind=kind,
+        description=description,
+        concurrency_limit=limit,
+        base_job_template=_template(base_job_template),
+        paused=paused,
+        exist_ok=exist_ok,
+    )
     async with control() as asked:
-        await asked.put_work_pool(
-            name,
-            kind=kind,
-            description=description,
-            concurrency_limit=limit,
-            base_job_template=template,
-            paused=paused,
-            exist_ok=exist_ok,
-        )
+        await asked.put_work_pool(name, wanted)
     say(f"The work pool {name} is made. `upwell worker start --pool {name}` starts a worker.")
 
 
@@ -131,12 +132,10 @@ async def update(
         no_limit: Any number of its runs go on at once.
         base_job_template: JSON, or @FILE that holds it.
     """
-    template = None if base_job_template is None else json_object(base_job_template, "--base-job-template")
-    async with control() as asked:
-        await asked.work_pool(name)  # there is to be one
-        await asked.put_work_pool(
-            name, description=description, concurrency_limit=0 if no_limit else limit, base_job_template=template
-        )
+    from upwell.core.deployments import WorkPoolSpec
+
+    most, template = 0 if no_limit else limit, _template(base_job_template)
+    await _change(name, WorkPoolSpec(description=description, concurrency_limit=most, base_job_template=template))
     say(f"The work pool {name} is changed.")
 
 
@@ -213,10 +212,20 @@ async def delete_queue(pool: PoolName, name: QueueName, /, *, yes: Yes = False) 
     say(f"The queue {name} of {pool} is deleted.")
 
 
-async def _set_paused(name: str, paused: bool) -> None:
+async def _change(name: str, wanted: WorkPoolSpec) -> None:
     async with control() as asked:
         await asked.work_pool(name)  # there is to be one
-        await asked.put_work_pool(name, paused=paused)
+        await asked.put_work_pool(name, wanted)
+
+
+def _template(text: str | None) -> dict[str, Any] | None:
+    return None if text is None else json_object(text, "--base-job-template")
+
+
+async def _set_paused(name: str, paused: bool) -> None:
+    from upwell.core.deployments import WorkPoolSpec
+
+    await _change(name, WorkPoolSpec(paused=paused))
     say(f"The work pool {name} {'is paused' if paused else 'goes on'}.")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from uuid import UUID
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 ScheduleKind: TypeAlias = Literal["cron", "interval", "rrule"]
 Catchup: TypeAlias = Literal["none", "latest", "all"]
@@ -19,6 +19,12 @@ Scope: TypeAlias = Literal["read", "run", "admin"]
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_GRACE_SECONDS: Final = 30.0
 """How long a run that is cancelled has to end by itself, before its process is killed."""
+MOST_JOBS: Final = 1_000
+"""Jobs that are asked for at once."""
+MOST_AHEAD_SECONDS: Final = 3_600
+"""So far at most somebody may look ahead."""
+
+_Name: TypeAlias = Annotated[str, Meta(min_length=1, max_length=1000)]
 
 
 class ScheduleSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,6 +145,7 @@ class RunSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Job(Struct, frozen=True, kw_only=True):
     """A flow run that somebody is to carry out, as whoever has claimed it gets it.
 
+    worker_id: who has claimed it; empty: nobody.
     claim: how often it has been claimed; who claims it later makes this claim void.
     resume: it has begun before, in a process that died: what it finished counts.
     fork_of, fork_before: it takes over what that run had finished, before that task run began.
@@ -166,6 +173,28 @@ class Job(Struct, frozen=True, kw_only=True):
     repository: str | None = None
 
 
+class JobScope(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose jobs: of these deployments, or of this work pool and these queues of it (none: all)."""
+
+    deployments: Annotated[tuple[UUID, ...], Meta(max_length=10_000)] = ()
+    pool: _Name | None = None
+    queues: Annotated[tuple[_Name, ...], Meta(max_length=1000)] = ()
+
+
+class ClaimSpec(JobScope, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs a worker takes, and how many at most."""
+
+    worker_id: _Name
+    limit: Annotated[int, Meta(ge=0, le=MOST_JOBS)] = 1
+
+
+class ExpectSpec(JobScope, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs somebody gets ready for: those that will be due within this time, and how many at most."""
+
+    within_seconds: Annotated[float, Meta(ge=0, le=MOST_AHEAD_SECONDS)]
+    limit: Annotated[int, Meta(ge=0, le=MOST_JOBS)] = 1
+
+
 class CancelRequest(Struct, frozen=True, kw_only=True):
     """Somebody wants a flow run to end. grace_seconds: after that its process is killed."""
 
@@ -183,6 +212,21 @@ class WorkQueue(Struct, frozen=True, kw_only=True):
     priority: int
     paused: bool
     concurrency_limit: int | None
+
+
+class WorkPoolSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A work pool as it is wanted: what is not said, or None, stays as it is.
+
+    concurrency_limit: 0 takes it away.
+    exist_ok: False makes it a conflict if there is one of this name.
+    """
+
+    kind: _Name | None = None
+    description: Annotated[str, Meta(max_length=10_000)] | None = None
+    concurrency_limit: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None
+    base_job_template: dict[str, Any] | None = None
+    paused: bool | None = None
+    exist_ok: bool = True
 
 
 class WorkPool(Struct, frozen=True, kw_only=True):
@@ -240,13 +284,18 @@ class AuditRecord(Struct, frozen=True, kw_only=True):
 __all__ = [
     "DEFAULT_GRACE_SECONDS",
     "DEFAULT_QUEUE",
+    "MOST_AHEAD_SECONDS",
+    "MOST_JOBS",
     "ApiKey",
     "AuditRecord",
     "CancelRequest",
     "Catchup",
+    "ClaimSpec",
     "Deployment",
     "DeploymentSpec",
+    "ExpectSpec",
     "Job",
+    "JobScope",
     "RunSpec",
     "Schedule",
     "ScheduleKind",
@@ -254,6 +303,7 @@ __all__ = [
     "Scope",
     "WhenFull",
     "WorkPool",
+    "WorkPoolSpec",
     "WorkQueue",
     "Worker",
 ]

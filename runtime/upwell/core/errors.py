@@ -22,6 +22,13 @@ class InvalidNameError(DefinitionError, ValueError):
     """A name holds a character that may not be part of a name."""
 
 
+class FlowVisualizationError(UpwellError, AttributeError):
+    """What a flow would start cannot be found out without running its tasks.
+
+    It is an AttributeError for those who ask a result that is not known whether it has an attribute.
+    """
+
+
 class ParameterBindError(UpwellError, TypeError):
     """The arguments of a call do not fit the function's signature."""
 

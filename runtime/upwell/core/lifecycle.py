@@ -29,6 +29,9 @@ TIMED_OUT: Final = OutcomeKind.TIMED_OUT
 WAS_CANCELLED: Final = OutcomeKind.CANCELLED
 HAS_CRASHED: Final = OutcomeKind.CRASHED
 
+CANCELLED_UNSAID: Final = "Its coroutine was cancelled, by its own code or with the event loop around it."
+"""The reason where nobody has given one."""
+
 
 class Outcome(Struct):
     """How one attempt ended.

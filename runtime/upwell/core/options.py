@@ -50,6 +50,7 @@ class TaskKeywords(TypedDict, total=False):
     cache_key_fn: CacheKeyFn
     cache_expiration: dt.timedelta | None
     refresh_cache: bool | None
+    viz_return_value: Any
     on_completion: Hooks
     on_failure: Hooks
     on_running: Hooks
@@ -110,6 +111,7 @@ class Options(Struct, frozen=True, kw_only=True):
     cache_key_fn: CacheKeyFn = None
     cache_expiration: dt.timedelta | None = None
     refresh_cache: bool | None = None
+    viz_return_value: Any = None
     on_completion: tuple[Hook, ...] = ()
     on_failure: tuple[Hook, ...] = ()
     on_running: tuple[Hook, ...] = ()

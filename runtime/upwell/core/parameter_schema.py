@@ -15,7 +15,7 @@ from collections import abc
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from inspect import Parameter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,6 +23,9 @@ from upwell.core.coercion import leave_no_trace, needs_pydantic, pydantic_adapte
 from upwell.core.errors import InvalidRequestError
 from upwell.core.parameters import Parameters
 from upwell.core.shown import is_secret
+
+if TYPE_CHECKING:
+    from docstring_parser import Docstring
 
 Schema = dict[str, Any]
 
@@ -243,19 +246,30 @@ def _descriptions(doc: str | None) -> dict[str, str]:
     return dict(_described(doc)) if doc else {}
 
 
+def described_besides_parameters(doc: str) -> str:
+    """A docstring without its part about the parameters, which their schema holds; all of it where it has none."""
+    parsed = _parsed(doc)
+    return doc if parsed is None or not parsed.params else parsed.description or ""
+
+
 def _described(doc: str) -> Iterator[tuple[str, str]]:
-    try:
-        import docstring_parser  # here: it comes with the server
-    except ImportError:
-        return
-    try:
-        parsed = docstring_parser.parse(inspect.cleandoc(doc))
-    except docstring_parser.ParseError:
-        return
-    for parameter in parsed.params:
+    parsed = _parsed(doc)
+    for parameter in parsed.params if parsed is not None else ():
         if parameter.description:
             for name in parameter.arg_name.split(","):  # `first, second: what both are`
                 yield name.strip().lstrip("*"), " ".join(parameter.description.split())
 
 
-__all__ = ["parameter_schema", "plain_parameters"]
+def _parsed(doc: str) -> Docstring | None:
+    """None where it cannot be read."""
+    try:
+        import docstring_parser  # here: it comes with the server
+    except ImportError:
+        return None
+    try:
+        return docstring_parser.parse(inspect.cleandoc(doc))
+    except docstring_parser.ParseError:
+        return None
+
+
+__all__ = ["described_besides_parameters", "parameter_schema", "plain_parameters"]

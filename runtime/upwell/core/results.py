@@ -77,10 +77,15 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_on
         try:
             return _decode(data)
         except msgspec.MsgspecError as error:
-            raise ResultDamaged(
-                f"The record of a result cannot be read ({error}); it is damaged, or a newer version of upwell "
-                "wrote it. Run again with refresh_cache=True to compute the result anew."
-            ) from error
+            raise _damaged(error) from error
+
+    @classmethod
+    def many_from_bytes(cls, data: bytes, count: int) -> "list[ResultRecord]":
+        """So many records, each as `to_bytes` wrote it, one after the other; raises ResultDamaged if one is none."""
+        try:
+            return _decode_many(listed(count, data))
+        except msgspec.MsgspecError as error:
+            raise _damaged(error) from error
 
     def __repr__(self) -> str:
         return f"ResultRecord({self.serializer}, {self.size} bytes, {self.where})"
@@ -88,6 +93,19 @@ class ResultRecord(msgspec.Struct, frozen=True, gc=False, array_like=True, kw_on
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ResultRecord).decode
+_decode_many = msgspec.msgpack.Decoder(list[ResultRecord]).decode
+
+
+def listed(count: int, items: bytes) -> bytes:
+    """The MessagePack of a list of so many, each of which is MessagePack itself, one after the other."""
+    return b"\xdd" + count.to_bytes(4, "big") + items
+
+
+def _damaged(error: Exception) -> ResultDamaged:
+    return ResultDamaged(
+        f"The record of a result cannot be read ({error}); it is damaged, or a newer version of upwell "
+        "wrote it. Run again with refresh_cache=True to compute the result anew."
+    )
 
 
 class StoredValue:

@@ -23,6 +23,12 @@ HIDDEN: Final = "********"
 _SECRET: Final = re.compile(
     r"passw(or)?d|passphrase|secret|token|api_?key|private_?key|credential|authorization|cookie", re.IGNORECASE
 )
+_PASSWORD: Final = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]+@")
+"""In an address: `postgresql://user:password@host`."""
+
+_MOST_LOOKED_AT: Final = 5 * MOST_CHARACTERS
+"""Of a text, for what is to be hidden: it may begin within what is shown, and end behind."""
+
 _type: Callable[[object], Any] = type  # so that a type checker knows what `type` of anything is
 _SIMPLE: Final = frozenset({int, float, bool, type(None), complex})
 
@@ -39,7 +45,10 @@ def shown(value: Any) -> str:
         return repr(value)
     if kind is str:
         return _text(value)
-    return _short(_shown_inside(value, MOST_DEPTH))
+    try:
+        return _short(_shown_inside(value, MOST_DEPTH))
+    except Exception:  # what has fields may have code behind them
+        return _described(value)
 
 
 def shown_arguments(names: Iterable[str], values: Iterable[Any]) -> str:
@@ -56,9 +65,10 @@ def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: str) -> str:
+    start = _PASSWORD.sub(rf"\1:{HIDDEN}@", value[:_MOST_LOOKED_AT]) if "://" in value else value
     if len(value) <= MOST_CHARACTERS:
-        return repr(value)
-    return f"{value[:MOST_CHARACTERS]!r}... ({len(value):,} characters)"
+        return repr(start)
+    return f"{start[:MOST_CHARACTERS]!r}... ({len(value):,} characters)"
 
 
 def _short(text: str, most: int = MOST_CHARACTERS) -> str:
@@ -77,11 +87,11 @@ def _shown_inside(value: Any, depth: int) -> str:
         return _items(value, depth, *_BRACKETS[kind])
     if kind is dict:
         return _mapping(value, depth)
+    if kind.__module__ in _PLAINLY_SHOWN:
+        return _plain(value)
     fields = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "__struct_fields__", None)
     if fields is not None and depth:
         return _record(value, tuple(fields), depth)
-    if kind.__module__ in _PLAINLY_SHOWN:
-        return repr(value)
     return _described(value)
 
 
@@ -91,8 +101,21 @@ _BRACKETS: Final[dict[type, tuple[str, str]]] = {
     set: ("{", "}"),
     frozenset: ("{", "}"),
 }
-_PLAINLY_SHOWN: Final = frozenset({"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local"})
+_PLAINLY_SHOWN: Final = frozenset(
+    {"datetime", "decimal", "fractions", "uuid", "pathlib", "pathlib._local", "upwell.engine.future"}
+)
 """Modules whose values have a short `repr` that runs no code of the user's."""
+
+
+def _plain(value: Any) -> str:
+    zone = getattr(value, "tzinfo", None)
+    if zone is None or _type(zone).__module__ in _ZONES:
+        return repr(value)
+    return f"{repr(value.replace(tzinfo=None))[:-1]}, tzinfo={_described(zone)})"
+
+
+_ZONES: Final = frozenset({"datetime", "zoneinfo"})
+"""Whose time zones show themselves; others are somebody's own."""
 
 
 def _items(value: Any, depth: int, opening: str, closing: str) -> str:

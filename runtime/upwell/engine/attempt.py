@@ -9,9 +9,19 @@ from typing import Any
 
 from upwell.core.definition import FunctionKind
 from upwell.core.errors import TaskRunTimeoutError
-from upwell.core.lifecycle import HAS_CRASHED, RAISED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome, describe
+from upwell.core.lifecycle import (
+    CANCELLED_UNSAID,
+    HAS_CRASHED,
+    RAISED,
+    RETURNED,
+    TIMED_OUT,
+    WAS_CANCELLED,
+    Outcome,
+    describe,
+)
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture
+from upwell.engine.interrupts import meant_by
 from upwell.engine.prints import printing_to_log
 
 
@@ -85,6 +95,7 @@ def execute_here(run: RunFuture[Any]) -> Outcome:
 
 def outcome_of(error: BaseException) -> Outcome:
     """What an exception that left a user's function means. Drops the engine's own frames from its traceback."""
+    error = meant_by(error)
     trace = users = error.__traceback__
     while trace is not None:
         module = trace.tb_frame.f_globals.get("__name__", "")
@@ -97,7 +108,7 @@ def outcome_of(error: BaseException) -> Outcome:
     if isinstance(error, TaskRunTimeoutError):
         return Outcome(TIMED_OUT, error)
     if isinstance(error, asyncio.CancelledError):
-        return Outcome(WAS_CANCELLED, None, str(error) or "Its own code cancelled it.")
+        return Outcome(WAS_CANCELLED, None, str(error) or CANCELLED_UNSAID)
     if isinstance(error, Exception):
         return Outcome(RAISED, error)
     return Outcome(HAS_CRASHED, error, f"Execution was aborted: {describe(error)}")

@@ -49,6 +49,10 @@ class Results(Protocol):
         """The value of a record."""
         ...
 
+    def get_many(self, records: Sequence[ResultRecord]) -> list[Any]:
+        """The values of several; raises if one cannot be had."""
+        ...
+
     def exists(self, record: ResultRecord) -> bool:
         """Whether the record's bytes are there."""
         ...
@@ -156,6 +160,10 @@ class Cache:
         """Whether a run of this process looks this key up, or computes it."""
         return key in self._computing
 
+    def computed_of(self, keys: Sequence[str]) -> set[str]:
+        """Those keys of which that is so."""
+        return self._computing.keys() & keys
+
     def wait_for(self, computation: Computation, waiter: Callable[[ResultRecord | None], object]) -> None:
         """Call this when the computation has ended: at once if it has."""
         with self._lock:
@@ -193,9 +201,12 @@ class Cache:
 
     # --- where the records are; for each kind of cache -----------------------------------------------------
 
-    def find(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
-        """Those records that can be had at once, with no wait worth the name; there may be others. From any thread."""
-        return {}
+    def find(self, keys: Sequence[str]) -> Sequence[ResultRecord | None]:
+        """The record of each key that can be had at once, with no wait worth the name; nothing at all if none can.
+
+        There may be others. From any thread.
+        """
+        return ()
 
     def close(self) -> None:
         """`find` finds nothing any more."""

@@ -102,7 +102,7 @@ def look_up(run: Run) -> Looked:
         return None, None
     cache, refresh = cache_in(run.call.scope), keeping.refresh
     if not refresh and keeping.known is None and not cache.is_computed(key):
-        record = cache.find([key]).get(key)
+        record = next(iter(cache.find([key])), None)
         if record is not None:
             outcome = yield from _read(run, key, record)
             if outcome is not None:

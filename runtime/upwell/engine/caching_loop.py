@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from itertools import compress, takewhile
 from typing import Any, Final
 
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
@@ -47,8 +48,8 @@ PART: Final = 128
 PARTS_SKIPPED: Final = 15
 """After a part of which nothing was found at once, for how many more that is not tried."""
 
-EndFound = Callable[[Run, Any, str, float], None]
-"""Ends a run with a value that was found, a message that says where, and the time."""
+EndFound = Callable[[Sequence[Run], Sequence[Any], Sequence[str], float], None]
+"""Ends runs of one call with the values that were found, messages that say where, and the time."""
 
 
 class Caching:
@@ -84,10 +85,10 @@ class Caching:
 
     # --- looking up -------------------------------------------------------------------------------------
 
-    def enter(self, run: Run) -> None:
-        """A run is ready: look its result up."""
-        run.call.scope.live.add(run)
-        self._entered.append(run)
+    def enter(self, runs: Sequence[Run]) -> None:
+        """Runs of one call are ready: look their results up."""
+        runs[0].call.scope.live.update(runs)
+        self._entered.extend(runs)
         if not self._due:
             self._due = True
             self._loop.call_soon(self._look_up)
@@ -95,7 +96,7 @@ class Caching:
     def _refresh(self, run: Run) -> None:
         """A run has a result that cannot be used, or is not to be."""
         self._refreshing.add(run)
-        self.enter(run)
+        self.enter((run,))
 
     def _look_up(self) -> None:
         """Make the keys, for a slice of time, and ask for their records."""
@@ -124,10 +125,12 @@ class Caching:
     def _next_of_one_call(self) -> list[Run]:
         """Some runs of one call; those that are to be looked up next."""
         entered = self._entered
-        call = entered[0].call
-        part: list[Run] = []
-        while entered and entered[0].call is call and len(part) < PART:
-            part.append(entered.popleft())
+        part = [entered.popleft() for _ in range(min(PART, len(entered)))]
+        call = part[0].call
+        if part[-1].call is not call or any(run.call is not call for run in part):
+            ours = list(takewhile(lambda run: run.call is call, part))
+            entered.extendleft(reversed(part[len(ours) :]))
+            return ours
         return part
 
     def _without_those_found(self, part: list[Run], keys: list[str], cache: Cache) -> tuple[list[Run], list[str]]:
@@ -143,17 +146,14 @@ class Caching:
         if not found:
             self._parts_to_skip = PARTS_SKIPPED
             return part, keys
-        others: list[Run] = []
-        their_keys: list[str] = []
-        now = clock().time()
-        for run, key in zip(part, keys, strict=True):
-            record = found.get(key)
-            if record is None or record.data is None or run in self._refreshing or cache.is_computed(key):
-                others.append(run)
-                their_keys.append(key)
-            elif not run.done:
-                self._take(run, key, None, record, now)
-        return others, their_keys
+        refreshing, computed = self._refreshing, cache.computed_of(keys)
+        taken = [
+            record is not None and record.data is not None and run not in refreshing and key not in computed
+            for run, key, record in zip(part, keys, found, strict=True)
+        ]
+        self._take_many(list(compress(part, taken)), list(compress(keys, taken)), list(compress(found, taken)))
+        others = [not one for one in taken]
+        return list(compress(part, others)), list(compress(keys, others))
 
     def _ask(self, run: Run, cache: Cache, key: str | None) -> None:
         """Have a run's result looked up. key: if it is known by now."""
@@ -190,7 +190,7 @@ class Caching:
     def _waited(self, run: Run, key: str, record: ResultRecord | None) -> None:
         """The run that computed the same has ended."""
         if record is None or run.call.keeping.refresh or run in self._refreshing:
-            self._post(partial(self.enter, run))
+            self._post(partial(self.enter, (run,)))
         else:
             self._others.append((run, key, record))
             self._answer_soon()
@@ -258,7 +258,24 @@ class Caching:
         else:
             if computation is not None:
                 computation.cache.end(computation, record)
-            self._found(run, value, found_under(key), now)
+            self._found((run,), (value,), (found_under(key),), now)
+
+    def _take_many(self, runs: list[Run], keys: list[str], records: list[Any]) -> None:
+        """The same for runs of one call that nobody else waits for."""
+        if not runs:
+            return
+        keeping: Keeping = runs[0].call.keeping
+        now = clock().time()
+        try:
+            values = keeping.results.get_many(records) if keeping.in_memory else None
+        except Exception:  # it will be seen which
+            for run, key, record in zip(runs, keys, records, strict=True):
+                if not run.done:
+                    self._take(run, key, None, record, now)
+            return
+        if values is None:
+            values = [StoredValue(keeping.results.get, record) for record in records]
+        self._found(runs, values, list(map(found_under, keys)), now)
 
     async def _read(self, to_read: list[tuple[Run, str, Computation | None, ResultRecord]]) -> None:
         """Read results from files, on a thread."""
@@ -277,7 +294,7 @@ class Caching:
                 if computation is not None:
                     computation.cache.end(computation, record)
                 if not run.done:
-                    self._found(run, value, found_under(key), clock().time())
+                    self._found((run,), (value,), (found_under(key),), clock().time())
 
     def _is_lost(self, run: Run, computation: Computation | None, error: Exception) -> None:
         """A result was cached and cannot be had any more: the same as if there were none."""

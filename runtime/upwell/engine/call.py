@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from upwell.core.definition import Definition
+from upwell.core.shown import shown_arguments
 from upwell.engine.scope import Scope, Series
 
 
@@ -30,6 +31,8 @@ class Call(Struct, gc=False, eq=False):
     on_end: called after the last has ended.
     record: takes each run that has ended, for the journal; None where none is kept.
     is_restored: its runs were finished in an earlier process.
+    is_left: nobody takes the results of its runs any more: it is a stream's, which was left.
+    constants: the arguments that all runs have, as histories show them, after they were let go.
     is_simple: nothing is to be done when a run of it completes but to keep its result.
     record_fully: there is more to be recorded of its runs than the shortest row tells.
     """
@@ -63,9 +66,13 @@ class Call(Struct, gc=False, eq=False):
     parent_id: Any = None
     on_end: Any = None
     is_restored: bool = False
+    is_left: bool = False
+    constants: str = ""
 
     def let_go(self) -> None:
         """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""
+        if self.kwargs and self.record is not None:
+            self.constants = shown_arguments(self.kwargs, self.kwargs.values())
         self.context = self.kwargs = None
         if self.parent is not None:
             self.parent_id = self.parent.task_run_id

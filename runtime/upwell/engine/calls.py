@@ -24,7 +24,7 @@ from upwell.engine.future import RunFuture, TaskFuture
 from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
 from upwell.engine.interrupts import ctrl_c_twice_kills
-from upwell.engine.scope import Scope
+from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.engine.steps import AllEnded, live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, map_over, submit
 from upwell.settings import current as settings
@@ -80,11 +80,16 @@ def _has_idempotency_key(definition: Definition, kwargs: Kwargs) -> bool:
 
 def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> Any:
     """A direct call of a task."""
+    around = CURRENT_SCOPE.get()
+    if around is not None and around.sketch is not None:
+        return around.sketch.call(definition, args, kwargs)
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
     key = _own_key(definition, kwargs, "key") if kwargs else None
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:
         return _call_task_async(definition, args, kwargs, return_state, wait_for, key)
+    if return_state and definition.kind.is_generator:
+        raise _no_state_of_generator(definition)
     run = inline_run(definition, args, kwargs, wait_for, key)
     if definition.kind is FunctionKind.GENERATOR:
         return iterate_inline(run)
@@ -92,6 +97,13 @@ def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> 
         return iterate_inline_async(run)
     live_blocking(inline_life(run))
     return run.state if return_state else run.result()
+
+
+def _no_state_of_generator(definition: Definition) -> ConfigurationError:
+    return ConfigurationError(
+        f"{definition.name!r} is a generator: a direct call of it gives what it yields, and its state is known when "
+        "that is over. Take the items, or write `.submit(..., return_state=True)`, whose result is the list of them."
+    )
 
 
 async def _call_task_async(
@@ -104,13 +116,15 @@ async def _call_task_async(
 
 def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:
     """`.submit`: a future, or with `return_state` the final state."""
-    ensure_configured()
+    scope = scope or current_scope()
+    if scope.sketch is not None:
+        return scope.sketch.submit(definition, args, kwargs)
     if not kwargs:
-        return submit(scope or current_scope(), definition, args, kwargs)
+        return submit(scope, definition, args, kwargs)
     return_state, wait_for = _own_keywords(kwargs)
     key = _own_key(definition, kwargs, "key")
     own = {"idempotency_key": kwargs.pop("idempotency_key")} if _has_idempotency_key(definition, kwargs) else None
-    future = submit(scope or current_scope(), definition, args, kwargs, wait_for, key, own)
+    future = submit(scope, definition, args, kwargs, wait_for, key, own)
     return _final_states([future], lambda states: states[0]) if return_state else future
 
 
@@ -122,6 +136,9 @@ def map_task(
     scope: Scope | None = None,
 ) -> Any:
     """`.map`: a list of futures, or with `return_state` of final states."""
+    scope = scope or current_scope()
+    if scope.sketch is not None:
+        return scope.sketch.map(definition, args, kwargs)
     return_state, wait_for = _own_keywords(kwargs)
     own = {
         name: kwargs.pop(name)
@@ -133,7 +150,7 @@ def map_task(
     args = tuple(map(_resolved, args))
     kwargs = {name: _resolved(value) for name, value in kwargs.items()}
     gates = options.gates(definition.name)
-    runs = map_over(scope or current_scope(), definition, args, kwargs, wait_for, gates)
+    runs = map_over(scope, definition, args, kwargs, wait_for, gates)
     if runs and options.wants_progress():
         live = next((run.call for run in runs if not run.call.is_restored), None)
         handle = show_progress(definition.name, live or runs[0].call, len(runs))
@@ -188,6 +205,9 @@ def _final_states(runs: list[RunFuture[Any]], pick: Callable[[list[State]], Any]
 
 def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, wish: Wish | None = None) -> Any:
     """A direct call of a flow. wish: which run is meant, where it is not just a new one."""
+    around = CURRENT_SCOPE.get()
+    if around is not None and around.sketch is not None:
+        return around.sketch.call(definition, args, kwargs)
     return_state, wait_for = _own_keywords(kwargs) if kwargs else (False, None)
     key = _own_key(definition, kwargs, "idempotency_key") if kwargs else None
     if key is not None:
@@ -197,13 +217,15 @@ def call_flow(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, wis
                 f"The flow {definition.name!r} is a generator: what it yields is not kept, so it takes no "
                 "idempotency_key."
             )
+    if return_state and definition.kind.is_generator:
+        raise _no_state_of_generator(definition)
     ensure_configured()
     if definition.kind is FunctionKind.COROUTINE:
         return _call_flow_async(definition, args, kwargs, return_state, wait_for, wish)
     if definition.kind is FunctionKind.GENERATOR:
-        return iterate_flow(definition, args, kwargs)
+        return iterate_flow(definition, args, kwargs, wait_for)
     if definition.kind is FunctionKind.ASYNC_GENERATOR:
-        return iterate_flow_async(definition, args, kwargs)
+        return iterate_flow_async(definition, args, kwargs, wait_for)
     run = FlowRun(definition, args, kwargs, wish)
     with ctrl_c_twice_kills():
         live_blocking(flow_life(run, wait_for))

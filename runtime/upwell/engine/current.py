@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate, clock
+from upwell.engine.interrupts import uninterrupted
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import recorder
 from upwell.engine.runtime import Engine
@@ -99,10 +100,19 @@ def engine_of(loop: asyncio.AbstractEventLoop) -> Engine:
         return latest[1]
     engine = _engines.get(loop)
     if engine is None or engine.closed:
+        _forget_closed_loops()
         engine = _engines[loop] = Engine(loop)
         _close_with_loop(engine)
     _latest = (weakref.ref(loop), engine)
     return engine
+
+
+def _forget_closed_loops() -> None:
+    """An engine refers to its loop, so none of them would ever go by itself."""
+    for known in _engines.keyrefs():
+        loop = known()
+        if loop is not None and loop.is_closed():
+            _engines.pop(loop, None)
 
 
 def _close_with_loop(engine: Engine) -> None:
@@ -136,14 +146,23 @@ class Portal:
         self.loop = clock().new_loop()
         self._begun = threading.Event()
         self._closing = False
+        self._fault: BaseException | None = None
         self._options = (task_runner, limits)
         self._thread = threading.Thread(target=self._serve, name="upwell-loop", daemon=True)
         self._thread.start()
         self._begun.wait()
+        if self._fault is not None:
+            raise self._fault
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.engine = Engine(self.loop, *self._options)
+        try:
+            self.engine = Engine(self.loop, *self._options)
+        except BaseException as error:
+            self._fault = error
+            self.loop.close()
+            self._begun.set()
+            return
         thresholds = gc.get_threshold()
         raised = settings().gc_threshold
         if raised:
@@ -174,12 +193,16 @@ class Portal:
             raise TimeoutError
         return future.result()
 
-    def close(self) -> None:
+    def close_at_exit(self) -> None:
+        """The interpreter ends."""
+        self.close("The program has ended, and nobody waited for what it had started.")
+
+    def close(self, reason: str = "The runtime was closed.") -> None:
         """End everything, then the loop and its thread."""
         if not self._thread.is_alive() or self.pid != os.getpid():
             return
         try:
-            self.run(self.engine.close(), CLOSE_SECONDS)
+            self.run(self.engine.close(reason), CLOSE_SECONDS)
         except TimeoutError:
             pass
         self._closing = True
@@ -195,10 +218,10 @@ def portal() -> Portal:
     """The process's portal, started when it is first needed; a forked child starts its own."""
     global _portal
     if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
-        with _opening:
+        with _opening, uninterrupted():  # by a timeout: half a portal would be a loop that nobody closes
             if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
                 _portal = Portal()
-                atexit.register(_portal.close)
+                atexit.register(_portal.close_at_exit)
     return _portal
 
 
@@ -213,7 +236,7 @@ def close_portal() -> None:
     with _opening:
         closing, _portal = _portal, None
     if closing is not None:
-        atexit.unregister(closing.close)
+        atexit.unregister(closing.close_at_exit)
         closing.close()
 
 

@@ -112,6 +112,9 @@ class Dispatcher:
             task.cancel("the runtime closes")
         if tasks:
             await asyncio.wait(tasks)
+        self._sample = None
+        self._idle.clear()  # their Tasks know an exception that passed by, and so all that its frames hold
+        self._served.clear()
 
     # --- the pump -------------------------------------------------------------------------------------
 

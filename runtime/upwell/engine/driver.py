@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Final
 
-from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Outcome
+from upwell.core.lifecycle import CANCELLED_UNSAID, RETURNED, WAS_CANCELLED, Outcome
 from upwell.engine.attempt import outcome_of
 from upwell.engine.future import RunFuture
 
@@ -107,7 +107,7 @@ class Driver(Coroutine[Any, Any, None]):
     def returned(self, value: Any) -> Outcome:
         """What a Task of its own would make of a coroutine that returned: cancelled, if a cancel was still due."""
         if self.task._must_cancel:  # type: ignore[attr-defined]  # as asyncio's own code asks
-            return Outcome(WAS_CANCELLED, None, "Its own code cancelled it.")
+            return Outcome(WAS_CANCELLED, None, CANCELLED_UNSAID)
         return Outcome(RETURNED, value)
 
     def adopt(self, run: Run, attempt: Any, context: Context, waits_on: Any) -> None:

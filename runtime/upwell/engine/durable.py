@@ -92,7 +92,7 @@ class Durable:
         self._nested: dict[str, list[FinishedRow]] = defaultdict(list)
         for series, rows in groupby(claim.finished, itemgetter(0)):
             self._rows[series] = FinishedRuns(list(rows))
-        for row in claim.finished:
+        for row in filter(itemgetter(7), claim.finished):  # of most there are none
             parent = row[7]
             if parent is not None:
                 self._nested[parent].append(row)
@@ -248,9 +248,9 @@ class Durable:
         self._scope.series.setdefault(definition, series)
         done = self._rows.setdefault(old.series, FinishedRuns([]))
         numbers = list(range(old.first, old.first + old.runs))
-        finished = done.take_all(numbers)
-        if finished is not None:
-            return series, Places(numbers, [row[2] for row in finished if row is not None], finished)
+        whole = done.take_all(numbers)
+        if whole is not None:
+            return series, Places(numbers, list(map(itemgetter(2), whole)), whole, is_whole=True)
         finished = [done.take(number) for number in numbers]
         begun = self._series.old[old.series].begun
         keys = self._keys.of_plain(definition, caller, rows, constants)
@@ -282,7 +282,7 @@ class Durable:
             self._is_lost(run, row, error)
             return False
         run.durable_key = row[3]
-        run.started, run.ended = (row[4] or 0) / 1e6, row[5] / 1e6
+        run.started, run.ended = row[4], row[5]
         run.status = _COMPLETED
         if self._is_inherited(row):
             run.state_name = "Cached"
@@ -306,36 +306,32 @@ class Durable:
     def restored(self, call: Call, places: Places) -> list[Run] | None:
         """All runs of a map at once, if all were finished; as `restore` does for each, in a fraction of the time."""
         rows: Any = places.finished
-        if rows is None or None in rows or self._inherited or self._remembers or self._nested or self.children:
+        if rows is None or self._inherited or self._remembers or self._nested or self.children:
             return None
-        if len(set(map(itemgetter(0), rows))) > 1 or len(set(map(itemgetter(6), rows))) > 1:
+        if not places.is_whole and (None in rows or len(set(map(itemgetter(0), rows))) > 1):
             return None
-        records = [row[3] for row in rows]
+        if len(set(map(itemgetter(6), rows))) > 1:
+            return None
+        records = list(map(itemgetter(3), rows))
         try:
             values = self.recorder.journal.kept.load_many(records)
         except Exception:  # it will be seen which
             return None
-        began = [(row[4] or 0) / 1e6 for row in rows]
-        ended = [row[5] / 1e6 for row in rows]
         same = repeat
         with nothing_collected():
-            runs = list(
+            return list(
                 map(
                     partial(RunFuture, self._call_of(call, rows[0], None)),
                     places.numbers,
                     same(None),  # no item
                     same(_COMPLETED),
                     same(True),  # done
-                    same(False),  # not looked at
-                    same(0),  # never begun here
-                    began,
-                    ended,
+                    map(itemgetter(4), rows),  # began
+                    map(itemgetter(5), rows),  # ended
                     values,
+                    records,
                 )
             )
-        for run, record in zip(runs, records, strict=True):
-            run.durable_key = record
-        return runs
 
     def _call_of(self, call: Call, row: FinishedRow, calls: dict[Any, Call] | None) -> Call:
         """The call that a run was started by in an earlier process, as far as its id and its row need it."""
@@ -390,12 +386,14 @@ class Durable:
             self._records[id(run)] = record, key
         run.durable_key = mark_of(record)
         if self._remembers and key is not None:
-            moment, call = int(run.started * 1e6), run.call
+            call = run.call
             parent = call.parent_id or (call.parent.task_run_id if call.parent is not None else None)
             caller = str(parent) if parent else None
             created = int(call.created * 1e6)
             with self._lock:
-                self._kept.append(FinishedRow(call.series, run.number, key, record, moment, moment, created, caller))
+                self._kept.append(
+                    FinishedRow(call.series, run.number, key, record, run.started, run.started, created, caller)
+                )
         return outcome
 
     def keep_quickly(self, run: Run, value: object) -> bool:

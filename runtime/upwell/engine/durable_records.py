@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec import Struct
@@ -24,9 +25,10 @@ class OldSeries(NamedTuple):
 
 
 class FinishedRow(NamedTuple):
-    """A task run that was completed: where it stands, its key and result, and its times (microseconds).
+    """A task run that was completed: where it stands, its key and result, and its times.
 
     series: the key of an old one, or one of this process, if an earlier attempt of the flow run has finished it.
+    started, ended: in seconds. created: in microseconds.
     parent: the task run that called it, if one did.
     """
 
@@ -34,8 +36,8 @@ class FinishedRow(NamedTuple):
     number: int
     key: bytes
     record: bytes
-    started: int
-    ended: int
+    started: float
+    ended: float
     created: int
     parent: str | None
 
@@ -127,7 +129,7 @@ class FinishedRuns:
     def take(self, number: int) -> FinishedRow | None:
         return self._known().pop(number, None)
 
-    def take_all(self, numbers: list[int]) -> list[FinishedRow | None] | None:
+    def take_all(self, numbers: list[int]) -> list[FinishedRow] | None:
         """The rows of all these numbers, which are in a row, if there are no others; else None."""
         rows = self._in_order
         if self._by_number is not None or len(rows) != len(numbers):
@@ -135,7 +137,7 @@ class FinishedRuns:
         if (rows[0][1], rows[-1][1]) != (numbers[0], numbers[-1]):
             return None
         self._in_order = []
-        return list(rows)
+        return rows
 
     def left(self) -> list[FinishedRow]:
         """Those that were not taken."""
@@ -148,12 +150,16 @@ class FinishedRuns:
 
 
 class Places(NamedTuple):
-    """The same for the runs of a map. finished, waiting: None where nothing was."""
+    """The same for the runs of a map. finished, waiting: None where nothing was.
+
+    is_whole: all were finished, and are of one series.
+    """
 
     numbers: list[int]
     keys: list[Any]
-    finished: list[FinishedRow | None] | None = None
+    finished: Sequence[FinishedRow | None] | None = None
     waiting: list[Waiting | None] | None = None
+    is_whole: bool = False
 
 
 def waiting_record(run_count: int, due: float) -> bytes:

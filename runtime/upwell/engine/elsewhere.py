@@ -14,6 +14,8 @@ from typing import Any
 
 from msgspec import Struct, convert
 
+from upwell.core.errors import MissingContextError
+
 
 class RunFacts(Struct, frozen=True):
     """What `Attempt.facts()` says of a run."""
@@ -27,6 +29,13 @@ class RunFacts(Struct, frozen=True):
     flow_run_name: str | None = None
     flow_name: str | None = None
     log_prints: bool = False
+    flow_version: str | None = None
+    flow_tags: tuple[str, ...] = ()
+    flow_run_count: int = 0
+    flow_run_created: float | None = None
+    parent_flow_run_id: str | None = None
+    root_flow_run_id: str | None = None
+    flow_parameters: bytes | None = None
 
 
 class RunElsewhere(Struct, eq=False):
@@ -40,8 +49,8 @@ class RunElsewhere(Struct, eq=False):
     ask: Callable[[RunElsewhere], Mapping[str, Any]]
     key: int
     fn: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = {}
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
     known: RunFacts | None = None
 
     def facts(self) -> RunFacts:
@@ -81,6 +90,24 @@ class RunElsewhere(Struct, eq=False):
     @property
     def flow_name(self) -> str | None:
         return self.facts().flow_name
+
+    def flow_parameters(self) -> dict[str, Any]:
+        """Those of the flow run that it belongs to.
+
+        Raises:
+            MissingContextError: they have stayed in the process of the flow run.
+        """
+        import pickle  # only here: most processes execute no run of another
+
+        facts = self.facts()
+        if facts.flow_run_id is None:
+            return {}
+        if facts.flow_parameters is None:
+            raise MissingContextError(
+                f"The parameters of flow run {facts.flow_run_name!r} are too large, or cannot be pickled, and so are "
+                "not known in this process. Give the task what it needs as an argument."
+            )
+        return dict(pickle.loads(facts.flow_parameters))  # of a process of ours, as the arguments are
 
     def parameters(self) -> dict[str, Any]:
         """Argument by name, defaults included."""

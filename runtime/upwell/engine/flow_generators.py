@@ -3,43 +3,86 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.core.lifecycle import Outcome
-from upwell.core.states import RUNNING, State
-from upwell.engine.flow_life import FlowAttempt, call_hooks, conclude, end_children, inside, prepare
+from upwell.engine.flow_life import (
+    FlowAttempt,
+    begin_attempt,
+    conclude,
+    end_children,
+    inside,
+    interrupted,
+    is_tried_again,
+    prepare,
+)
 from upwell.engine.flow_run import FlowRun
-from upwell.engine.generators import Iteration, iterate, iterate_async
+from upwell.engine.generators import Bounds, Iteration, iterate, iterate_async
+from upwell.engine.interrupts import ctrl_c_twice_kills
 from upwell.engine.steps import Life
+from upwell.engine.stopping import UnderWay
 
 
-def iterate_flow(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generator[Any, Any, Any]:
+def iterate_flow(
+    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any
+) -> Generator[Any, Any, Any]:
     """A generator flow, called directly."""
-    return iterate(_begin(definition, args, kwargs))
+    return iterate(_begin(definition, args, kwargs, wait_for))
 
 
 def iterate_flow_async(
-    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+    definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any
 ) -> AsyncGenerator[Any, Any]:
     """An async generator flow, called directly."""
-    return iterate_async(_begin(definition, args, kwargs))
+    return iterate_async(_begin(definition, args, kwargs, wait_for))
 
 
-def _begin(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Life[Iteration]:
+def _begin(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any) -> Life[Iteration]:
     run = FlowRun(definition, args, kwargs)
-    problem = yield from prepare(run, None)
-    if problem is not None:
-        yield from conclude(run, problem)
-        raise run.exception()
-    run.run_count = 1
-    run.move(State(type=RUNNING))
-    yield from call_hooks(run, run.state)
-    generator = definition.fn(*run.args, **run.kwargs)
-    return Iteration(run, generator, partial(inside, run), FlowAttempt(run).outcome, partial(_end, run))
+    under_way = UnderWay(run)
+    try:
+        problem = yield from prepare(run, wait_for)
+        if problem is not None:
+            yield from conclude(run, problem)
+            raise run.exception()
+        attempt = FlowAttempt(run)
+        bounds = Bounds(run, [], definition.options.timeout_seconds, attempt.timeout)
+        generator = yield from _generator(run)
+    except BaseException:
+        under_way.ended()
+        raise
+    step, end = partial(_step, run, under_way), partial(_end, run, under_way, bounds)
+    return Iteration(run, generator, step, attempt.outcome, end, bounds)
 
 
-def _end(run: FlowRun, outcome: Outcome) -> Life[None]:
+@contextmanager
+def _step(run: FlowRun, under_way: UnderWay) -> Generator[BaseException | None]:
+    """The code inside is a step of the flow run's; gives what is to be thrown into it."""
+    with ctrl_c_twice_kills(), under_way.at_work() as interruption, inside(run):
+        yield interruption
+
+
+def _generator(run: FlowRun) -> Life[Any]:
+    """That of another attempt."""
+    yield from begin_attempt(run)
+    return run.definition.fn(*run.args, **run.kwargs)
+
+
+def _end(run: FlowRun, under_way: UnderWay, bounds: Bounds, outcome: Outcome, untouched: bool) -> Life[Any]:
     ending = yield from end_children(run, outcome)
+    try:
+        if untouched and (yield from is_tried_again(run, ending)):
+            bounds.renew()
+            return (yield from _generator(run))
+    except BaseException as error:
+        yield from conclude(run, (yield from interrupted(run, error)))
+        under_way.ended()
+        raise
     yield from conclude(run, ending)
+    under_way.ended()
+    if ending.interruption is not None and under_way.is_why(ending.interruption):
+        raise run.exception() from None  # nobody has interrupted its caller
+    return None

@@ -50,13 +50,13 @@ from upwell.engine.chance import random_part
 from upwell.engine.clock import clock, moment
 from upwell.engine.flow_run import EndedFlowRun, FlowRun
 from upwell.engine.future import CURRENT_RUN
-from upwell.engine.interrupts import Stopped, ctrl_c_was_pressed, interrupted_after
+from upwell.engine.interrupts import INTERRUPTED_BY_CTRL_C, Stopped, ctrl_c_was_pressed, interrupted_after, meant_by
 from upwell.engine.prints import printing_to_log
 from upwell.engine.scope import CURRENT_SCOPE, names_of
 from upwell.engine.settle import trace_once, why_not_ready
 from upwell.engine.steps import AllEnded, CallUser, Life, ScopeEmpty, Sleep, Written
 from upwell.engine.stopping import UnderWay
-from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of
+from upwell.engine.submit import FINDER, dependencies_of, is_completed, value_of, waited_for
 from upwell.settings import page_of_flow_run
 
 
@@ -129,23 +129,34 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
         if problem is not None:
             return problem
         while True:
-            run.run_count += 1
-            run.move(State(type=RUNNING, name="Running" if run.run_count - run.crashes <= 1 else "Retrying"))
-            yield from call_hooks(run, run.state)
+            yield from begin_attempt(run)
             outcome: Outcome = yield FlowAttempt(run)
             ending = yield from end_children(run, outcome)
-            if not (yield from _is_tried_again(run, ending)):
+            if not (yield from is_tried_again(run, ending)):
                 return ending
     except BaseException as error:  # the caller was interrupted between attempts
-        outcome = outcome_of(error)
-        outcome.kind, outcome.value = WAS_CANCELLED, error
-        return (yield from end_children(run, outcome))
+        return (yield from interrupted(run, error))
+
+
+def interrupted(run: FlowRun, error: BaseException) -> Generator[Any, Any, Ending]:
+    """The end of a run whose caller was interrupted between attempts."""
+    outcome = outcome_of(error)
+    outcome.kind, outcome.value = WAS_CANCELLED, error
+    return (yield from end_children(run, outcome))
+
+
+def begin_attempt(run: FlowRun) -> Life[None]:
+    """Say that the flow's code begins, maybe again."""
+    run.run_count += 1
+    run.move(State(type=RUNNING, name="Running" if run.run_count - run.crashes <= 1 else "Retrying"))
+    yield from call_hooks(run, run.state)
 
 
 def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
     """Wait for the futures among the arguments, bind and validate, and give the run its name."""
     definition = run.definition
-    upstream = dependencies_of(None, [run.args, run.kwargs, wait_for])
+    given, is_plain = (run.args, run.kwargs), FINDER.is_plain(run.args, run.kwargs)
+    upstream = ([] if is_plain else dependencies_of(None, list(given))) + waited_for(None, wait_for)
     if upstream:
         yield AllEnded([getattr(dependency, "future", dependency) for dependency in upstream])
         for future in upstream:
@@ -153,7 +164,7 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
                 message, _ = why_not_ready(future)
                 return Ending(Finish(PENDING, NOT_READY, message))
     try:
-        args, kwargs = FINDER.resolve((run.args, run.kwargs), value_of)
+        args, kwargs = given if is_plain else FINDER.resolve(given, value_of)
         parameters = definition.parameters.bind(args, kwargs)
         options = definition.options
         if options.validate_parameters:
@@ -235,7 +246,7 @@ class FlowAttempt:
     def block(self) -> Outcome:
         run = self._run
         try:
-            with inside(run), interrupted_after(run.definition.options.timeout_seconds, self._timeout):
+            with inside(run), interrupted_after(run.definition.options.timeout_seconds, self.timeout):
                 return Outcome(RETURNED, run.definition.fn(*run.args, **run.kwargs))
         except BaseException as error:
             return self.outcome(error)
@@ -249,14 +260,16 @@ class FlowAttempt:
                     returned = run.definition.fn(*run.args, **run.kwargs)
                     return Outcome(RETURNED, await returned)
         except BaseException as error:
-            return self.outcome(self._timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
+            return self.outcome(self.timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
 
-    def _timeout(self) -> FlowRunTimeoutError:
+    def timeout(self) -> FlowRunTimeoutError:
+        """What its code is interrupted with."""
         return FlowRunTimeoutError(
             f"Flow run exceeded timeout of {self._run.definition.options.timeout_seconds} second(s)"
         )
 
     def outcome(self, error: BaseException) -> Outcome:
+        error = meant_by(error)
         outcome = outcome_of(error)
         if isinstance(error, FlowRunTimeoutError):
             outcome.kind = TIMED_OUT
@@ -289,6 +302,8 @@ def end_children(run: FlowRun, outcome: Outcome) -> Generator[Any, Any, Ending]:
     interruption = outcome.value if outcome.kind is WAS_CANCELLED else None
     if outcome.kind is not RETURNED:
         _stop(run, outcome, also_running=outcome.kind is not RAISED)
+    elif scope.streams:
+        scope.engine.perform(lambda: scope.end_streams(f"{scope.name} has returned."))
     while True:
         try:
             yield ScopeEmpty(scope)
@@ -298,12 +313,8 @@ def end_children(run: FlowRun, outcome: Outcome) -> Generator[Any, Any, Ending]:
                 interruption = error
                 outcome = Outcome(WAS_CANCELLED, error)
                 _stop(run, outcome, also_running=True)
-    if scope.cancelled_count:
-        some = ", ".join(scope.cancelled_names)
-        more = scope.cancelled_count - len(scope.cancelled_names)
-        run.log.warning(
-            "Cancelled %s task run(s): %s%s", scope.cancelled_count, some, f" and {more} more" if more else ""
-        )
+    if cancelled := scope.what_was_cancelled():
+        run.log.warning("%s", cancelled)
     if outcome.kind is RETURNED:
         return _ending_of_returned(run, outcome.value)
     if outcome.kind is WAS_CANCELLED:
@@ -328,7 +339,7 @@ def why_interrupted(run: FlowRun, error: BaseException | None) -> str:
     if run.stop_reason is not None:
         return run.stop_reason
     if not isinstance(error, Stopped) and (isinstance(error, KeyboardInterrupt) or ctrl_c_was_pressed()):
-        return "Interrupted by Ctrl-C."
+        return INTERRUPTED_BY_CTRL_C
     detail = str(error) if error is not None else ""
     return detail or "The code around it was cancelled."
 
@@ -366,7 +377,7 @@ def _states_in(value: Any) -> list[State]:
     return [dependency.future.state for dependency in FINDER.find(value)]
 
 
-def _is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
+def is_tried_again(run: FlowRun, ending: Ending) -> Generator[Any, Any, bool]:
     """Whether an attempt is left and wanted; waits for its time."""
     definition, retries = run.definition, run.definition.retry.retries
     if ending.finish.type is not FAILED or run.run_count - run.crashes > retries or ending.interruption is not None:
@@ -413,6 +424,8 @@ def call_hooks(run: FlowRun, state: State) -> Life[None]:
 
 
 def _log_end(run: FlowRun) -> None:
+    if not run.is_one:
+        return  # whoever asked for another one is told why they cannot have it
     state = run.state
     level = logging.INFO if state.is_completed() else logging.ERROR
     if state.is_failed() and isinstance(state.data, BaseException):

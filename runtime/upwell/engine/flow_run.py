@@ -4,7 +4,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from msgspec import Struct
 
@@ -27,6 +27,10 @@ from upwell.engine.scope import CURRENT_SCOPE, CURRENT_TAGS, Scope
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+
+MOST_TOLD_BYTES: Final = 1 << 20
+"""Parameters that are larger stay in the process of their flow run."""
 
 
 class FlowRun:
@@ -112,6 +116,11 @@ class FlowRun:
     def log(self) -> RunLogger:
         return flow_run_logger(self)
 
+    @property
+    def is_one(self) -> bool:
+        """Whether there is such a run: not while another one is meant, and the store has not said which."""
+        return self.is_claimed or not self.wish.means_another
+
     def move(self, state: State) -> State:
         """Enter a state, now. A move that the table forbids is ignored: a final state stays."""
         stamped = State(
@@ -125,10 +134,33 @@ class FlowRun:
         if not self.states or may_move(self.state.type, stamped.type):
             self.states.append(stamped)
             recorder = self.scope.recorder
-            if recorder is not None and (self.is_claimed or not self.wish.means_another):
+            if recorder is not None and self.is_one:
                 recorder.flow_moves.append((self, stamped))
                 recorder.wake()
         return self.state
+
+    def facts(self) -> dict[str, Any]:
+        """What its task runs in other processes are told of it."""
+        return {
+            **EndedFlowRun(self.id, self.name, self.flow_name).facts(),
+            "flow_version": self.flow_version,
+            "flow_tags": sorted(self.tags),
+            "flow_run_count": self.run_count,
+            "flow_run_created": self.created,
+            "parent_flow_run_id": self.parent_flow_run_id and str(self.parent_flow_run_id),
+            "root_flow_run_id": str(self.root_flow_run_id),
+            "flow_parameters": self._parameters_as_bytes(),
+        }
+
+    def _parameters_as_bytes(self) -> bytes | None:
+        """The parameters as a pickle; None if they are large, or cannot be pickled."""
+        from upwell.core.packing_pickle import dumps  # only here: it is slow to load, and most flows need it not
+
+        try:
+            pickled = dumps(self.parameters)
+        except Exception:
+            return None
+        return pickled if len(pickled) <= MOST_TOLD_BYTES else None
 
     def exception(self) -> BaseException:
         """What to raise for a run that did not complete."""
@@ -180,3 +212,7 @@ class EndedFlowRun(Struct, frozen=True):
     id: UUID
     name: str
     flow_name: str
+
+    def facts(self) -> dict[str, Any]:
+        """As those of one that has not ended."""
+        return {"flow_run_id": str(self.id), "flow_run_name": self.name, "flow_name": self.flow_name}

@@ -101,11 +101,12 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     item: Any = None
     status: str = PENDING.value
     done: bool = False
-    looked: bool = False
-    run_count: int = 0
     started: float = 0.0
     ended: float = 0.0
     value: Any = None
+    durable_key: Any = None
+    looked: bool = False
+    run_count: int = 0
     message: str | None = None
     state_name: str | None = None
     traceback: Any = None
@@ -118,7 +119,6 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     waits_for: Any = None
     cause: str | None = None
     tickets: Any = ()
-    durable_key: Any = None
 
     # --- who it is ------------------------------------------------------------------------------------
 
@@ -278,7 +278,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if not self.done:
             self.wait(timeout)
             if not self.done:
-                raise TimeoutError(f"{self.name!r} has not ended within {timeout} seconds; it goes on.")
+                raise TimeoutError(f"{self.name!r} has not ended within {timeout:.3g} seconds; it goes on.")
         if self.status == COMPLETED:
             return read_value(self.value)  # type: ignore[no-any-return]  # a run that completed holds its R
         if raise_on_failure:
@@ -387,10 +387,8 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
             "task_name": self.call.definition.name,
             "tags": sorted(self.tags),
             "run_count": self.run_count,
-            "flow_run_id": str(flow_run.id) if flow_run else None,
-            "flow_run_name": flow_run.name if flow_run else None,
-            "flow_name": flow_run.flow_name if flow_run else None,
             "log_prints": self.logs_prints,
+            **(flow_run.facts() if flow_run is not None else {}),
         }
 
 

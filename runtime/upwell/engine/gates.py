@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
+from upwell.core.errors import ConcurrencySlotAcquisitionError
+from upwell.core.lifecycle import HAS_CRASHED, Outcome
 from upwell.core.limits import LeakyBucket, Slots
 from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
@@ -106,13 +108,17 @@ class Pace:
 
 
 class LimitGate:
-    """A named limit, shared with whoever else uses it, in any thread of this process."""
+    """A named limit, shared with whoever else uses it, in any thread of this process.
 
-    __slots__ = ("_tickets", "limit")
+    give_up: ends a run that can never have its slot: the store of the limit is gone, or this process was declared dead.
+    """
+
+    __slots__ = ("_give_up", "_tickets", "limit")
     is_worth_recording = True
 
-    def __init__(self, limit: NamedLimit) -> None:
+    def __init__(self, limit: NamedLimit, give_up: Callable[[Run, Outcome], None]) -> None:
         self.limit = limit
+        self._give_up = give_up
         self._tickets: dict[Run, Ticket] = {}
 
     def enter(self, run: Run, opened: Opened) -> bool:
@@ -120,7 +126,11 @@ class LimitGate:
         ticket = self.limit.ticket(lambda: loop.call_soon_threadsafe(self._granted, run, opened))
         ticket.holder = run
         self._tickets[run] = ticket
-        seconds = self.limit.take(ticket)
+        try:
+            seconds = self.limit.take(ticket)
+        except ConcurrencySlotAcquisitionError as error:
+            loop.call_soon(self._refuse, run, error)
+            return False
         if seconds is None:
             return False
         if seconds <= 0:
@@ -130,8 +140,16 @@ class LimitGate:
 
     def _granted(self, run: Run, opened: Opened) -> None:
         ticket = self._tickets.get(run)
-        if ticket is not None and ticket.error is None:  # else it waits on, and what is the matter was said
+        if ticket is None:
+            return
+        if ticket.error is None:
             opened(run)
+        else:
+            self._refuse(run, ticket.error)
+
+    def _refuse(self, run: Run, error: Exception) -> None:
+        if self._tickets.pop(run, None) is not None:
+            self._give_up(run, Outcome(HAS_CRASHED, error, str(error)))
 
     def leave(self, run: Run) -> None:
         ticket = self._tickets.pop(run, None)

@@ -19,16 +19,25 @@ from upwell.engine.chance import random_part
 from upwell.engine.clock import clock
 from upwell.engine.current import scope_of_direct_call
 from upwell.engine.future import CURRENT_RUN, RunFuture
-from upwell.engine.generators import Iteration, iterate, iterate_async
-from upwell.engine.interrupts import interrupted_after
+from upwell.engine.generators import Bounds, Iteration, iterate, iterate_async
+from upwell.engine.interrupts import interrupted_after, meant_by, why_interrupted
 from upwell.engine.limits import PROCESS_LIMITS, NamedLimit
 from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.prints import printing_to_log
 from upwell.engine.records import record_of
-from upwell.engine.settle import finish, keep, log_end, never_ready, record_retry, retry_message, state_of
+from upwell.engine.settle import (
+    finish,
+    goes_on_waiting,
+    keep,
+    log_end,
+    never_ready,
+    record_retry,
+    retry_message,
+    state_of,
+)
 from upwell.engine.steps import AllEnded, CallUser, Life, Sleep, Written
-from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved
+from upwell.engine.submit import FINDER, dependencies_of, is_completed, new_call, resolved, waited_for
 from upwell.engine.waits import give_back_tickets, holders_of, limits_held_by, take_tickets
 
 Run = RunFuture[Any]
@@ -67,7 +76,7 @@ def inline_run(
             run.run_count, run.due = place.waiting.run_count, place.waiting.due
     plain = FINDER.is_plain(args, kwargs)
     if not plain or wait_for is not None:
-        run.upstream = [*dependencies_of(None, item), *dependencies_of(None, wait_for)]
+        run.upstream = [*dependencies_of(None, item), *waited_for(None, wait_for)]
         if scope.recorder is not None:
             scope.recorder.fed.append((run, item, wait_for))
             if scope.is_strict:
@@ -87,7 +96,7 @@ def inline_life(run: Run) -> Life[None]:
     """From the dependencies of a direct call to its final state."""
     if run.done:
         return  # it was finished in an earlier process
-    definition, computation = run.call.definition, None
+    retries, computation = run.call.definition.retry.retries, None
     try:
         if run.upstream is not None and not (yield from _upstream(run)):
             return
@@ -100,7 +109,9 @@ def inline_life(run: Run) -> Life[None]:
         yield from _begin(run)
         limits = _limits(run)
         if run.due > clock().time():
+            goes_on_waiting(run)
             yield Sleep(run.due - clock().time())
+            run.status, run.state_name = PENDING.value, "Retrying"
         recorder = run.call.scope.recorder
         while True:
             if recorder is not None and run.call.scope.is_strict and not recorder.strict.are_safe():
@@ -116,18 +127,14 @@ def inline_life(run: Run) -> Life[None]:
             record_begin(run)
             outcome: Outcome = yield InlineAttempt(run)
             give_back_tickets(run)
-            if not may_retry(outcome, run.run_count, definition.retry.retries):
+            if not may_retry(outcome, run.run_count, retries) or not (yield from _is_tried_again(run, outcome)):
                 break
-            if definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
-                break
-            yield from _wait_for_retry(run, outcome)
         if run.call.keeping is not None:
             outcome = yield from keep_result(run, computation, outcome)
         yield from _end(run, outcome)
     except BaseException as error:
         give_up(run, computation)
-        if not run.done:
-            finish(run, StateType.CANCELLED, error, f"Cancelled: {error!r}", None, clock().time())
+        _interrupted(run, error)
         raise
 
 
@@ -171,7 +178,10 @@ class InlineAttempt:
 
 
 def _outcome(error: BaseException) -> Outcome:
+    error = meant_by(error)
     outcome = outcome_of(error)
+    if isinstance(error, KeyboardInterrupt):  # the caller's, as a cancellation is
+        outcome.kind, outcome.message = WAS_CANCELLED, why_interrupted(error)
     if outcome.kind is WAS_CANCELLED:
         outcome.value = error  # a direct call raises what the caller was cancelled with
     return outcome
@@ -215,6 +225,20 @@ def _limits(run: Run) -> list[NamedLimit]:
         limit.check_that_it_lets_anybody_through()
     around = limits_held_by(holders_of(run.call.parent)) if limits and run.call.parent is not None else ()
     return [limit for limit in limits if limit not in around]
+
+
+def _interrupted(run: Run, error: BaseException) -> None:
+    """The caller was interrupted between attempts."""
+    if not run.done:
+        finish(run, StateType.CANCELLED, error, f"Cancelled: {error!r}", None, clock().time())
+
+
+def _is_tried_again(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:
+    """Whether the attempt that is left is wanted; waits for its time."""
+    if run.call.definition.options.retry_condition_fn is not None and not (yield from _wants_retry(run, outcome)):
+        return False
+    yield from _wait_for_retry(run, outcome)
+    return True
 
 
 def _wants_retry(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:
@@ -296,7 +320,27 @@ def _begin_iterating(run: Run) -> Life[Iteration]:
     if run.upstream is not None and not (yield from _upstream(run)):
         raise run.exception()
     yield from _begin(run)
-    run.status, run.run_count, run.started = RUNNING.value, 1, clock().time()
+    bounds = Bounds(run, _limits(run), run.timeout_seconds, lambda: timeout_error(run))
+    return Iteration(run, _generator(run), partial(inside, run), _outcome, partial(_end_iterating, run, bounds), bounds)
+
+
+def _generator(run: Run) -> Any:
+    """That of another attempt."""
+    run.status = RUNNING.value
+    run.run_count += 1
+    run.started = clock().time()
     record_begin(run)
-    generator = run.call.definition.fn(*run.args, **run.kwargs)
-    return Iteration(run, generator, partial(inside, run), _outcome, partial(_end, run))
+    return run.call.definition.fn(*run.args, **run.kwargs)
+
+
+def _end_iterating(run: Run, bounds: Bounds, outcome: Outcome, untouched: bool) -> Life[Any]:
+    try:
+        may = untouched and may_retry(outcome, run.run_count, run.call.definition.retry.retries)
+        if may and (yield from _is_tried_again(run, outcome)):
+            bounds.renew()
+            return _generator(run)
+        yield from _end(run, outcome)
+    except BaseException as error:
+        _interrupted(run, error)
+        raise
+    return None

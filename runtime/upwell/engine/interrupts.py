@@ -6,7 +6,10 @@ thread an exception is raised at its next bytecode; code inside a C call notices
 
 from __future__ import annotations
 
+import _weakrefset
+import asyncio
 import functools
+import inspect
 import os
 import signal
 import sys
@@ -14,16 +17,31 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final
 
+from upwell.core.lifecycle import describe
 from upwell.engine.clock import INTERRUPTIBLE, clock
 
+_behind_signal: Final[Any] = import_module("_signal")  # typed nowhere
+_handler_of: Final[Callable[[int], Any]] = _behind_signal.getsignal
+_set_handler: Final[Callable[[int, Any], Any]] = _behind_signal.signal
+"""What `signal` has of the same names tries to make an enum of the handler: for asyncio's own, with the text of its
+Task, that takes 10 us each time, and all together a third of a flow run's life.
+"""
+
+INTERRUPTED_BY_CTRL_C: Final = "Interrupted by Ctrl-C."
 KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT ended
 
 
 class Interrupted(BaseException):
     """Raised inside the user's code when its time is up; never seen by users."""
+
+    @staticmethod
+    def means() -> BaseException | None:
+        """What is to be raised in its place, if another thread has raised it."""
+        return None
 
 
 class Stopped(KeyboardInterrupt):
@@ -68,65 +86,169 @@ def interrupted_after(seconds: float | None, error: Callable[[], BaseException])
 
 def _alarm_is_free() -> bool:
     return hasattr(signal, "setitimer") and (
-        signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN, None, _on_alarm)
+        _handler_of(signal.SIGALRM) in (signal.SIG_DFL, signal.SIG_IGN, None, _on_alarm)
     )
 
 
-def _on_alarm(_signal: int, _frame: FrameType | None) -> None:
+_OUR_CODE: Final = frozenset(it.__code__.co_filename for it in (_alarm_is_free, contextmanager))
+"""Before and after the user's code: what is raised there passes by those who know what it means."""
+
+_RUN_OF_HANDLE: Final = asyncio.Handle._run.__code__  # pyright: ignore[reportPrivateUsage]
+
+SOON_SECONDS: Final = 0.001
+"""When an interrupt comes that would have come there."""
+
+AGAIN_SECONDS: Final = 0.1
+"""The alarm rings until it is heard: after a stop (Ctrl-Z) the system may give it to a thread that is not the main one,
+and what the main one waits for goes on.
+"""
+
+_ends: Final[list[float]] = []
+"""When the alarm is to ring for each run of the main thread, from the outermost on: for none later than around it."""
+
+
+_uninterrupted: Final[set[int]] = set()
+"""Threads that are not to be interrupted now."""
+
+
+@contextmanager
+def uninterrupted() -> Generator[None, None, None]:
+    """An interrupt that would hit inside comes a moment later."""
+    thread_id = threading.get_ident()
+    if thread_id in _uninterrupted:  # by code around this
+        yield
+        return
+    _uninterrupted.add(thread_id)
+    try:
+        yield
+    finally:
+        _uninterrupted.discard(thread_id)
+
+
+def _is_between(frame: FrameType | None, thread_id: int | None = None) -> bool:
+    if frame is None:
+        return False
+    return frame.f_code.co_filename in _OUR_CODE or thread_id in _uninterrupted or _would_be_lost(frame)
+
+
+def _would_be_lost(frame: FrameType) -> bool:
+    """Whether Python, or a loop of asyncio's, only logs what is raised here, and goes on."""
+    at: FrameType | None = frame
+    called: FrameType | None = None
+    while at is not None:
+        if at.f_code.co_name == "__del__" or at.f_code.co_filename == _weakrefset.__file__:
+            return True
+        if at.f_code is _RUN_OF_HANDLE and (called is None or not called.f_code.co_flags & inspect.CO_COROUTINE):
+            return True  # a callback; a Task's coroutine would get it, and whoever awaits that
+        called, at = at, at.f_back
+    return False
+
+
+def _on_alarm(_signal: int, frame: FrameType | None) -> None:
+    if not _ends:
+        return  # the run has ended just now
+    if _is_between(frame, threading.get_ident()):
+        signal.setitimer(signal.ITIMER_REAL, SOON_SECONDS, AGAIN_SECONDS)
+        return
+    signal.setitimer(signal.ITIMER_REAL, 0)
     raise Interrupted
 
 
 @contextmanager
 def _by_alarm(seconds: float, error: Callable[[], BaseException]) -> Generator[None, None, None]:
-    previous = signal.signal(signal.SIGALRM, _on_alarm)
-    outer_left, _ = signal.setitimer(signal.ITIMER_REAL, seconds)
-    if outer_left and outer_left < seconds:
-        signal.setitimer(signal.ITIMER_REAL, outer_left)  # a run around this one ends earlier
+    previous = _set_handler(signal.SIGALRM, _on_alarm)
+    end = time.monotonic() + seconds
+    is_first = not _ends or end < _ends[-1]
+    _ends.append(end if is_first else _ends[-1])
+    _set_alarm()
     try:
         yield
     except Interrupted:
-        if outer_left and outer_left < seconds:
-            raise
+        if not is_first:
+            raise  # it was for a run around this one
         raise error() from None
     finally:
-        left, _ = signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-        if outer_left:
-            used = seconds - left if not outer_left < seconds else outer_left - left
-            signal.setitimer(signal.ITIMER_REAL, max(outer_left - used, 1e-6))
+        _ends.pop()
+        _set_alarm()
+        _set_handler(signal.SIGALRM, previous)
+
+
+def _set_alarm() -> None:
+    if _ends:
+        signal.setitimer(signal.ITIMER_REAL, max(_ends[-1] - time.monotonic(), 1e-6), AGAIN_SECONDS)
+    else:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
 def _by_watchdog(seconds: float, error: Callable[[], BaseException]) -> Generator[None, None, None]:
     thread_id = threading.get_ident()
-    kind: type[BaseException] = type("Interrupted", (Interrupted,), {})  # its own: timeouts may be nested
+    kind: type[Interrupted] = type(
+        "Interrupted", (Interrupted,), {"means": staticmethod(error)}
+    )  # timeouts may be nested
     lock = threading.Lock()
     over = fired = False
 
     def fire() -> None:
         nonlocal fired
-        with lock:
-            if not over:
-                fired = True
-                raise_in_thread(thread_id, kind)
+        import ctypes  # noqa: F401  # pyright: ignore[reportUnusedImport]  # it takes long: before the look at the thread
 
-    watchdog = threading.Timer(seconds, fire)
-    watchdog.daemon = True
-    watchdog.start()
+        with lock:
+            if over:
+                return
+            frame = sys._current_frames().get(thread_id)  # pyright: ignore[reportPrivateUsage]  # documented
+            if _is_between(frame, thread_id):
+                watch(SOON_SECONDS)
+                return
+            fired = True
+            raise_in_thread(thread_id, kind)
+
+    def watch(seconds: float) -> None:
+        watchdog = threading.Timer(seconds, fire)
+        watchdog.daemon = True
+        watchdogs.append(watchdog)
+        watchdog.start()
+
+    watchdogs: list[threading.Timer] = []
     INTERRUPTIBLE.depth = getattr(INTERRUPTIBLE, "depth", 0) + 1
     try:
         try:
+            watch(seconds)
             yield
         finally:
             INTERRUPTIBLE.depth -= 1
             with lock:
                 over = True
-            watchdog.cancel()
+            for watchdog in watchdogs:
+                watchdog.cancel()
     except kind:
         raise error() from None
     if fired:  # it came too late to hit anything inside: take it back, and say what is true
         clear_raise_in_thread(thread_id)
         raise error()
+
+
+def why_interrupted(error: KeyboardInterrupt) -> str:
+    """What to say of code that it was raised in."""
+    if isinstance(error, Stopped):
+        return str(error)
+    return describe(error) if error.args else INTERRUPTED_BY_CTRL_C
+
+
+def may_be_interrupted() -> bool:
+    """Whether the code of this thread has a timeout."""
+    is_main = threading.current_thread() is threading.main_thread()
+    return bool(_ends and is_main) or getattr(INTERRUPTIBLE, "depth", 0) > 0
+
+
+def meant_by(error: BaseException) -> BaseException:
+    """What was caught around code with a timeout: another thread's interrupt may hit just as that code is left."""
+    if not isinstance(error, Interrupted):
+        return error
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return (trace is not None and _is_between(trace.tb_frame) and error.means()) or error
 
 
 # --- Ctrl-C -----------------------------------------------------------------------------------------------
@@ -155,7 +277,7 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = signal.getsignal(signal.SIGINT)
+    previous = _handler_of(signal.SIGINT)
     if not _is_a_default(previous):
         yield
         return
@@ -174,16 +296,16 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
         if _presses > 1:
             kill_now()
         sys.stderr.write("\nCtrl-C: cancelling what runs. Press Ctrl-C again to kill.\n")
-        previous(number, frame)  # type: ignore[operator, misc]  # one of the defaults, which are functions
+        previous(number, frame)
 
     _handler = on_ctrl_c
-    signal.signal(signal.SIGINT, on_ctrl_c)
+    _set_handler(signal.SIGINT, on_ctrl_c)
     try:
         yield
     finally:
         _asked.clear()
-        if signal.getsignal(signal.SIGINT) is on_ctrl_c:
-            signal.signal(signal.SIGINT, signal.default_int_handler if _is_over(previous) else previous)
+        if _handler_of(signal.SIGINT) is on_ctrl_c:
+            _set_handler(signal.SIGINT, signal.default_int_handler if _is_over(previous) else previous)
 
 
 def interrupt_main_thread(why: Callable[[], BaseException | None]) -> bool:
@@ -191,7 +313,7 @@ def interrupt_main_thread(why: Callable[[], BaseException | None]) -> bool:
 
     why: called in the main thread; what it is to raise, or None if that is of no use any more.
     """
-    if _handler is None or signal.getsignal(signal.SIGINT) is not _handler or not hasattr(signal, "pthread_kill"):
+    if _handler is None or _handler_of(signal.SIGINT) is not _handler or not hasattr(signal, "pthread_kill"):
         return False
     _asked.append(why)
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

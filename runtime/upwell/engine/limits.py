@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from upwell.core.errors import ConcurrencySlotAcquisitionError, ConfigurationError
 from upwell.core.limits import LeakyBucket, Slots
@@ -44,7 +44,7 @@ class NamedLimit:
     def __init__(self, name: str, limit: int, slot_decay_per_second: float = 0.0, active: bool = True) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:  # pyright: ignore[reportUnnecessaryIsInstance]  # from users' settings
             raise ConfigurationError(f"The limit {name!r} must be a whole number, zero or more, not {limit!r}.")
-        if not 0.0 <= slot_decay_per_second < float("inf"):
+        if not isinstance(slot_decay_per_second, float | int) or not 0.0 <= slot_decay_per_second < float("inf"):  # pyright: ignore[reportUnnecessaryIsInstance]  # likewise
             raise ConfigurationError(f"The limit {name!r} cannot decay by {slot_decay_per_second!r} slots a second.")
         self.name = name
         self.limit = limit
@@ -133,14 +133,31 @@ class NamedLimit:
         return f"<limit {self.name!r}: {self.taken} of {self.limit} taken>"
 
 
+def _by_name(limits: object) -> dict[str, tuple[Any, ...]]:
+    """Slots and, if it is said, how fast they come back."""
+    if not isinstance(limits, Mapping | None):
+        raise TypeError(f"limits takes slots by name, such as {{'database': 5, 'api': (10, 2.0)}}, not {limits!r}")
+    named: dict[str, tuple[Any, ...]] = {}
+    for name, limit in cast("Mapping[object, Any]", limits or {}).items():
+        if not isinstance(name, str):
+            raise TypeError(f"limits takes names that are texts, not {name!r}")
+        found: tuple[Any, ...] = limit if isinstance(limit, tuple) else (limit, 0.0)  # pyright: ignore[reportUnknownVariableType]  # users'
+        if len(found) != 2:
+            raise TypeError(
+                f"The limit {name!r} is a number of slots, or (slots, slot_decay_per_second), not {limit!r}"
+            )
+        named[name] = found
+    return named
+
+
 class Limits:
     """The named limits of one runtime, or of the process."""
 
     def __init__(self, limits: Mapping[str, Any] | None = None, around: Limits | None = None) -> None:
         self._limits: dict[str, NamedLimit] = {}
         self._around = around
-        for name, limit in (limits or {}).items():
-            self.set(name, limit) if isinstance(limit, int) else self.set(name, *limit)
+        for name, limit in _by_name(limits).items():
+            self.set(name, *limit)
 
     def get(self, name: str) -> NamedLimit | None:
         """The limit of this name, here or around."""

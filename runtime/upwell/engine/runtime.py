@@ -32,6 +32,7 @@ from upwell.engine.finish import until_done
 from upwell.engine.future import RunFuture
 from upwell.engine.gates import Lane, LimitGate
 from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit
+from upwell.engine.loggers import ENGINE
 from upwell.engine.logs import task_run_logger
 from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
@@ -137,6 +138,35 @@ class Engine(EngineSeam):
         else:
             self.call_soon(partial(self._accept, runs))
 
+    def accept_one(self, run: Run) -> None:
+        """The same for the one run of a call, which most often is begun in a plain scope: in half the steps."""
+        call = run.call
+        scope = call.scope
+        if (
+            self.closed
+            or scope.ended
+            or scope.durable is not None
+            or call.keeping is not None
+            or call.runner is not None
+            or _get_running_loop() is not self.loop
+        ):
+            self.accept([run])
+            return
+        call.open = 1
+        if not scope.open_calls:
+            self._busy_scopes.add(scope)
+        scope.open_calls += 1
+        scope.total += 1
+        if scope.recorder is not None:
+            call.series.submitted += 1
+            scope.recorder.wake()
+        if call.straight:
+            self.dispatcher.push(run)
+        elif run.upstream is not None:
+            self.upstream_ended(run)
+        else:
+            self._pass_gates(run)
+
     def _accept(self, runs: Sequence[Run]) -> None:
         call = runs[0].call
         scope = call.scope
@@ -181,13 +211,8 @@ class Engine(EngineSeam):
                 self.dispatcher.extend(runs)
             else:
                 self._execute_elsewhere(call.runner, runs)
-        elif call.keeping is not None:
-            enter = self.caching.enter
-            for run in runs:
-                if run.upstream is None and not run.due and not run.run_count:
-                    enter(run)
-                else:
-                    self._set_out(run)
+        elif call.keeping is not None and all(run.upstream is None and not (run.due or run.run_count) for run in runs):
+            self.caching.enter(runs)
         else:
             for run in runs:
                 self._set_out(run)
@@ -220,7 +245,7 @@ class Engine(EngineSeam):
         elif run.upstream is not None:
             self.upstream_ended(run)
         elif run.call.keeping is not None and not run.run_count:
-            self.caching.enter(run)
+            self.caching.enter((run,))
         else:
             self._pass_gates(run)
 
@@ -270,7 +295,7 @@ class Engine(EngineSeam):
     def _is_ready(self, run: Run) -> None:
         """A run whose upstream has ended begins, as soon as gates and caches let it."""
         if run.call.keeping is not None:
-            self.caching.enter(run)
+            self.caching.enter((run,))
         else:
             self._pass_gates(run)
 
@@ -411,7 +436,7 @@ class Engine(EngineSeam):
             limit = self.limits.get(name)
             if limit is not None:
                 limit.check_that_it_lets_anybody_through()
-                gates.append(self._limit_gates.setdefault(limit, LimitGate(limit)))
+                gates.append(self._limit_gates.setdefault(limit, LimitGate(limit, self.settlement.give_up)))
         return gates
 
     # --- stopping ------------------------------------------------------------------------------------------
@@ -439,11 +464,14 @@ class Engine(EngineSeam):
         await until_done(self._closing)
 
     async def _close(self, reason: str) -> None:
+        self.scope.begin_again()  # what was cancelled until now was told of, or left by its user
         for scope in [self.scope, *self._busy_scopes]:
             scope.stop(reason)
             empty = self.loop.create_future()
             scope.notify_when_empty(partial(_set, empty))
             await empty
+        if cancelled := self.scope.what_was_cancelled():  # those of flow runs are told of by these
+            ENGINE.warning("%s %s", reason, cancelled)
         while self._spawned:
             await asyncio.wait(list(self._spawned))
         for remote in self._remotes.values():

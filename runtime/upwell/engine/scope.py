@@ -49,6 +49,13 @@ class OpenRun(Protocol):
     def exception(self) -> BaseException: ...
 
 
+class OpenStream(Protocol):
+    """What a scope needs to know of a stream that is taken from in it."""
+
+    def end(self, reason: str) -> None:
+        """Nobody may take from it any more; on the loop's thread."""
+
+
 class EngineSeam:
     """What scopes and futures need of the engine that drives them; the engine is one."""
 
@@ -67,6 +74,9 @@ class EngineSeam:
 
     def accept(self, runs: Sequence[Any]) -> None:
         """Start whole runs of one call, just submitted; from any thread."""
+
+    def accept_one(self, run: Any) -> None:
+        """The same for the only run of a call."""
 
     def scope_is_empty(self, scope: Scope) -> None:
         """Nothing that was started in this scope is under way any more."""
@@ -161,11 +171,13 @@ class Scope:
         self.live: set[Any] = set()
         self.failed: list[OpenRun] = []
         self.when_empty: list[Callable[[], object]] = []
+        self.streams: set[OpenStream] = set()
         self.stop_reason: str | None = None
         self.cancelled_count = 0
         self.cancelled_names: list[str] = []
         self.ended = False
         self.recorder = recorder
+        self.sketch: Any = None  # what takes note of what is started here, where nothing is to be run
         self.durable: Any = None  # of a durable flow run: what it has finished in an earlier process
 
     @cached_property  # not __getattr__, beside which every look at any attribute would take twice as long
@@ -217,15 +229,29 @@ class Scope:
         """Refuse to start what has not begun, and cancel what runs, unless it may go on to its end."""
         if self.stop_reason is None:
             self.stop_reason = reason
+        self.end_streams(reason)
         for run in list(self.live):
             if also_running or run.status != RUNNING:
                 self.engine.stop_run(run, reason)
+
+    def end_streams(self, reason: str) -> None:
+        """End the streams that were not taken to their end: whoever would take from them is over."""
+        for stream in list(self.streams):
+            stream.end(reason)
 
     def note_cancelled(self, run: OpenRun) -> None:
         """A run of this scope was cancelled."""
         self.cancelled_count += 1
         if len(self.cancelled_names) < MOST_NAMES:
             self.cancelled_names.append(run.name)
+
+    def what_was_cancelled(self) -> str:
+        """For a message; empty if nothing was."""
+        if not self.cancelled_count:
+            return ""
+        more = self.cancelled_count - len(self.cancelled_names)
+        named = ", ".join(self.cancelled_names) + (f" and {more} more" if more else "")
+        return f"Cancelled {self.cancelled_count} task run(s): {named}"
 
     def begin_again(self) -> None:
         """Forget what became of an earlier attempt of the flow run."""

@@ -49,6 +49,31 @@ def complete(run: Run, value: Any, now: float) -> None:
         call.run_ended()
 
 
+def complete_found(call: Call, runs: Sequence[Run], values: Sequence[Any], messages: Sequence[str], now: float) -> None:
+    """The same for runs of one call that never began, because their results were in the cache."""
+    record, ended = call.record, 0
+    call.scope.live.difference_update(runs)
+    for run, value, message in zip(runs, values, messages, strict=True):
+        if run.done:  # somebody who watched one before has cancelled it
+            continue
+        run.value = value
+        run.message = message
+        run.state_name = "Cached"
+        run.ended = now
+        run.status = _COMPLETED
+        run.done = True
+        if record is None:
+            run.item = None
+        else:
+            record(run)
+        if run.watchers is not None:
+            run.notify()
+        ended += 1
+    call.open -= ended
+    if not call.open:
+        call.run_ended()
+
+
 def complete_many(call: Call, runs: Sequence[Run], values: Sequence[Any], times: Sequence[float]) -> None:
     """The same for runs of one call, one after the other. times: when the first began, then when each ended."""
     record = call.record
@@ -141,6 +166,15 @@ def record_retry(run: Run, now: float) -> None:
         scope.recorder.strict.note()
 
 
+def goes_on_waiting(run: Run) -> None:
+    """A run waits for the attempt that was due when an earlier process died: its row shall say so."""
+    run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"
+    recorder = run.call.scope.recorder
+    if recorder is not None:
+        recorder.begun.append(run)
+        recorder.wake()
+
+
 def never_ready(run: Run, upstream: Any) -> None:
     """End a run that never begins, because this upstream did not complete; says so, and what began it."""
     message, run.cause = why_not_ready(upstream)
@@ -218,12 +252,16 @@ class Settlement:
 
     def cancel(self, run: Run, reason: str) -> None:
         """Cancel a run whose code does not run now."""
+        self.give_up(run, Outcome(WAS_CANCELLED, None, reason))
+
+    def give_up(self, run: Run, outcome: Outcome) -> None:
+        """End a run whose code does not run now, whatever it waits for; it is not tried again."""
         if run.gates_held:
             self._leave_gates(run)
         if not run.done:
             run.upstream = None  # what it waited for does not matter any more, should it end while hooks are called
             run.call.scope.live.discard(run)
-            self._conclude(run, Outcome(WAS_CANCELLED, None, reason), clock().time())
+            self._conclude(run, outcome, clock().time())
 
     def not_ready(self, run: Run, upstream: Any) -> None:
         """A run whose upstream did not complete never begins."""
@@ -263,7 +301,7 @@ class Settlement:
 
     def wait_out(self, run: Run, now: float) -> None:
         """A run waits for the time of an attempt that was due when an earlier process died."""
-        run.status, run.state_name = SCHEDULED.value, "AwaitingRetry"
+        goes_on_waiting(run)
         run.call.scope.live.add(run)
         self._retrying[run] = asyncio.get_running_loop().call_later(run.due - now, self._due, run)
 
@@ -279,17 +317,19 @@ class Settlement:
 
     # --- the end ----------------------------------------------------------------------------------------
 
-    def found(self, run: Run, value: Any, message: str, now: float) -> None:
-        """A run need not begin: its result was in the cache."""
-        call = run.call
+    def found(self, runs: Sequence[Run], values: Sequence[Any], messages: Sequence[str], now: float) -> None:
+        """Runs of one call need not begin: their results were in the cache."""
+        call = runs[0].call
         if call.has_prelude:
-            name_run(run)
+            for run in runs:
+                if not run.done:
+                    name_run(run)
         if call.definition.silent and call.scope.durable is None:
-            call.scope.live.discard(run)
-            run.message, run.state_name = message, "Cached"
-            complete(run, value, now)
+            complete_found(call, runs, values, messages, now)
         else:
-            self._end(run, keep(run, Outcome(RETURNED, value, message)), now, "Cached")
+            for run, value, message in zip(runs, values, messages, strict=True):
+                if not run.done:
+                    self._end(run, keep(run, Outcome(RETURNED, value, message)), now, "Cached")
 
     def _conclude(self, run: Run, outcome: Outcome, now: float) -> None:
         if run.call.keeping is not None and self.keep_result is not None:
@@ -353,8 +393,9 @@ def log_end(run: Run, outcome: Outcome, state: State) -> None:
         log.error("Task run failed with exception: %s", safe_repr(outcome.value), exc_info=trace_once(outcome.value))
     elif outcome.kind.name == "TIMED_OUT":
         log.error("%s", outcome.value)
-    with_its_flow = state.type is StateType.CANCELLED and run.call.scope.stop_reason is not None
-    log.log(logging.DEBUG if with_its_flow else logging.ERROR, "Finished in state %s", state)
+    with_others = run.call.scope.stop_reason is not None or run.call.is_left  # of which one line tells, or their user
+    is_told = state.type is StateType.CANCELLED and with_others
+    log.log(logging.DEBUG if is_told else logging.ERROR, "Finished in state %s", state)
 
 
 async def run_hook(hook: Callable[..., Any], face: Any, record: Any, state: State, log: Any) -> None:

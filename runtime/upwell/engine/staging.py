@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import Any, Final, Protocol
 
 from upwell.core.results import ResultRecord
+from upwell.core.states import COMPLETED
 from upwell.engine.caching import Computation, Run, keep_in_cache
 from upwell.engine.future import CURRENT_RUN
 from upwell.engine.steps import Life
@@ -110,7 +111,9 @@ def failed(run: Run, computation: Computation | None) -> None:
 
 
 def mark_rolled_back(run: Run) -> None:
-    """The transaction of a run that had completed was rolled back."""
+    """The transaction of a run that has ended was rolled back; one that did not complete keeps its state."""
+    if run.status != COMPLETED or run.state_name == "RolledBack":
+        return
     run.state_name, run.message = "RolledBack", "Its transaction was rolled back."
     recorder = run.call.scope.recorder
     if recorder is not None:

@@ -18,6 +18,7 @@ from upwell.engine.attempt import call_hook
 from upwell.engine.clock import ERRANDS, Gate, clock
 from upwell.engine.finish import until_done
 from upwell.engine.future import TaskFuture
+from upwell.engine.interrupts import may_be_interrupted, uninterrupted
 from upwell.engine.limits import NamedLimit, Ticket
 from upwell.engine.recorder import Recorder
 from upwell.engine.scope import Scope
@@ -219,9 +220,13 @@ def refuse_to_block(name: str, twin: str) -> None:
         raise BlockingWaitError(f"{name}(...) would block the event loop here: write `await {twin}(...)`.")
 
 
-def run_apart(work: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end from a thread that may have a running loop: on a thread beside it then."""
-    if asyncio._get_running_loop() is None:
+def run_apart(work: Coroutine[Any, Any, T], *, to_its_end: bool = False) -> T:
+    """Run a coroutine to its end from a thread that may have a running loop: on a thread beside it then.
+
+    to_its_end: on such a thread where a timeout may interrupt this one, too, for a loop may log what is raised in it by
+    surprise, and go on; who is interrupted waits for the coroutine all the same.
+    """
+    if asyncio._get_running_loop() is None and not (to_its_end and may_be_interrupted()):
         return asyncio.run(work)
     answers: list[Any] = []
     ended = Gate()
@@ -235,8 +240,16 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
             ended.open()
 
     thread = threading.Thread(target=run, name="upwell-apart", daemon=True)
-    thread.start()
-    ended.wait()
+    try:
+        with uninterrupted():
+            thread.start()
+        ended.wait()
+    except BaseException:
+        if thread.ident is None:
+            work.close()
+        elif to_its_end:
+            thread.join()
+        raise
     thread.join()
     well, answer = answers[0]
     if not well:

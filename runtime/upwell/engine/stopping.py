@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from upwell.engine.interrupts import Stopped, clear_raise_in_thread, interrupt_main_thread, raise_in_thread
@@ -19,16 +21,45 @@ if TYPE_CHECKING:
 
 
 class UnderWay:
-    """A flow run in the thread or Task that carries it out. is_told: its end has been asked for there."""
+    """A flow run in the thread or Task that carries it out.
 
-    __slots__ = ("is_told", "run", "task", "thread_id")
+    is_told: its end has been asked for there.
+    is_away: it is a generator whose caller is busy with an item. Nobody interrupts that: it is told at its next step.
+    """
+
+    __slots__ = ("_take_back", "is_away", "is_told", "run", "task", "thread_id")
 
     def __init__(self, run: FlowRun) -> None:
         self.run = run
-        self.thread_id = threading.get_ident()
-        self.task: asyncio.Task[Any] | None = asyncio.current_task() if run.definition.kind.is_async else None
+        self.is_away = run.definition.kind.is_generator
         self.is_told = False
+        self._take_back: Callable[[], object] | None = None
+        self._note_where()
         UNDER_WAY.add(self)
+
+    def _note_where(self) -> None:
+        self.thread_id = threading.get_ident()
+        self.task: asyncio.Task[Any] | None = asyncio.current_task() if self.run.definition.kind.is_async else None
+
+    @contextmanager
+    def at_work(self) -> Generator[Stopped | None]:
+        """Around a step of a generator; gives what is to be thrown into it, if its end was asked for meanwhile."""
+        with _telling:
+            self.is_away = False
+            self._note_where()
+            is_asked = self.run.stop_reason is not None and not self.is_told
+            self.is_told = self.is_told or is_asked
+        try:
+            yield Stopped(self.run.stop_reason) if is_asked else None
+        except Stopped:
+            self._take_back = None  # it has arrived
+            raise
+        finally:
+            with _telling:
+                self.is_away = True
+                if self._take_back is not None and self.task is None:
+                    self._take_back()
+                    self._take_back, self.is_told = None, False  # at the next step, then
 
     def ended(self) -> None:
         """Nothing of it is left to be stopped."""
@@ -36,10 +67,8 @@ class UnderWay:
         if self.run.stop_reason is None:
             return
         with _telling:  # nobody tells it from here on
-            if self.is_told and self.task is not None:
-                self.task.uncancel()
-            elif self.is_told and self.thread_id != threading.main_thread().ident:
-                clear_raise_in_thread(self.thread_id)
+            if self._take_back is not None:
+                self._take_back()
 
     def is_why(self, interruption: BaseException) -> bool:
         """Whether what interrupted the run came from here alone, so that its caller does not get it."""
@@ -53,6 +82,9 @@ class UnderWay:
             if self.is_told or not self._can_be_stopped():
                 return
             self.run.stop_reason = reason
+            if self.is_away:
+                self._stop_started(reason)
+                return
             if self.task is not None:
                 with suppress(RuntimeError):  # its loop has ended
                     self.task.get_loop().call_soon_threadsafe(self._cancel, self.task)
@@ -61,17 +93,26 @@ class UnderWay:
             if self.thread_id == threading.main_thread().ident and interrupt_main_thread(self._interruption):
                 return
             raise_in_thread(self.thread_id, Stopped)
-            scope = self.run.scope
-            if scope.has_engine:  # its thread may be waiting for what it has started
-                scope.engine.perform(lambda: scope.stop(reason))
+            if self.thread_id != threading.main_thread().ident:
+                self._take_back = partial(clear_raise_in_thread, self.thread_id)
+            self._stop_started(reason)  # its thread may be waiting for that
+
+    def _stop_started(self, reason: str) -> None:
+        scope = self.run.scope
+        if scope.has_engine:
+            scope.engine.perform(lambda: scope.stop(reason))
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
-        if not self.is_told and self._can_be_stopped():
+        if not self.is_told and not self.is_away and self._can_be_stopped():
             self.is_told = True
+            self._take_back = task.uncancel
             task.cancel(self.run.stop_reason)
 
     def _interruption(self) -> Stopped | None:
-        """What to raise in the main thread; nothing, if the run has come to its end meanwhile."""
+        """What to raise in the main thread; nothing, if the run, or this step of it, has come to its end meanwhile."""
+        if self.is_away:
+            self.is_told = False
+            return None
         return Stopped(self.run.stop_reason) if self._can_be_stopped() else None
 
     def _can_be_stopped(self) -> bool:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from upwell.core.definition import Definition
+from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
 from upwell.engine.scope import Scope
@@ -36,6 +38,9 @@ class Feed:
         self._definition = definition
         series = scope.series_of(definition) if scope.durable is None else scope.durable.series_of(definition)
         self.call = new_call(series, copy_context(), unary=True, gates=gates)
+        self._ended_by: str | None = None
+        self._is_open = True
+        scope.streams.add(self)
         self._engine.perform(partial(self._engine.open_call, self.call))
 
     def __len__(self) -> int:
@@ -48,7 +53,7 @@ class Feed:
 
     def start(self, items: list[Any]) -> None:
         """Start a run for each of these inputs."""
-        if not items:
+        if not items or not self._is_open:
             return
         call, places = self.call, None
         numbers: Iterable[int] = call.series.numbers
@@ -76,33 +81,50 @@ class Feed:
         if wake is not None:
             wake()
 
-    def take_ended(self) -> Run | None:
-        """The next run to take, if it has ended."""
-        if self._ordered:
-            return self._order.popleft() if self._order and self._order[0].done else None
-        if not self._ended:
-            return None
-        run = self._ended.popleft()
-        del self._window[id(run)]
-        return run
+    def take_ended(self, most: int) -> list[Run]:
+        """The next runs to take, as far as they have ended, and not more than so many.
 
-    async def until_some_ended(self) -> None:
-        """Wait on the running loop until there is a run to take."""
+        Raises:
+            RuntimeClosedError: what is around the stream has ended.
+        """
+        if self._ended_by is not None:
+            raise RuntimeClosedError(
+                f"Nothing more can be taken from this stream of {self._definition.name}: {self._ended_by} Take what "
+                "you want from a stream before what is around it ends."
+            )
+        taken: list[Run] = []
+        if self._ordered:
+            order = self._order
+            while order and order[0].done and len(taken) < most:
+                run = order.popleft()
+                run.looked = True  # else a failure that is left with the stream would count as one that nobody saw
+                taken.append(run)
+        else:
+            ended, window = self._ended, self._window
+            while ended and len(taken) < most:
+                run = ended.popleft()
+                del window[id(run)]
+                run.looked = True
+                taken.append(run)
+        return taken
+
+    async def until_some_ended(self, seconds: float | None) -> None:
+        """Wait on the running loop until there is a run to take, or for so long."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._watch(lambda: loop.call_soon_threadsafe(_set, waiter))
-        await until_aside(waiter)
-        self._wake = None
+        timer = None if seconds is None else loop.call_later(seconds, _set, waiter)
+        try:
+            with self._watched(lambda: loop.call_soon_threadsafe(_set, waiter)) as first:
+                await until_aside(waiter, first)
+        finally:
+            if timer is not None:
+                timer.cancel()
 
-    def wait_until_some_ended(self) -> None:
-        """Block this thread until there is a run to take."""
-        if self._ordered:
-            self._order[0].wait()
-            return
+    def wait_until_some_ended(self, seconds: float | None) -> None:
+        """Block this thread until there is a run to take, or for so long."""
         ended = Gate()
-        self._watch(ended.open)
-        wait_aside(ended)
-        self._wake = None
+        with self._watched(ended.open) as first:
+            wait_aside(ended, seconds, first)
 
     def wake_up(self) -> None:
         """Something else has changed: let whoever waits look again."""
@@ -110,25 +132,44 @@ class Feed:
         if wake is not None:
             wake()
 
-    def _watch(self, wake: Any) -> None:
+    @contextmanager
+    def _watched(self, wake: Callable[[], object]) -> Generator[Run | None]:
+        """Call this as soon as there is something to take, or something else has changed; the run that must end, if it
+        is a certain one.
+        """
         self._wake = wake
-        if self._ordered:
-            if self._order:
-                self._order[0].watch(partial(_wake, wake))
+        first = self._order[0] if self._ordered and self._order else None
+        watcher = partial(_wake, wake)
+        if first is not None:
+            first.watch(watcher)
         elif self._ended:
             wake()
+        try:
+            yield first
+        finally:
+            self._wake = None
+            if first is not None:
+                first.unwatch(watcher)
 
     def close(self) -> None:
         """The stream is over or was left: cancel what is under way."""
-        left: Iterable[Run] = list(self._order if self._ordered else self._window.values())
-        for run in left:
-            run.looked = True
-        self._engine.perform(partial(self._close, left))
+        self._engine.perform(partial(self._close, "The stream that it belongs to was left."))
 
-    def _close(self, left: Iterable[Run]) -> None:
-        for run in left:
+    def end(self, reason: str) -> None:
+        """The flow or the runtime around it has come to its end, and nobody may take from it any more."""
+        self._ended_by = reason
+        self._close(reason)
+
+    def _close(self, reason: str) -> None:
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._scope.streams.discard(self)
+        self.call.is_left = True
+        for run in list(self._order if self._ordered else self._window.values()):
+            run.looked = True
             if not run.done:
-                self._engine.stop_run(run, "The stream that it belongs to was left.")
+                self._engine.stop_run(run, reason)
         self._engine.close_call(self.call)
 
 

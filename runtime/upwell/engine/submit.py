@@ -18,7 +18,7 @@ from upwell.core.definition import Definition, FunctionKind
 from upwell.core.dependencies import Dependency, DependencyFinder
 from upwell.core.errors import ForeignFutureError
 from upwell.core.seams import TaskRunner
-from upwell.core.states import COMPLETED, RUNNING
+from upwell.core.states import COMPLETED, RUNNING, State
 from upwell.engine.attempt import attempt_fully, attempt_plain, attempt_unary
 from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
@@ -28,6 +28,9 @@ from upwell.engine.scope import CURRENT_TAGS, Scope, Series
 from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT, current_transaction
 
 FINDER: Final[DependencyFinder[Any]] = DependencyFinder(TaskFuture)
+
+STATES: Final[DependencyFinder[Any]] = DependencyFinder(State)
+"""Finds states in a `wait_for`; among the arguments they are values."""
 
 DEFAULT_RUNNER: Final = "concurrent"
 """The task runner of those who do not say which: coroutines on the loop, sync functions on threads."""
@@ -265,11 +268,11 @@ def submit(
     elif wait_for is not None or not (kind in _PLAIN or FINDER.is_plain(args, kwargs)):
         run.upstream = dependencies_of(scope, item)
         if wait_for is not None:
-            run.upstream += dependencies_of(scope, wait_for)
+            run.upstream += waited_for(scope, wait_for)
         call.straight = False
         if run.upstream and scope.recorder is not None:
             scope.recorder.fed.append((run, item, wait_for))
-    scope.engine.accept([run])
+    scope.engine.accept_one(run)
     return run
 
 
@@ -351,7 +354,7 @@ def _begin(
 
 
 def _add_upstream(scope: Scope, call: Call, runs: list[RunFuture[Any]], wait_for: Any) -> None:
-    shared = dependencies_of(scope, wait_for) if wait_for is not None else []
+    shared = waited_for(scope, wait_for)
     if call.kwargs and not FINDER.is_plain((), call.kwargs):
         # A constant that holds futures becomes part of each row, where it is resolved.
         names, values = tuple(call.kwargs), tuple(call.kwargs.values())
@@ -388,6 +391,45 @@ def dependencies_of(scope: Scope | None, value: Any) -> list[Any]:
         if isinstance(run, RunFuture):
             _check_dependency(scope, run)
     return futures
+
+
+class _GivenState(TaskFuture[Any]):
+    """A run in a `wait_for` of which only the state is given: how it has ended."""
+
+    name = "given by its state"
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def is_done(self) -> bool:
+        return True  # there is nothing to wait for: a state does not change
+
+    def wait(self, timeout: float | None = None) -> None: ...
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> Any:
+        return self._state.result(raise_on_failure)
+
+    def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
+        fn(self)
+
+
+def waited_for(scope: Scope | None, wait_for: Any) -> list[Any]:
+    """What a `wait_for` names: futures, and states of runs that have been waited for.
+
+    Raises:
+        ForeignFutureError: as `dependencies_of`.
+    """
+    if wait_for is None:
+        return []
+    upstream = dependencies_of(scope, wait_for)
+    for found in STATES.find(wait_for):
+        given = _GivenState(found.future)
+        upstream.append(Dependency(given, True) if found.allow_failure else given)
+    return upstream
 
 
 def _check_dependency(scope: Scope | None, future: RunFuture[Any]) -> None:

@@ -27,14 +27,15 @@ ABANDONED: Final[list[sqlite3.Connection]] = []
 class Beside:
     """Waits for nobody: where others write, or it takes long, there is no answer, and the journal is to do it.
 
-    most_seconds: for how long a statement that reads may have a processor; None: it writes, a row or so. What is
-        written survives the process, not the power: the journal's own connection sees to the disk.
+    most_seconds: for how long a statement that reads may have a processor; None: it writes, a row or so.
+    synchronous: see `SqliteDatabase`; with "FULL" a statement that writes waits for the disk.
     """
 
-    def __init__(self, path: Path, most_seconds: float | None = None) -> None:
+    def __init__(self, path: Path, most_seconds: float | None = None, synchronous: str = "NORMAL") -> None:
         self._path = path
         self._is_read_only = most_seconds is not None
         self._most_seconds = most_seconds or 0.0
+        self._synchronous = synchronous
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -74,14 +75,15 @@ class Beside:
             self._let_go_if_replaced()
         if self._connection is None:
             self._file, self._looked = file_at(self._path), now
-            self._connection = self._connect()
+            if self._file is not None:  # else it may be made this moment, and would be taken for another one later
+                self._connection = self._connect()
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
         uri = connection_uri(self._path, "rw")  # for one that reads, too: it may come first, and need a log
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
         try:
-            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             if self._is_read_only:
                 connection.execute("PRAGMA query_only = ON")

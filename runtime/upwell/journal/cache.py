@@ -16,8 +16,8 @@ from upwell.engine.caching import Cache, CacheRow, Computation, Found, Tell
 from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
 from upwell.engine.loggers import ENGINE
-from upwell.journal.cache_store import CacheStore, Wanted, records_in
-from upwell.journal.database import Row
+from upwell.journal.cache_store import CacheStore, Wanted
+from upwell.journal.database import Row, StoreUnavailable
 from upwell.journal.sql import Dialect, queries
 from upwell.journal.store_parts import cache_of
 
@@ -80,7 +80,7 @@ class JournalCache(Cache):
         except RuntimeError as error:  # its loop has ended
             self._has_failed(error, waiting, tell)
 
-    def find(self, keys: Sequence[str]) -> dict[str, ResultRecord]:
+    def find(self, keys: Sequence[str]) -> Sequence[ResultRecord | None]:
         if self._open_beside is not None:
             open_beside, self._open_beside = self._open_beside, None
             self._text = queries(Dialect.SQLITE)["cached_records"].text
@@ -88,16 +88,21 @@ class JournalCache(Cache):
             if self._is_closed:  # this moment
                 self.close()
         if self._beside is None:
-            return {}
-        if self._unwritten:
-            keys = [key for key in keys if key not in self._unwritten]  # these are newer than what is there
+            return ()
         asked = self._beside.ask(self._text, (encode(keys).decode(), _micros(clock().time())))
         if asked is None:
-            return {}
+            return ()
+        (((there, records),), _) = asked
+        if not there:
+            return ()
         try:
-            return {key: ResultRecord.from_bytes(data) for key, data in records_in(asked[0])}
+            found = ResultRecord.many_from_bytes(bytes.fromhex(records), records.count(" ") + 1)
         except MissingResult:  # whoever asks for that one in the usual way is told
-            return {}
+            return ()
+        if self._unwritten or there != " ".join(keys):
+            known = dict(zip(there.split(), found, strict=True))
+            return [None if key in self._unwritten else known.get(key) for key in keys]  # those are newer
+        return found
 
     def close(self) -> None:
         self._is_closed = True
@@ -146,7 +151,12 @@ class JournalCache(Cache):
         def ask(store: Any) -> Any:
             return cache_of(store).record(key)
 
-        found = self._journal.ask(ask).result(PATIENCE_SECONDS)
+        asked = self._journal.ask(ask)
+        try:
+            found = asked.result(PATIENCE_SECONDS)
+        except TimeoutError:
+            asked.cancel()
+            raise StoreUnavailable(f"The store has not answered for {PATIENCE_SECONDS:g} seconds.") from None
         if found is None:
             return None
         task, record, created, expires, task_run_id = found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
 from msgspec import Struct, field
@@ -80,17 +80,15 @@ async def _records(session: Session, wanted: Sequence[Wanted]) -> dict[str, byte
     found: dict[str, bytes] = {}
     for start in range(0, len(keys), MOST_KEYS):
         part = encode(keys[start : start + MOST_KEYS]).decode()
-        found |= records_in(await session.fetch("cached_records", keys=part, now=now))
+        found |= _records_in(await session.fetch("cached_records", keys=part, now=now))
         await asyncio.sleep(0)
     return found
 
 
-def records_in(rows: Sequence[Row]) -> list[tuple[str, bytes]]:
+def _records_in(rows: Sequence[Row]) -> Iterator[tuple[str, bytes]]:
     """The keys and records that the query `cached_records` has found."""
-    ((packed,),) = rows
-    if not packed:
-        return []
-    return [(key, bytes.fromhex(data)) for key, _, data in [entry.partition(":") for entry in packed.split(",")]]
+    ((keys, records),) = rows
+    return zip(keys.split(), map(bytes.fromhex, records.split()), strict=True) if keys else iter(())
 
 
 async def _take_locks(session: Session, process_id: str, wanted: Sequence[Wanted]) -> list[str]:

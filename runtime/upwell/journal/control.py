@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from upwell.core.bulk import BulkDone, BulkSpec
@@ -17,14 +17,17 @@ from upwell.core.deployments import (
     ApiKey,
     AuditRecord,
     CancelRequest,
+    ClaimSpec,
     Deployment,
     DeploymentSpec,
+    ExpectSpec,
     Job,
     RunSpec,
     ScheduleSpec,
     Scope,
     Worker,
     WorkPool,
+    WorkPoolSpec,
     WorkQueue,
 )
 from upwell.core.model import FlowRunRecord, Page
@@ -86,19 +89,18 @@ class Deployments(Protocol):
 class Jobs(Protocol):
     """Flow runs that somebody is to carry out."""
 
-    async def claim_jobs(
-        self,
-        worker_id: str,
-        *,
-        deployments: Sequence[UUID] = (),
-        pool: str | None = None,
-        queues: Sequence[str] = (),
-        limit: int = 1,
-    ) -> list[Job]:
-        """Jobs that are due now, for this worker alone: of these deployments, or of this pool (and these queues).
+    async def claim_jobs(self, wanted: ClaimSpec) -> list[Job]:
+        """Jobs that are due now, for this worker alone.
 
         In the order of queue, priority and due time; within the limits of deployments, pools and queues. Who is busy
         asks for 0 now and then: that somebody is there is seen by it, so that ticks that wait are not taken for missed.
+        """
+        ...
+
+    async def expected_jobs(self, wanted: ExpectSpec) -> list[Job]:
+        """Jobs that will be due soon, the next one first, so that somebody can get ready for them.
+
+        None of them is anybody's yet, nor promised to who asks: limits are seen to when they are claimed.
         """
         ...
 
@@ -175,18 +177,8 @@ class Upkeep(Protocol):
 class Pools(Protocol):
     """Work pools, their queues, and who works there."""
 
-    async def put_work_pool(
-        self,
-        name: str,
-        *,
-        kind: str | None = None,
-        description: str | None = None,
-        concurrency_limit: int | None = None,
-        base_job_template: dict[str, Any] | None = None,
-        paused: bool | None = None,
-        exist_ok: bool = True,
-    ) -> WorkPool:
-        """Make it, or change what is said of it; None leaves what is there, and a limit of 0 takes it away."""
+    async def put_work_pool(self, name: str, wanted: WorkPoolSpec) -> WorkPool:
+        """Make it, or change what is said of it."""
         ...
 
     async def work_pool(self, name: str) -> WorkPool: ...

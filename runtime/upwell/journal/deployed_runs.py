@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -49,7 +50,8 @@ class NewRun(NamedTuple):
 
 async def put_runs(session: Session, deployment: Deployment, runs: Sequence[NewRun], now: int) -> list[str]:
     """Make these runs, but for those whose idempotency key has one; the ids of the others. The deployment is locked."""
-    made = {new_id(): run for run in runs}
+    ids = sorted(new_id() for _ in runs)  # so that runs which are listed by age, and are of one age, are in their order
+    made = dict(zip(ids, sorted(runs, key=lambda run: run.due), strict=True))
     if not made:
         return []
     await session.insert("put_deployed_runs", [_flow_run_row(one, deployment, run, now) for one, run in made.items()])
@@ -147,7 +149,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 def _validator(schema: Mapping[str, Any]) -> Any:
     try:
-        from jsonschema import Draft202012Validator  # here: few programs have deployments
+        from jsonschema import Draft202012Validator, FormatChecker  # here: few programs have deployments
         from jsonschema.exceptions import SchemaError
         from referencing import Registry
     except ImportError as error:
@@ -158,7 +160,32 @@ def _validator(schema: Mapping[str, Any]) -> Any:
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise InvalidRequestError(f"The schema of the parameters is no JSON schema: {error.message}.") from error
-    return Draft202012Validator(schema, registry=Registry())  # an empty one: nothing is ever fetched
+    formats = FormatChecker(())
+    for name, reads in _FORMATS.items():
+        formats.checks(name, raises=ValueError)(reads)
+    return Draft202012Validator(schema, registry=Registry(), format_checker=formats)  # which fetches nothing
+
+
+def _is_moment(value: object) -> bool:
+    """Whether a text is a date, with a time or without: which of both it must be, the flow knows better.
+
+    Raises:
+        ValueError: it is none.
+    """
+    return not isinstance(value, str) or bool(dt.datetime.fromisoformat(value))
+
+
+def _is_uuid(value: object) -> bool:
+    """The same of ids."""
+    return not isinstance(value, str) or bool(UUID(value))
+
+
+_FORMATS: Final[dict[str, Callable[[object], bool]]] = {
+    "date": _is_moment,
+    "date-time": _is_moment,
+    "uuid": _is_uuid,
+}
+"""Those that a mistake is likely in; others let anything through."""
 
 
 def _said(fault: ValidationError) -> str:

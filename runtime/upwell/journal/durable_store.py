@@ -16,6 +16,7 @@ from upwell.engine.durable_records import WAITING, Child, Claim, FinishedRow, Ol
 from upwell.journal.batch import Batch
 from upwell.journal.database import Database, Session
 from upwell.journal.liveness import Observer
+from upwell.journal.processes import machine_of
 from upwell.journal.store import check_alive
 
 
@@ -134,7 +135,7 @@ class SqlDurable:
         found = await session.fetch("flow_run_as_it_is", id=known)
         if not found:
             raise UnknownRunError(f"There is no flow run {known} in this store.")
-        state, state_name, message, result, ended, name, created, owner = found[0]
+        state, state_name, message, result, ended, name, created, owner, host, pid = found[0]
         if ended is not None:
             if resume is not None and not beginning.is_child:
                 raise NotResumableError(
@@ -147,7 +148,10 @@ class SqlDurable:
         if again:
             claimed = await session.fetch("flow_run_claimed", id=known)
         if not claimed:
-            return None if resume is None else refuse(name, at_work(owner))
+            if resume is None:
+                return None
+            other = f"process {pid} on {machine_of(host)}" if host else "another process"
+            refuse(name, at_work() if owner == self._process_id else at_work(other))
         name, created, run_count, crashes, source_hash, due = claimed[0]
         begun = max(run_count, crashes)  # an attempt that died before its beginning was written was one, too
         claim = Claim(known, name, created / 1e6, begun, crashes, source_hash, resumed=True, again=again)
@@ -184,9 +188,9 @@ async def run_meant(session: Session, beginning: Beginning) -> str | None:
     return str(rows[0][0]) if rows else None
 
 
-def at_work(process_id: str) -> str:
+def at_work(process: str = "this process") -> str:
     """Why a run cannot be resumed that goes on."""
-    return f"process {process_id} is at work on it"
+    return f"{process} is at work on it"
 
 
 def refuse(name: str, reason: str) -> NoReturn:
@@ -212,7 +216,7 @@ async def _load(database: Database, claim: Claim, flow_run_id: str) -> None:
 async def _forget_since(database: Database, claim: Claim, task_run_id: str) -> None:
     """Let a fork begin again from a task run: what had not ended when that one began is not taken over."""
     began = await started_at(database, claim, task_run_id)
-    claim.finished = [row for row in map(FinishedRow._make, claim.finished) if row.ended <= began]
+    claim.finished = [row for row in map(FinishedRow._make, claim.finished) if row.ended <= began / 1e6]
     claim.children = [child for child in claim.children if child.ended is not None and child.ended <= began]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # None where no loop runs, at no cost
 from typing import Any, Final, Protocol
 
 from msgspec import Raw
@@ -26,10 +27,14 @@ class Host(Protocol):
 
 
 class SqliteEndWriter:
-    """Writes the ends of one process into its SQLite file. See `strict.EndWriter`."""
+    """Writes the ends of one process into its SQLite file. See `strict.EndWriter`.
 
-    def __init__(self, host: Host, beside: Beside) -> None:
+    waits_for_disk: so no end is written on the thread of an event loop, which has other work to do.
+    """
+
+    def __init__(self, host: Host, beside: Beside, *, waits_for_disk: bool = False) -> None:
         self.written = 0
+        self._waits_for_disk = waits_for_disk
         self._host = host
         self._beside = beside
         self._numbers = itertools.count(1)
@@ -39,6 +44,8 @@ class SqliteEndWriter:
     def facts_of(self, run: Any, record: bytes, key: bytes | None) -> bytes | None:
         rows = self._host.rows
         if not rows.process_key:  # the store has not been opened
+            return None
+        if self._waits_for_disk and _get_running_loop() is not None:
             return None
         try:
             is_short, row = rows.row_of_end(run)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
-from upwell.core.deployments import Job
+from upwell.core.deployments import ClaimSpec, ExpectSpec, Job, JobScope
 from upwell.core.errors import ConflictError
 from upwell.journal.control_part import firsts, ids_json, now_micros
 from upwell.journal.database import Row, Session
@@ -22,17 +22,9 @@ from upwell.journal.reader_records import moment
 AWAITING_RESUME: Final = "AwaitingResume"
 
 
-class Wanted(NamedTuple):
-    """Whose jobs a worker takes."""
-
-    worker_id: str
-    deployments: Sequence[UUID]
-    pool: str | None
-    queues: Sequence[str]
-    limit: int
-
-    def scope(self) -> dict[str, Any]:
-        return {"pool": self.pool, "deployments": ids_json(self.deployments)}
+def scope_of(wanted: JobScope) -> dict[str, Any]:
+    """Whose jobs are wanted, as queries have it."""
+    return {"pool": wanted.pool, "deployments": ids_json(wanted.deployments)}
 
 
 class _Limits:
@@ -66,7 +58,7 @@ class _Limits:
         return [name for name, left in self.queues.items() if left is None or left > 0]
 
 
-async def claim(session: Session, wanted: Wanted) -> list[Job]:
+async def claim(session: Session, wanted: ClaimSpec) -> list[Job]:
     """The next jobs that this worker may have; they are its own then."""
     rows = await session.fetch("process_state", id=wanted.worker_id)
     if not rows or rows[0][0] != "alive":
@@ -97,19 +89,31 @@ async def claim(session: Session, wanted: Wanted) -> list[Job]:
     return [jobs[one] for one in chosen]
 
 
-async def could_claim(session: Session, wanted: Wanted) -> bool:
+async def could_claim(session: Session, wanted: ClaimSpec) -> bool:
     """Whether it is worth while to try: a look before the store is locked, where that locks all of it."""
     now = now_micros()
     limits = await _limits(session, wanted, now, looks_only=True)
     return limits.sees_to_full or (limits.total > 0 and bool(await _page(session, wanted, now, limits, [])))
 
 
-async def _page(session: Session, wanted: Wanted, now: int, limits: _Limits, chosen: Sequence[str]) -> list[Row]:
+async def _page(session: Session, wanted: ClaimSpec, now: int, limits: _Limits, chosen: Sequence[str]) -> list[Row]:
     """The next ones that are due, as far as it is known that there is a place for them."""
     closed, queues = ids_json(limits.closed()), ids_json(limits.open_queues())
     return await session.fetch(
-        "jobs_due", now=now, most=limits.total, closed=closed, queues=queues, taken=ids_json(chosen), **wanted.scope()
+        "jobs_due", now=now, most=limits.total, closed=closed, queues=queues, taken=ids_json(chosen), **scope_of(wanted)
     )
+
+
+async def expected(session: Session, wanted: ExpectSpec) -> list[Job]:
+    """The next jobs that will be due."""
+    now = now_micros()
+    until = now + int(wanted.within_seconds * 1e6)
+    queues = msgspec.json.encode(list(wanted.queues)).decode()
+    rows = await session.fetch(
+        "jobs_expected", now=now, until=until, queues=queues, most=wanted.limit, **scope_of(wanted)
+    )
+    jobs = await jobs_of(session, firsts(rows))
+    return [jobs[one] for one in firsts(rows) if one in jobs]
 
 
 async def jobs_of(session: Session, ids: Sequence[str]) -> dict[str, Job]:
@@ -117,12 +121,12 @@ async def jobs_of(session: Session, ids: Sequence[str]) -> dict[str, Job]:
     return {row[0]: _job(row) for row in await session.fetch("jobs_claimed", ids=ids_json(ids))}
 
 
-async def _limits(session: Session, wanted: Wanted, now: int, *, looks_only: bool = False) -> _Limits:
+async def _limits(session: Session, wanted: ClaimSpec, now: int, *, looks_only: bool = False) -> _Limits:
     """How many may be claimed, with all rows locked that say so."""
     limits = _Limits(wanted.limit)
     if wanted.pool is not None:
         await _limits_of_pool(session, wanted.pool, wanted.queues, limits)
-    limited = await session.fetch("lock_limited_deployments", now=now, **wanted.scope())
+    limited = await session.fetch("lock_limited_deployments", now=now, **scope_of(wanted))
     if limited:
         for deployment_id, concurrency, when_full in limited:
             limits.sees_to_full |= when_full != "queue"
@@ -165,7 +169,7 @@ def _job(row: Row) -> Job:
         due=moment(due),
         created=moment(created),
         job_variables=decode(variables),
-        worker_id=worker_id,
+        worker_id=worker_id or "",
         claim=claims,
         resume=state_name == AWAITING_RESUME,
         fork_of=None if fork_of is None else UUID(fork_of),

@@ -12,7 +12,15 @@ from uuid import UUID
 
 import msgspec
 
-from upwell.core.deployments import DEFAULT_GRACE_SECONDS, CancelRequest, Job
+from upwell.core.deployments import (
+    DEFAULT_GRACE_SECONDS,
+    MOST_AHEAD_SECONDS,
+    MOST_JOBS,
+    CancelRequest,
+    ClaimSpec,
+    ExpectSpec,
+    Job,
+)
 from upwell.core.errors import ConflictError, InvalidRequestError, UnknownRunError
 from upwell.core.model import FlowRunRecord
 from upwell.core.states import CANCELLED, CRASHED
@@ -21,14 +29,11 @@ from upwell.journal.control_part import Part, end_run, firsts, ids_json, now_mic
 from upwell.journal.database import Database, Session
 from upwell.journal.deployed_runs import NewRun, check_parameters, put_runs
 from upwell.journal.deployment_records import find_deployment
-from upwell.journal.job_claims import AWAITING_RESUME, Wanted, claim, could_claim, jobs_of
+from upwell.journal.job_claims import AWAITING_RESUME, claim, could_claim, expected, jobs_of, scope_of
 from upwell.journal.reader import Reader
 from upwell.journal.reader_records import moment
 from upwell.journal.sql import Dialect
 from upwell.settings import current as settings
-
-MOST_CLAIMS: Final = 1_000
-"""Jobs that are claimed at once."""
 
 MOST_REASON: Final = 1_000
 """Characters of a reason."""
@@ -43,26 +48,24 @@ class SqlJobs(Part):
 
     # --- claiming -----------------------------------------------------------------------------------------
 
-    async def claim_jobs(
-        self,
-        worker_id: str,
-        *,
-        deployments: Sequence[UUID] = (),
-        pool: str | None = None,
-        queues: Sequence[str] = (),
-        limit: int = 1,
-    ) -> list[Job]:
-        if not 0 <= limit <= MOST_CLAIMS:
-            raise InvalidRequestError(f"limit is {limit}, and must be from 0 to {MOST_CLAIMS:,}.")
-        wanted = Wanted(worker_id, deployments, pool, queues, limit)
-        scope = wanted.scope()
+    async def claim_jobs(self, wanted: ClaimSpec) -> list[Job]:
+        _check_number(wanted.limit)
+        scope = scope_of(wanted)
         if await self._absence.is_to_be_seen_to(scope):
             await self._transact(lambda session: self._absence.see_to(session, scope))
-        if not limit or not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
+        if not wanted.limit or not await self._database.fetch("is_any_job_due", now=now_micros(), **scope):
             return []
         if self._database.dialect is Dialect.SQLITE and not await could_claim(self._database, wanted):
             return []
         return await self._transact(lambda session: claim(session, wanted))
+
+    async def expected_jobs(self, wanted: ExpectSpec) -> list[Job]:
+        if not 0 <= wanted.within_seconds <= MOST_AHEAD_SECONDS:
+            raise InvalidRequestError(
+                f"within_seconds is {wanted.within_seconds}, and must be from 0 to {MOST_AHEAD_SECONDS:,}."
+            )
+        _check_number(wanted.limit)
+        return await expected(self._reading, wanted)
 
     async def claimed_jobs(self, worker_id: str) -> list[Job]:
         ids = firsts(await self._database.fetch("claimed_by", worker_id=worker_id))
@@ -270,6 +273,11 @@ class _RunAgain(NamedTuple):
         check_parameters(self.run.parameters, deployment.parameter_schema)
         run = self.run if deployment.work_pool else self.run._replace(work_queue=None)
         return (await put_runs(session, deployment, [run], run.due))[0]
+
+
+def _check_number(limit: int) -> None:
+    if not 0 <= limit <= MOST_JOBS:
+        raise InvalidRequestError(f"limit is {limit}, and must be from 0 to {MOST_JOBS:,}.")
 
 
 def cancelled_by(by: str, reason: str | None) -> str:

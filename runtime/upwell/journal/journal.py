@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -26,13 +26,14 @@ from upwell.engine.finish import within
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import ROOM, Recorder
 from upwell.journal.batch import Batch
-from upwell.journal.database import StoreError, StoreUnavailable
+from upwell.journal.database import StoreUnavailable
 from upwell.journal.intake import Intake
 from upwell.journal.kept import Kept, no_files
 from upwell.journal.processes import Process
 from upwell.journal.rows import RowMaker
 from upwell.journal.spool import Spool
 from upwell.journal.store import ProcessLost, Store
+from upwell.journal.tidying import Tidy, tidy_at_end, tidy_now_and_then
 
 FIRST_RETRY_SECONDS: Final = 0.05
 LAST_RETRY_SECONDS: Final = 2.0
@@ -59,9 +60,6 @@ GOODBYE_SECONDS: Final = 2.0
 IDLE_SECONDS: Final = 0.5
 """How often the recorder is looked at although nobody said that there is something."""
 
-TIDY_FIRST_SECONDS: Final = 10.0
-TIDY_SECONDS: Final = 3600.0
-
 OBSERVERS: Final[list[Callable[[Batch, float], object]]] = []
 """Told of each batch that was written, and of its seconds, on the journal's thread."""
 
@@ -82,7 +80,7 @@ class Journal:
         process: Process,
         spool: Spool,
         flush_seconds: float = 0.05,
-        tidy: Callable[[Store], Awaitable[object]] | None = None,
+        tidy: Tidy | None = None,
         kept: Kept | None = None,
     ) -> None:
         self.pid = os.getpid()
@@ -255,7 +253,9 @@ class Journal:
 
     async def _live(self) -> None:
         self._store = self._make_store()
-        helpers = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._keep_tidy())]
+        helpers = [asyncio.create_task(self._keep_alive())]
+        if self._tidy is not None:
+            helpers.append(asyncio.create_task(tidy_now_and_then(self._tidy, self._open_store)))
         self._write_in_background()  # opens it
         while not self._closing and not self._lost:
             try:
@@ -280,7 +280,7 @@ class Journal:
 
     async def _until_somebody_waits(self) -> None:
         """Somebody who said so may have been served since, by the flush that was under way."""
-        while not (self._waiting or self._closing):
+        while not (self._waiting or self._closing or self._lost):
             self._hurry.clear()
             await self._hurry.wait()
 
@@ -386,6 +386,9 @@ class Journal:
         self._process_key, self._opened = key, True
         await self._spool.bring_in_others(self._store)
 
+    def _open_store(self) -> Store | None:
+        return self._store if self._opened and not self._lost else None
+
     def _put_away(self) -> None:
         """Spool what the store does not take."""
         if self.problem is None:
@@ -435,8 +438,6 @@ class Journal:
             self._lost = True
             ENGINE.error("%s", error)
             self._be_quick()
-            if self.on_lost is not None:
-                self.on_lost()
 
     # --- signs of life, and upkeep ------------------------------------------------------------------------------
 
@@ -454,23 +455,13 @@ class Journal:
                 self._failed(error)
                 self._be_quick()  # so that it is opened again
 
-    async def _keep_tidy(self) -> None:
-        await asyncio.sleep(TIDY_FIRST_SECONDS)
-        while self._tidy is not None:
-            try:
-                if self._opened:
-                    await self._tidy(self._store)
-            except StoreError:
-                pass  # there is a next time; if it is more than that, writing says so
-            except Exception as error:
-                ENGINE.warning("The store's upkeep has failed, and is tried again later", exc_info=error)
-            await asyncio.sleep(TIDY_SECONDS)
-
     # --- the end ------------------------------------------------------------------------------------------------
 
     async def _end(self, helpers: list[asyncio.Task[None]]) -> None:
         self.closed = self._closing = True
         self._intake = self._intake.of(self.recorder.discard())
+        if self._lost and self.on_lost is not None:
+            self.on_lost()  # only now: an end that this leads to is not what becomes of a run
         for helper in helpers:
             helper.cancel()
         try:
@@ -494,6 +485,9 @@ class Journal:
             asked.cancel()
         writing = {self._writing} if self._writing is not None else set[asyncio.Task[None]]()
         await asyncio.wait({*helpers, *self._asked_for, *writing})
+        store = self._open_store()
+        if self._tidy is not None and store is not None:
+            await tidy_at_end(self._tidy, store)
         try:
             await self._store.close(self.process)
         except Exception as error:  # its lease runs out

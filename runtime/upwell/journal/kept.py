@@ -10,7 +10,7 @@ from msgspec.msgpack import Encoder
 
 from upwell.core import packing
 from upwell.core.errors import MissingResult
-from upwell.core.results import ResultRecord
+from upwell.core.results import ResultRecord, listed
 
 INLINE_BYTES: Final = 16 * 1024
 
@@ -92,10 +92,5 @@ class Kept:
         """The results that records stand for, in a fraction of the time; see `load`."""
         if bytes(map(itemgetter(0), records)).count(_INLINE) != len(records):
             return [self.load(record) for record in records]
-        values = b"".join([record[1:] for record in records])
-        found: list[Any] = packing.unpack(_LIST_OF + len(records).to_bytes(4, "big") + values)
+        found: list[Any] = packing.unpack(listed(len(records), b"".join([record[1:] for record in records])))
         return found
-
-
-_LIST_OF: Final = b"\xdd"
-"""What a list of many begins with in MessagePack; four bytes say how many."""

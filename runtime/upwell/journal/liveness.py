@@ -21,7 +21,7 @@ from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import SERIES_BITS
 from upwell.journal.database import Database, Session, StoreError
-from upwell.journal.processes import Process, is_gone, this_host
+from upwell.journal.processes import Process, is_gone, machine_of, this_host
 from upwell.journal.safe_ends import bring_in
 from upwell.journal.sql import Dialect
 
@@ -94,7 +94,7 @@ class Observer:
                 reason = f"it has given no sign of life for longer than its lease of {lease_seconds:g} seconds."
             elif not reason:
                 continue
-            dead = Dead(process_id, 0, beat, f"The process {pid} on {_node(host)} died: {reason}")
+            dead = Dead(process_id, 0, beat, f"The process {pid} on {machine_of(host)} died: {reason}")
             if await self._declare_lost(dead):
                 lost.append(process_id)
         await self._see_to_what_was_left()
@@ -111,9 +111,9 @@ class Observer:
         """Whether it ran on this machine before that was started anew. Two machines cannot share a SQLite file."""
         if self._database.dialect is not Dialect.SQLITE:
             return False
-        node, boot = _node(host), _boot(host)
+        node, boot = machine_of(host), _boot(host)
         here = this_host()
-        return bool(boot) and bool(_boot(here)) and node == _node(here) and boot != _boot(here)
+        return bool(boot) and bool(_boot(here)) and node == machine_of(here) and boot != _boot(here)
 
     async def _declare_lost(self, dead: Dead) -> bool:
         """Whether it was us who declared it so, with all that follows."""
@@ -128,7 +128,7 @@ class Observer:
         """Runs of processes that have ended by their own account, but without ending them."""
         for process_id, key, host, pid, state in await self._database.fetch("processes_that_left_runs"):
             died = "was declared dead" if state == "lost" else "ended"
-            message = f"The process {pid} on {_node(host)} {died} before this had ended."
+            message = f"The process {pid} on {machine_of(host)} {died} before this had ended."
             async with self._database.transaction() as session:
                 if await session.fetch("lock_left_process", id=process_id):
                     await end_what_it_ran(session, Dead(process_id, key, None, message), self._most_crashes)
@@ -239,10 +239,6 @@ def _watched(before: _Seen | None, beat: int, at: float, most_seconds: float) ->
     if before is None or before.beat != beat:
         return _Seen(beat, 0.0, at)
     return _Seen(beat, before.watched_seconds + min(at - before.at, 2 * most_seconds), at)
-
-
-def _node(host: str) -> str:
-    return host.rsplit("/", 2)[0]
 
 
 def _boot(host: str) -> str:

@@ -7,11 +7,15 @@ import platform
 import random
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.engine.clock import clock
+
+if TYPE_CHECKING:
+    from upwell.journal.database import Session
 
 
 class Process(Struct, frozen=True):
@@ -54,10 +58,24 @@ def is_gone(host: str, pid: int, pid_started: str) -> bool | None:
     return found != pid_started if pid_started else None
 
 
+async def has_dead(session: Session, *, perhaps: bool = True) -> bool:
+    """Whether anybody has died who is not declared so, or has left runs behind; perhaps: or cannot be seen here."""
+    alive = await session.fetch("processes_alive")
+    gone = {is_gone(host, pid, started) for _, host, pid, started, *_ in alive}
+    if True in gone or (perhaps and None in gone):
+        return True
+    return bool(await session.fetch("processes_that_left_runs"))
+
+
 @cache
 def this_host() -> str:
     """The machine since it was started, and the process namespace: only where both are equal a pid means the same."""
     return "/".join((platform.node(), _boot(), _namespace()))
+
+
+def machine_of(host: str) -> str:
+    """The machine's name alone, as people know it."""
+    return host.rsplit("/", 2)[0]
 
 
 def _boot() -> str:

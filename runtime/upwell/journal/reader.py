@@ -28,6 +28,7 @@ from upwell.journal.reader_pages import (
     checked_tags,
     cursor,
     id_text,
+    ids_between,
     json_text,
     key_of,
     order_of,
@@ -134,6 +135,11 @@ class Reader:
         if not rows:
             raise self._unknown("flow run", run_id)
         return flow_run(rows[0])
+
+    async def flow_runs_by_id(self, beginning: str, limit: int) -> list[FlowRunRecord]:
+        """Flow runs whose ids begin so."""
+        n = checked_limit(limit)
+        return list(map(flow_run, await self._session.fetch("read_flow_runs_by_id", **ids_between(beginning), n=n)))
 
     # --- task runs ------------------------------------------------------------------------------------------
 

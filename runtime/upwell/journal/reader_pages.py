@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 
 from upwell.core.errors import InvalidRequestError
+from upwell.core.ids import LEAST_DIGITS, ids_beginning
 from upwell.core.states import COMPLETED, StateType
 from upwell.journal.database import Session
 
@@ -181,6 +182,20 @@ def id_text(given: UUID | str) -> str:
         raise InvalidRequestError(
             f"{given!r} is no id: ids are UUIDs, such as 01a2001f-5e03-73ab-bd7f-7bf7080e6241."
         ) from None
+
+
+def ids_between(beginning: str) -> dict[str, str]:
+    """The first and the last id that begin so, as the store has them.
+
+    Raises:
+        InvalidRequestError: no id does, or it is too short.
+    """
+    between = ids_beginning(beginning)
+    if between is None:
+        raise InvalidRequestError(
+            f"{beginning!r} is no beginning of an id: it must be at least {LEAST_DIGITS} of its digits."
+        )
+    return {"first": str(between[0]), "last": str(between[1])}
 
 
 def pattern_of(text: str) -> str:

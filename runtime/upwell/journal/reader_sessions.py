@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
-from upwell.journal.database import Database, Row
+from upwell.journal.database import Database, Row, StoreError
 from upwell.journal.migrations import migrate, version_of
 from upwell.journal.sql import BulkInsert, newest_schema
 from upwell.journal.sqlite import SqliteDatabase
@@ -45,6 +46,19 @@ async def open_to_read(make_database: MakeDatabase) -> Database | None:
         await database.close()
         raise
     return database
+
+
+async def see_who_died(make_database: MakeDatabase, most_crashes: int) -> None:
+    """Declare so whoever has died, before their runs are shown; where nothing can be written these stay as they are."""
+    from upwell.journal.liveness import Observer  # here: who reads a file needs no event loop
+
+    database = make_database(read_only=False)
+    try:
+        with suppress(StoreError):
+            await database.open()
+            await Observer(database, None, most_crashes).look()
+    finally:
+        await database.close()
 
 
 async def _bring_up_to_date(database: Database) -> None:
@@ -96,4 +110,4 @@ class Nothing:
         raise NotImplementedError("it is only read")
 
 
-__all__ = ["InMemory", "MakeDatabase", "Nothing", "open_to_read"]
+__all__ = ["InMemory", "MakeDatabase", "Nothing", "open_to_read", "see_who_died"]

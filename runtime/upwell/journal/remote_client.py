@@ -94,8 +94,11 @@ class ApiClient:
         transport: httpx.AsyncBaseTransport | None = None,
         patience_seconds: float | None = None,
     ) -> None:
-        self.place = _shown(url)
-        self._url = (_without_user(url) if key else url).rstrip("/")  # else the user would be sent instead of the key
+        self._fault = _fault_of(url)
+        self.place = url.rpartition("@")[2] if self._fault else _shown(url)
+        if key and not self._fault:
+            url = _without_user(url)  # or the user would be sent instead of the key
+        self._url = url.rstrip("/")
         self._key = key
         self._timeout_seconds = timeout_seconds
         self._transport = transport
@@ -129,6 +132,8 @@ class ApiClient:
         """
         import httpx  # here: loads much, and only who works through a server needs it
 
+        if self._fault is not None:
+            raise WrongAddressError(f"UPWELL_API_URL is {self.place!r}, and cannot be used: {self._fault}")
         client = self._opened()
         headers = {"Content-Type": content_type} if content is not None else {}
         given = httpx.QueryParams([(name, item) for name, value in (query or {}).items() for item in _texts(value)])
@@ -234,6 +239,15 @@ def _is_here(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _fault_of(url: str) -> str | None:
+    """Why this is no address; None if it is one."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _shown(url: str) -> str:

@@ -20,14 +20,17 @@ from upwell.core.deployments import (
     ApiKey,
     AuditRecord,
     CancelRequest,
+    ClaimSpec,
     Deployment,
     DeploymentSpec,
+    ExpectSpec,
     Job,
     RunSpec,
     ScheduleSpec,
     Scope,
     Worker,
     WorkPool,
+    WorkPoolSpec,
     WorkQueue,
 )
 from upwell.core.errors import AccessError, InvalidRequestError, NotFoundError
@@ -129,26 +132,17 @@ class RemoteControl:
 
     # --- jobs -----------------------------------------------------------------------------------------------
 
-    async def claim_jobs(
-        self,
-        worker_id: str,
-        *,
-        deployments: Sequence[UUID] = (),
-        pool: str | None = None,
-        queues: Sequence[str] = (),
-        limit: int = 1,
-    ) -> list[Job]:
-        if self._may_have_lost_claims and (found := await self._lost_claims(worker_id)):
+    async def claim_jobs(self, wanted: ClaimSpec) -> list[Job]:
+        if self._may_have_lost_claims and (found := await self._lost_claims(wanted.worker_id)):
             return found
-        body = {
-            "worker_id": worker_id, "deployments": list(deployments), "pool": pool, "queues": list(queues),
-            "limit": limit,
-        }  # fmt: skip  # one request
         try:
-            return self._note(read(await self._send("POST", "/jobs/claim", body, twice=False), list[Job]))
+            return self._note(read(await self._send("POST", "/jobs/claim", wanted, twice=False), list[Job]))
         except BaseException:
             self._may_have_lost_claims = True
             raise
+
+    async def expected_jobs(self, wanted: ExpectSpec) -> list[Job]:
+        return read(await self._send("POST", "/jobs/expected", wanted), list[Job])
 
     async def claimed_jobs(self, worker_id: str) -> list[Job]:
         return read(await self._send("POST", "/jobs/claimed", {"worker_id": worker_id}), list[Job])
@@ -218,22 +212,8 @@ class RemoteControl:
 
     # --- pools ----------------------------------------------------------------------------------------------
 
-    async def put_work_pool(
-        self,
-        name: str,
-        *,
-        kind: str | None = None,
-        description: str | None = None,
-        concurrency_limit: int | None = None,
-        base_job_template: dict[str, Any] | None = None,
-        paused: bool | None = None,
-        exist_ok: bool = True,
-    ) -> WorkPool:
-        body = {
-            "kind": kind, "description": description, "concurrency_limit": concurrency_limit,
-            "base_job_template": base_job_template, "paused": paused, "exist_ok": exist_ok,
-        }  # fmt: skip  # one request
-        return read(await self._send("PUT", f"/work-pools/{_part(name)}", body, twice=exist_ok), WorkPool)
+    async def put_work_pool(self, name: str, wanted: WorkPoolSpec) -> WorkPool:
+        return read(await self._send("PUT", f"/work-pools/{_part(name)}", wanted, twice=wanted.exist_ok), WorkPool)
 
     async def work_pool(self, name: str) -> WorkPool:
         return await self._get(WorkPool, f"/work-pools/{_part(name)}")

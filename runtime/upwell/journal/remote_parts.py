@@ -14,13 +14,13 @@ from upwell.journal.cache_store import Looked, Wanted
 from upwell.journal.database import Row
 from upwell.journal.durable_store import Beginning, at_work, refuse
 from upwell.journal.limit_store import LimitChange, LimitInUse, LimitRow, Standing, Wish
+from upwell.journal.remote_client import read
 from upwell.journal.remote_store import RemoteJournal
 from upwell.journal.results import StoredOutcome
 from upwell.journal.wire import MOST_BYTES, LeftOut, parts, unpacker
 
 _bool: Final = unpacker(bool)
 _limits: Final = unpacker(list[LimitRow])
-_in_use: Final = unpacker(list[LimitInUse])
 _standing: Final = unpacker(Standing)
 _reserved: Final = unpacker(tuple[LimitRow, float] | None)
 _looked: Final = unpacker(Looked)
@@ -43,8 +43,8 @@ class RemoteLimits:
         return found
 
     async def in_use(self) -> list[LimitInUse]:
-        found: list[LimitInUse] = _in_use(await self._server.ask("limits-in-use", None))
-        return found
+        found = read(await self._server.client.ask("GET", "/concurrency-limits"), list[dict[str, Any]])
+        return [LimitInUse(**limit) for limit in found]
 
     async def create(self, limit: LimitRow) -> bool:
         return bool(_bool(await self._server.ask("create-limit", limit)))
@@ -127,7 +127,7 @@ class RemoteDurable:
         claim = None if sent is None else sent.claim()
         if claim is not None and claim.again and claim.flow_run_id in ours:
             if beginning.resume is not None:
-                refuse(claim.name, at_work(self._process_id))
+                refuse(claim.name, at_work())
             claim = None
         if claim is None:
             meant.clear()

@@ -13,7 +13,7 @@ from upwell.core.model import Edge, FlowRunRecord, LogLine, Page, RunTree, Span,
 from upwell.core.states import State
 from upwell.journal.measures import FlowSummary
 from upwell.journal.reader import FlowRunFilter
-from upwell.journal.reader_pages import checked_limit, checked_tags, id_text, order_of, times_of
+from upwell.journal.reader_pages import checked_limit, checked_tags, id_text, ids_between, order_of, times_of
 from upwell.journal.reader_task_runs import TaskRunFilter
 from upwell.journal.remote_client import ApiClient, read
 
@@ -40,6 +40,11 @@ class RemoteReader:
     async def flow_run(self, run_id: UUID | str) -> FlowRunRecord:
         """One flow run."""
         return await self._get(FlowRunRecord, f"/flow-runs/{id_text(run_id)}")
+
+    async def flow_runs_by_id(self, beginning: str, limit: int) -> list[FlowRunRecord]:
+        """Flow runs whose ids begin so."""
+        ids_between(beginning)  # no other text becomes a path
+        return await self._get(list[FlowRunRecord], f"/flow-runs/by-id/{beginning}", limit=checked_limit(limit))
 
     async def task_runs(self, wanted: TaskRunFilter, order: str, limit: int, after: str | None) -> Page[TaskRun]:
         """A page of task runs."""

@@ -18,6 +18,7 @@ from upwell.engine.clock import clock
 from upwell.journal.database import Database, Session
 from upwell.journal.sql import Dialect
 from upwell.journal.sweeping import Sweeper
+from upwell.journal.tidying import was_done
 from upwell.settings import Settings
 
 CHORE: Final = "retention"
@@ -126,6 +127,8 @@ class _Tidying:
             if sweeper is not None:
                 await sweeper.look(self._in_step)
             await self._give_space_back()
+            async with self._database.transaction() as session:
+                await was_done(session, self._process_id)
         finally:
             async with self._database.transaction() as session:
                 await session.fetch("give_up_chore", name=CHORE, process_id=self._process_id)

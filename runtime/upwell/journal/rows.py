@@ -126,9 +126,10 @@ class RowMaker:
 
     def _inputs_shown(self, call: Call, runs: list[Run]) -> list[Any]:
         """Most have one argument, that need not be looked at to be shown."""
-        prefix = _prefix_of(call)
-        if prefix is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
-            return [f"{prefix}{run.item}" for run in runs]
+        around = _around_the_only(call)
+        if around is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
+            before, after = around
+            return [f"{before}{run.item}{after}" for run in runs]
         show = self._inputs_of(call)
         return [show(run, run.item) for run in runs]
 
@@ -187,12 +188,13 @@ class RowMaker:
 
     def _inputs_of(self, call: Call) -> Any:
         """How the inputs of this call's runs are shown: a function of a run and of its item, as it was."""
-        prefix = _prefix_of(call)
-        if prefix is None:
+        around = _around_the_only(call)
+        if around is None:
             return _shown_inputs
+        before, after = around
 
         def one(_run: Run, item: Any) -> str:
-            return f"{prefix}{item}" if type(item) in _AS_IS else prefix + shown(item)
+            return f"{before}{item if type(item) in _AS_IS else shown(item)}{after}"
 
         return one
 
@@ -283,10 +285,19 @@ class RowMaker:
         )  # fmt: skip  # one line a few columns
 
 
-def _prefix_of(call: Call) -> str | None:
-    """What is written before the only argument of a call's runs; None where there are others, or it is a secret."""
+def _around_the_only(call: Call) -> tuple[str, str] | None:
+    """What stands around the only argument in which a call's runs differ; None if there are more, or it is secret."""
     names = call.definition.parameters.names
-    return f"{names[0]}=" if call.unary and names and not is_secret(names[0]) else None
+    if not call.unary or not names or is_secret(names[0]):
+        return None
+    constants = _constants(call)
+    return f"{names[0]}=", f", {constants}" if constants else ""
+
+
+def _constants(call: Call) -> str:
+    """The arguments that all runs of a call have; before it lets them go, it says what they were."""
+    kwargs = call.kwargs
+    return shown_arguments(kwargs, kwargs.values()) if kwargs else call.constants
 
 
 def _is_full(call: Call) -> bool:
@@ -311,8 +322,7 @@ def _shown_inputs(run: Run, item: Any) -> str | None:
     labels = [*names[: len(positional)], *call.row_names]
     if len(labels) < len(values):  # gathered by *args
         labels = [*names[: len(positional)], *(f"#{n}" for n in range(len(names), len(positional))), *call.row_names]
-    constants = call.kwargs or {}
-    return shown_arguments([*labels, *constants], [*values, *constants.values()]) or None
+    return ", ".join(filter(None, (shown_arguments(labels, values), _constants(call)))) or None
 
 
 def _upstream_of(run: Run, item: Any, wait_for: Any) -> Iterator[tuple[str | None, Run]]:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from upwell.core.deployments import DEFAULT_QUEUE, Worker, WorkPool, WorkQueue
+from upwell.core.deployments import DEFAULT_QUEUE, Worker, WorkPool, WorkPoolSpec, WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from upwell.journal.control_part import MOST_NUMBER, Part, checked_name, firsts, ids_json, json_of, now_micros
 from upwell.journal.database import Row, Session
+from upwell.journal.processes import machine_of
 from upwell.journal.reader_records import moment
 
 KINDS: Final = ("process", "docker")
@@ -23,35 +24,27 @@ MOST_NAMED: Final = 3
 class SqlPools(Part):
     """Work pools; see `control.Pools`."""
 
-    async def put_work_pool(
-        self,
-        name: str,
-        *,
-        kind: str | None = None,
-        description: str | None = None,
-        concurrency_limit: int | None = None,
-        base_job_template: dict[str, Any] | None = None,
-        paused: bool | None = None,
-        exist_ok: bool = True,
-    ) -> WorkPool:
+    async def put_work_pool(self, name: str, wanted: WorkPoolSpec) -> WorkPool:
         checked_name(name, "work pool")
+        kind, limit = wanted.kind, _checked_limit(wanted.concurrency_limit)
         if kind not in (None, *KINDS):
             raise InvalidRequestError(f"The kind of a work pool is {kind!r}, and must be {' or '.join(KINDS)}.")
-        limit = _checked_limit(concurrency_limit)
 
         async def put(session: Session) -> WorkPool:
-            if not await session.fetch("new_pool", name=name, kind=kind or KINDS[0], now=now_micros()) and not exist_ok:
+            is_new = await session.fetch("new_pool", name=name, kind=kind or KINDS[0], now=now_micros())
+            if not is_new and not wanted.exist_ok:
                 raise ConflictError(f"There is a work pool {name!r} already.")
             await session.fetch("lock_pool", name=name)
             before = await _pool(session, name)
+            template = before.base_job_template if wanted.base_job_template is None else wanted.base_job_template
             await session.fetch(
                 "change_pool",
                 name=name,
                 kind=kind or before.kind,
-                description=before.description if description is None else description,
-                paused=int(before.paused if paused is None else paused),
+                description=before.description if wanted.description is None else wanted.description,
+                paused=int(before.paused if wanted.paused is None else wanted.paused),
                 concurrency=before.concurrency_limit if limit is None else limit or None,
-                base_job_template=json_of(before.base_job_template if base_job_template is None else base_job_template),
+                base_job_template=json_of(template),
             )
             await session.fetch("ensure_queue", pool=name, name=DEFAULT_QUEUE)
             return await _pool(session, name)
@@ -140,7 +133,7 @@ class SqlPools(Part):
                 id=process_id,
                 name=name,
                 pool=of_pool,
-                host=(host or "").partition("/")[0],
+                host=machine_of(host or ""),
                 pid=pid or 0,
                 online=bool(online),
                 started=moment(started),

@@ -85,6 +85,11 @@ async def _check_form(connection: Connection) -> None:
     given = connection.headers.get(CSRF_HEADER)
     if given is None and kind in _FORMS[:2]:
         given = (await connection.form()).get(CSRF_FIELD)
+    if given is None and actor.via == "loopback" and connection.scope["path"].startswith("/api/"):
+        raise AccessError(
+            f"The API takes nothing of the type {kind}, which any page in a browser could send: say "
+            "`Content-Type: application/json`."
+        )
     if not isinstance(given, str) or not secrets.compare_digest(given.encode(), actor.csrf_token.encode()):
         raise AccessError("This page is out of date, or was not made by this server: load it again.")
 

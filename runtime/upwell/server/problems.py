@@ -98,6 +98,8 @@ def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]
 def _detail_of(error: HTTPException) -> str:
     if error.status_code == HTTPStatus.NOT_FOUND:
         return "There is nothing at this address."
+    if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        return "This is larger than what is taken here: 1 MiB, but for the journal of processes elsewhere."
     return error.detail or HTTPStatus(error.status_code).phrase
 
 
@@ -106,7 +108,15 @@ def _fault(item: Any) -> dict[str, str]:
     if not isinstance(item, dict):
         return {"message": str(item)}
     said = cast(dict[str, Any], item)
-    return {name: str(said[name]) for name in ("key", "source", "message") if said.get(name)}
+    found = {name: str(getattr(said[name], "value", said[name])) for name in _SAID if said.get(name)}
+    if found.get("message") == repr(found.get("key")):
+        found["message"] = "is missing"
+    if found.get("source") == "body" and found.get("key") == "data":
+        del found["key"]  # the whole of it, as handlers call it
+    return found
+
+
+_SAID: Final = ("key", "source", "message")
 
 
 def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:

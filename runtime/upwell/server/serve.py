@@ -127,9 +127,10 @@ def _listening(host: str, port: int) -> Generator[socket.socket]:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((host, port))
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            said = str(getattr(error, "strerror", None) or error).removesuffix(".")
             raise ConfigurationError(
-                f"The server cannot answer on {host}:{port}: {error.strerror or error}. Is another one running there "
+                f"The server cannot answer on {host}:{port}: {said}. Is another one running there "
                 "(`upwell server status`)? `--port` or UPWELL_SERVER_PORT says another port."
             ) from error
         yield listening

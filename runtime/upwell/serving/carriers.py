@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,6 +20,7 @@ from upwell.pull_steps import Step, steps_from
 from upwell.serving import wire
 from upwell.serving.child import Exit
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
+from upwell.serving.logs import LOGGER
 from upwell.serving.pulling import Pulled, Puller, check_that_steps_may_run
 from upwell.serving.templates import CannotStart, Child, Recipe, TemplateGone, Templates, how_it_ended, recipe_of
 
@@ -65,6 +67,10 @@ class Carrier(Protocol):
         Raises:
             ConfigurationError: it cannot be used; the one before it stays.
         """
+        ...
+
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """These are about to be due, as far as can be seen: have ready what can be."""
         ...
 
     async def carry(self, job: Job, may_start: MayStart) -> Carried:
@@ -133,9 +139,25 @@ class ProcessCarrier:
     def use_template(self, template: dict[str, Any]) -> None:
         self._template = JobTemplate(template, PROCESS_TEMPLATE)
 
-    async def carry(self, job: Job, may_start: MayStart) -> Carried:
+    def expect(self, jobs: Sequence[Job]) -> None:
+        recipes: dict[Recipe, list[Job]] = defaultdict(list)
+        for job in map(self._as_own, jobs):
+            try:
+                configuration = self._template.configuration(job)
+                if not steps_from(configuration.get(PULL_STEPS)):  # else only its start says which code it is
+                    recipes[self._recipe(job, configuration, None)].append(job)
+            except ConfigurationError as error:  # who starts it says so to people
+                LOGGER.debug("Nothing is prepared for the run '%s': %s", job.name, error)
+        for recipe, of_recipe in recipes.items():
+            self._templates.prepare(recipe, of_recipe)
+
+    def _as_own(self, job: Job) -> Job:
         if job.deployment_id is not None and job.deployment_id in self._own:
-            job = replace(job, entrypoint=self._own[job.deployment_id])
+            return replace(job, entrypoint=self._own[job.deployment_id])
+        return job
+
+    async def carry(self, job: Job, may_start: MayStart) -> Carried:
+        job = self._as_own(job)
         pulled: Pulled | None = None
         try:
             configuration = self._template.configuration(job)

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -25,6 +26,7 @@ from upwell.core.errors import ConfigurationError, ParameterBindError
 from upwell.core.lifecycle import describe
 from upwell.engine.calls import call_flow
 from upwell.engine.clock import clock
+from upwell.engine.console import ensure_configured
 from upwell.engine.flow_run import Assigned, Wish
 from upwell.engine.loggers import ENGINE, RunLogger
 from upwell.engine.logs import FLOW_RUNS
@@ -67,6 +69,19 @@ def find_definition(entrypoint: str, roots: Sequence[Path] | None) -> Definition
         Exception: see `load_flow`.
     """
     return as_called(load_flow(entrypoint, roots)._definition)  # pyright: ignore[reportPrivateUsage]  # one library
+
+
+def get_ready() -> None:
+    """Do what a job needs and what can be done before it is known."""
+    be_a_workers_child()
+    ensure_configured()
+    if (recorder := open_recorder()) is not None:
+        with suppress(StoreError):  # it will be asked again, for the job
+            recorder.journal.ask(_nothing).result()  # the store is open then, and knows this process
+
+
+async def _nothing(_store: object) -> None:
+    """What the store is asked to do, to know that it is open."""
 
 
 def carry_out(

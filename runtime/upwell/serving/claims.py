@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
-from upwell.core.deployments import CancelRequest, Job
+from msgspec.structs import asdict
+
+from upwell.core.deployments import CancelRequest, ClaimSpec, ExpectSpec, Job, JobScope
 from upwell.core.errors import ConfigurationError, UpwellError
+from upwell.engine.clock import clock
 from upwell.journal.control import Control
 from upwell.serving.carriers import Carried, Carrier, How
 from upwell.serving.logs import LOGGER
+from upwell.serving.room import room_for_processes
 
 POLL_SECONDS: Final = 0.25
 """How often is looked for jobs that are due."""
@@ -34,6 +39,15 @@ STARTS_AT_ONCE: Final = 4 * (os.cpu_count() or 1)
 AHEAD: Final = 8 * STARTS_AT_ONCE
 """How many are claimed that have not begun; and no fewer than `STARTS_AT_ONCE` more in one go."""
 
+AHEAD_SECONDS: Final = 5.0
+"""So long before they are due, processes are made ready for jobs."""
+
+LOOK_AHEAD_SECONDS: Final = 2.0
+"""How often is looked for those."""
+
+MOST_EXPECTED: Final = 200
+"""For so many jobs at most is made ready."""
+
 PRESENT_SECONDS: Final = 15.0
 """How often a worker that is busy says that it is there, by asking for no job at all."""
 
@@ -42,16 +56,12 @@ CANCELS_SECONDS: Final = 1.0
 
 TIDY_SECONDS: Final = 30.0
 
-MOST_CLAIMS: Final = 5
-"""A job that has been claimed so often, and never begun, is given up."""
+MOST_FAILURES: Final = 5
+"""A job that has not begun so often at this worker, without anybody's having stopped it, is given up."""
 
 
-class Source(NamedTuple):
-    """Whose jobs: of these deployments, or of this work pool and these queues of it (none: all)."""
-
-    deployments: tuple[UUID, ...] = ()
-    pool: str | None = None
-    queues: tuple[str, ...] = ()
+MOST_REMEMBERED: Final = 1_000
+"""Of so many jobs at most is known how often they have not begun."""
 
 
 class _Start:
@@ -85,7 +95,7 @@ class Claims:
         self,
         control: Control,
         carrier: Carrier,
-        source: Source,
+        source: JobScope,
         worker_id: Callable[[], str],
         limit: int | None = None,
     ) -> None:
@@ -96,6 +106,8 @@ class Claims:
         self._limit = limit
         self._jobs: dict[UUID, Job] = {}
         self._unbegun: set[UUID] = set()
+        self._carrying: set[UUID] = set()  # those that are not being given back, or told to have ended
+        self._failures = Counter[UUID]()
         self._starting: dict[UUID, _Start] = {}
         self._may_start = asyncio.Semaphore(STARTS_AT_ONCE)
         self._patience: dict[UUID, _Patience] = {}
@@ -103,6 +115,7 @@ class Claims:
         self._has_ended = asyncio.Event()
         self._draining = False
         self._asked = 0.0
+        self._dues: list[float] = []
         self._template: dict[str, Any] | None = None
 
     @property
@@ -121,7 +134,7 @@ class Claims:
 
     async def cancel_all(self, by: str, grace_seconds: float) -> None:
         """Have everything end that is under way."""
-        for flow_run_id in list(self._jobs):
+        for flow_run_id in list(self._carrying):
             try:
                 await self._control.request_cancel(
                     flow_run_id, by=by, reason="It was stopped with its worker.", grace_seconds=grace_seconds
@@ -143,7 +156,7 @@ class Claims:
 
     async def run(self) -> None:
         """Claim and carry out until drained."""
-        helpers = [self._see_to_cancels(), self._tell_ends(), self._tidy()]
+        helpers = [self._look_ahead(), self._see_to_cancels(), self._tell_ends(), self._tidy()]
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(helper) for helper in helpers]
             await self._claim_until_drained(group)
@@ -187,9 +200,8 @@ class Claims:
 
     async def _claim(self, free: int) -> list[Job]:
         source, self._asked = self._source, self._time()
-        return await self._control.claim_jobs(
-            self._worker_id(), deployments=source.deployments, pool=source.pool, queues=source.queues, limit=free
-        )
+        wanted = ClaimSpec(worker_id=self._worker_id(), limit=free, **asdict(source))
+        return await self._control.claim_jobs(wanted)
 
     async def _see_template(self, name: str) -> None:
         """The pool's base job template may have been changed since the last job."""
@@ -208,6 +220,8 @@ class Claims:
 
     async def _pause(self, seconds: float) -> None:
         """Wait, but no longer than until there is a reason to look."""
+        now = clock().time()
+        seconds = min((due - now for due in self._dues if now < due < now + seconds), default=seconds)
         try:
             async with asyncio.timeout(seconds):
                 await self._look.wait()
@@ -238,9 +252,11 @@ class Claims:
             self._starting[job.flow_run_id] = started[-1]
             return not self._draining
 
+        self._carrying.add(job.flow_run_id)
         try:
             return await self._carrier.carry(job, may_start)
         finally:
+            self._carrying.discard(job.flow_run_id)
             for start in started:
                 start.over()
             self.begun(job.flow_run_id)
@@ -248,7 +264,7 @@ class Claims:
     async def _ended(self, job: Job, carried: Carried) -> None:
         match carried.how:
             case How.DONE | How.VOID:
-                return
+                self._failures.pop(job.flow_run_id, None)
             case How.NOT_BEGUN:
                 LOGGER.warning("The run '%s' did not begin here: %s", job.name, carried.message)
                 await self._give_back(job, carried.message)
@@ -264,7 +280,9 @@ class Claims:
 
     async def _give_back(self, job: Job, message: str) -> None:
         """If it had not begun somebody else may have it, but not for ever; if it had, it has crashed."""
-        if job.claim < MOST_CLAIMS:
+        if not self._draining:
+            self._failures[job.flow_run_id] += 1
+        if self._failures[job.flow_run_id] < MOST_FAILURES:
             await self._insist(lambda: self._control.release_job(job, message))
         await self._insist(lambda: self._control.fail_job(job, message))
 
@@ -281,6 +299,24 @@ class Claims:
             pause = min(pause * 2, FAILED_SECONDS)
 
     # --- beside -------------------------------------------------------------------------------------------
+
+    async def _look_ahead(self) -> None:
+        """Get ready for what is about to be due."""
+        source = self._source
+        while not self._draining:
+            most = min(MOST_EXPECTED, room_for_processes())
+            if self._limit is not None:
+                most = min(most, self._limit - len(self._jobs))
+            try:
+                wanted = ExpectSpec(within_seconds=AHEAD_SECONDS, limit=max(most, 0), **asdict(source))
+                jobs = await self._control.expected_jobs(wanted)
+            except UpwellError as error:
+                LOGGER.debug("It could not be seen what is about to be due", exc_info=error)
+                jobs = []
+            self._dues = [job.due.timestamp() for job in jobs]
+            if jobs:
+                self._carrier.expect(jobs)
+            await asyncio.sleep(LOOK_AHEAD_SECONDS)
 
     async def _tell_ends(self) -> None:
         """Runs that have ended make room for others of their deployment: tell the store, and look again."""
@@ -334,3 +370,5 @@ class Claims:
         while True:
             await asyncio.sleep(TIDY_SECONDS)
             await self._carrier.tidy()
+            if len(self._failures) > MOST_REMEMBERED:
+                self._failures.clear()

@@ -204,6 +204,9 @@ class DockerCarrier:
         if container is not None:
             asyncio.get_running_loop().run_in_executor(None, _kill, container)
 
+    def expect(self, jobs: Sequence[Job]) -> None:
+        """A container is started for its run alone."""
+
     def preparing(self) -> Sequence[UUID]:
         return ()  # containers prepare themselves
 

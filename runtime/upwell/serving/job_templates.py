@@ -8,12 +8,18 @@ is nothing but `{{ name }}` takes the variable's type; inside of other text it i
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Any, Final, cast
+
+from msgspec.json import encode
 
 from upwell.core.deployments import Job
 from upwell.core.errors import ConfigurationError
 
 _PLACE: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+
+_ALL_BUT_EQUAL: Final = 0.8
+"""How alike two names are, of 1, if one of them is a slip."""
 
 PULL_STEPS_PROPERTY: Final[dict[str, Any]] = {
     "type": "array",
@@ -82,12 +88,27 @@ class JobTemplate:
         self._configuration: dict[str, Any] = {**default["job_configuration"], **cast("dict[str, Any]", configuration)}
         facts: dict[str, Any] = {**default["variables"]["properties"], **cast("dict[str, Any]", properties)}
         self._defaults: dict[str, Any] = {name: _default_of(fact) for name, fact in facts.items()}
+        self._known = self._defaults.keys() | set(_PLACE.findall(encode(self._configuration).decode()))
 
     def configuration(self, job: Job) -> dict[str, Any]:
-        """The job's configuration; what has no value is left out."""
+        """The job's configuration; what has no value is left out.
+
+        Raises:
+            ConfigurationError: one of its variables is all but called like one that there is.
+        """
+        self._check_names(job.job_variables)
         values = {**self._defaults, **job.job_variables}
         filled = {name: _filled(value, values) for name, value in self._configuration.items()}
         return {name: value for name, value in filled.items() if value is not None}
+
+    def _check_names(self, variables: dict[str, Any]) -> None:
+        for name in variables.keys() - self._known:  # such may be meant for the run's own code
+            meant = get_close_matches(name, self._known, 1, _ALL_BUT_EQUAL)
+            if meant:
+                raise ConfigurationError(
+                    f"The job variable {name!r} is unknown to the work pool: {meant[0]!r} may be meant. A variable of "
+                    "your own needs a place in the pool's base job template, or a name that is less like that one."
+                )
 
 
 def _default_of(facts: Any) -> Any:

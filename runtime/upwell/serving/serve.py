@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from upwell import serving
-from upwell.core.deployments import Deployment, DeploymentSpec
+from upwell.core.deployments import Deployment, DeploymentSpec, JobScope
 from upwell.core.errors import UpwellError
 from upwell.engine.console import ensure_configured
 from upwell.journal.control import Control
 from upwell.serving.carriers import ProcessCarrier
-from upwell.serving.claims import Source
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
 from upwell.serving.logs import LOGGER
 from upwell.serving.shift import Shift, store_to_work_with, work_until_told
@@ -66,7 +65,7 @@ async def serve_forever(
         held = [await control.apply_deployment(deployment.spec) for deployment in deployments]
         own = {one.id: it.spec.entrypoint or "" for one, it in zip(held, deployments, strict=True)}
         carrier = ProcessCarrier(JobTemplate({}, PROCESS_TEMPLATE), path=tuple(map(os.path.abspath, sys.path)), own=own)
-        source = Source(deployments=tuple(deployment.id for deployment in held))
+        source = JobScope(deployments=tuple(deployment.id for deployment in held))
         shift = Shift(control, carrier, source, f"{socket.gethostname()}-{os.getpid()}", limit)
         if print_starting_message:
             _greet(held)

@@ -14,12 +14,13 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from upwell.composition import is_remote, open_control, open_recorder
+from upwell.core.deployments import JobScope
 from upwell.core.errors import ConfigurationError, UpwellError
 from upwell.engine.finish import until_done
 from upwell.engine.interrupts import ONE_PRESS_SECONDS
 from upwell.journal.control import Control
 from upwell.serving.carriers import Carrier
-from upwell.serving.claims import Claims, Source
+from upwell.serving.claims import Claims
 from upwell.serving.logs import LOGGER
 from upwell.settings import current as settings
 
@@ -38,7 +39,9 @@ class Shift:
     control: the store, on a connection of its own. name: for people. limit: how many runs go on at once.
     """
 
-    def __init__(self, control: Control, carrier: Carrier, source: Source, name: str, limit: int | None = None) -> None:
+    def __init__(
+        self, control: Control, carrier: Carrier, source: JobScope, name: str, limit: int | None = None
+    ) -> None:
         self._control = control
         self._carrier = carrier
         self._source = source

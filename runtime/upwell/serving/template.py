@@ -1,6 +1,7 @@
 """A template: a process that has imported a flow's code, and forks a child for each run of it, in a few milliseconds.
 
-A child ends with its run, or stays for another where its pool or deployment allows several in one process.
+A child ends with its run, or stays for another where its pool or deployment allows several in one process. For jobs
+that are about to be due children are forked before, and wait.
 
 It has one thread, keeps no journal and runs no event loop, so that forking is safe; where the code itself has started
 threads while it was imported, and on macOS, children are new interpreters. It ends when its worker has gone; its
@@ -23,6 +24,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -37,7 +39,7 @@ from upwell.core.lifecycle import describe
 from upwell.engine.current import close_portal
 from upwell.entrypoints import import_code, parse_entrypoint
 from upwell.serving import wire
-from upwell.serving.child import Turn, carry_out, end_process, find_definition
+from upwell.serving.child import Exit, Turn, carry_out, end_process, find_definition, get_ready
 from upwell.settings import current as settings
 
 LOOK_SECONDS: Final = 0.02
@@ -45,6 +47,9 @@ LOOK_SECONDS: Final = 0.02
 
 STAY_SECONDS: Final = 30.0
 """How long a child stays for another run."""
+
+PREPARED_AT_ONCE: Final = 2
+"""So many children get ready at once: those who have a job already come first."""
 
 _PRELOADED: Final = (
     "asyncio.runners", "ctypes", "encodings.ascii", "sqlite3", "upwell.flows", "upwell.journal.cache",
@@ -60,7 +65,11 @@ _PRELOADED_POSTGRES: Final = ("asyncpg", "upwell.journal.postgres")
 def main(control: int, begun: int) -> int:
     """The life of a template. control: its end of the sockets. begun: the pipe of children that have begun."""
     serving.carries_out_jobs = True
-    link = wire.Link(control)
+    with closing(wire.Link(control)) as link:
+        return _live(link, begun)
+
+
+def _live(link: wire.Link, begun: int) -> int:
     messages = link.receive()
     if messages is None:
         return 0
@@ -73,11 +82,8 @@ def main(control: int, begun: int) -> int:
         traceback.print_exc()
         link.send(wire.CannotLoad(f"The code of {load.entrypoint} could not be imported: {describe(error)}"))
         return 1
-    try:
+    with suppress(ConnectionError):
         Template(link, load, begun).serve(messages[1:])
-    except OSError as error:
-        if not isinstance(error, ConnectionError):
-            raise
     return 0
 
 
@@ -86,18 +92,34 @@ def _folders(load: wire.Load) -> list[Path] | None:
 
 
 class _Child:
-    """A process that was started here. process: of a new interpreter. link: to one that may stay for other runs."""
+    """A process that was started here.
+
+    process: of a new interpreter. link: to one that waits for its job, or may stay for other runs.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes] | None = None, link: socket.socket | None = None) -> None:
         self.process = process
         self.link = link
-        self.waits_since: float | None = None  # for another run
+        self.gets_ready = False
+        self.waits_since: float | None = None  # for a run
 
     def let_go(self) -> None:
         """It gets no other run, and ends."""
+        self.waits_since = None
         if self.link is not None:
             self.link.close()
             self.link = None
+
+    def takes(self, job: Job) -> bool:
+        """Give it a job, if it waits for one and is still there."""
+        if self.waits_since is None or self.link is None:
+            return False
+        try:
+            self.link.sendall(wire.frame(wire.Start(job)))
+        except OSError:
+            return False
+        self.waits_since = None
+        return True
 
 
 class Template:
@@ -112,6 +134,7 @@ class Template:
         self._looked_at = time.monotonic()
         self._outdated = False
         self._found: dict[str, Definition] = {}
+        self._to_prepare = 0
         self.why_cold = _why_cold(load)
 
     def serve(self, messages: list[wire.ToTemplate]) -> None:
@@ -126,10 +149,20 @@ class Template:
         gc.freeze()  # the children share these pages as long as no collector touches them
         self._inherited = (wakeup, signalled)
         self._link.send(wire.Ready(self.why_cold))
+        try:
+            self._listen(messages, wakeup)
+        finally:
+            for child in self._children.values():
+                child.let_go()
+
+    def _listen(self, messages: list[wire.ToTemplate], wakeup: int) -> None:
         while True:
             for message in messages:
-                assert isinstance(message, wire.Start)
-                self._start(message)
+                if isinstance(message, wire.Start):
+                    self._start(message)
+                elif isinstance(message, wire.Prepare):
+                    self._expect(message.jobs)
+            self._prepare()
             ready = self._wait(wakeup)
             if wakeup in ready:
                 _drain(wakeup)
@@ -158,29 +191,37 @@ class Template:
                 waiting = waiting or child.waits_since is not None
         return {descriptor for descriptor, _ in poll.poll(STAY_SECONDS * 1000 if waiting else None)}
 
+    def _expect(self, jobs: int) -> None:
+        """Have as many children wait as these jobs will need, besides those that do."""
+        if self.why_cold is None and not self._is_outdated():
+            there = sum(child.gets_ready or child.waits_since is not None for child in self._children.values())
+            self._to_prepare = max(-(-jobs // self._load.runs) - there, 0)
+
+    def _prepare(self) -> None:
+        """Fork children for the jobs that are expected, a few at a time."""
+        at_it = sum(child.gets_ready for child in self._children.values()) if self._to_prepare else 0
+        while self._to_prepare and at_it < PREPARED_AT_ONCE:
+            self._to_prepare -= 1
+            at_it += 1
+            self._fork(None)
+
     def _start(self, start: wire.Start) -> None:
+        self._to_prepare = max(self._to_prepare - 1, 0)
         if self._is_outdated():
             self._link.send(wire.Outdated(start.job.flow_run_id))
         elif self.why_cold is not None:
             self._spawn(start.job)
-        elif start.pid is None or not self._hand_over(start.job, start.pid):
+        elif (pid := self._given_to(start.job)) is not None:
+            self._link.send(wire.Started(start.job.flow_run_id, pid))
+        else:
             self._fork(start.job)
 
-    def _hand_over(self, job: Job, pid: int) -> bool:
-        """Give a job to a child that has stayed, if it is still there."""
-        child = self._children.get(pid)
-        if child is None or child.link is None:
-            return False
-        try:
-            child.link.sendall(wire.frame(wire.Start(job)))
-        except OSError:
-            return False
-        child.waits_since = None
-        self._link.send(wire.Started(job.flow_run_id, pid))
-        return True
+    def _given_to(self, job: Job) -> int | None:
+        """The child that waited and has the job now; None: none did."""
+        return next((pid for pid, child in self._children.items() if child.takes(job)), None)
 
     def _hear(self, pid: int, child: _Child) -> None:
-        """A child says that its run has ended and that it stays; one that ends says nothing."""
+        """A child says that it waits, for its first run or another one; one that ends says nothing."""
         assert child.link is not None
         try:
             said = child.link.recv(1)
@@ -188,41 +229,47 @@ class Template:
             said = b""
         if said:
             child.waits_since = time.monotonic()
-            self._link.send(wire.Ended(pid, said[0], stays=True))
+            if not child.gets_ready:
+                self._link.send(wire.Ended(pid, said[0]))
+            child.gets_ready = False
         else:
             child.let_go()
 
-    def _fork(self, job: Job) -> None:
-        definition = self._definition(job)
-        ours, theirs = socket.socketpair() if self._load.runs > 1 else (None, None)
+    def _fork(self, job: Job | None) -> None:
+        """Start a child for this job; None: for one that will come."""
+        self._definition(self._load.entrypoint if job is None else job.entrypoint)
+        ours, theirs = socket.socketpair() if job is None or self._load.runs > 1 else (None, None)
         pid = os.fork()
         if pid == 0:
             if ours is not None:
                 ours.close()
-            self._be_child(job, definition, theirs)
+            self._be_child(job, theirs)
         if theirs is not None:
             theirs.close()
-        self._started(job, pid, _Child(link=ours))
+        child = _Child(link=ours)
+        child.gets_ready = job is None
+        self._started(job, pid, child)
 
-    def _definition(self, job: Job) -> Definition | None:
+    def _definition(self, entrypoint: str) -> Definition | None:
         """The flow of a job; None if it cannot be found, and then the child says what is wrong."""
-        definition = self._found.get(job.entrypoint)
+        definition = self._found.get(entrypoint)
         if definition is None:
             try:
-                definition = self._found[job.entrypoint] = find_definition(job.entrypoint, _folders(self._load))
+                definition = self._found[entrypoint] = find_definition(entrypoint, _folders(self._load))
             except Exception:
                 return None
         return definition
 
-    def _started(self, job: Job, pid: int, child: _Child) -> None:
+    def _started(self, job: Job | None, pid: int, child: _Child) -> None:
         self._children[pid] = child
         try:
             os.setpgid(pid, pid)  # whoever of both is first: the worker may want to kill it at once
         except OSError:
             pass
-        self._link.send(wire.Started(job.flow_run_id, pid))
+        if job is not None:
+            self._link.send(wire.Started(job.flow_run_id, pid))
 
-    def _be_child(self, job: Job, definition: Definition | None, link: socket.socket | None) -> NoReturn:
+    def _be_child(self, job: Job | None, link: socket.socket | None) -> NoReturn:
         status: int = 1
         try:
             os.setpgid(0, 0)
@@ -236,33 +283,26 @@ class Template:
                 os.close(descriptor)
             atexit._clear()  # pyright: ignore[reportPrivateUsage]  # what was registered by the code as it was imported is the template's
             _reseed()
-            turn = carry_out(job, _folders(self._load), self._begun, definition)
-            if link is not None:
-                turn = self._carry_out_others(wire.Link(link.detach()), turn)
-            status = turn.exit
+            with nullcontext() if link is None else closing(wire.Link(link.detach())) as held:
+                status = self._carry_out(job, held)
         except BaseException:
             traceback.print_exc()
         finally:
             end_process(status)
         raise AssertionError("unreachable")
 
-    def _carry_out_others(self, link: wire.Link, turn: Turn) -> Turn:
-        """In the child: stay for other runs, as long as each leaves nothing behind; how the last one went."""
-        for _ in range(self._load.runs - 1):
-            if not turn.leaves_nothing:
+    def _carry_out(self, job: Job | None, link: wire.Link | None) -> Exit:
+        """In the child: carry out this job, and others as long as each leaves nothing behind; how the last one went."""
+        turn, runs = Turn(Exit.DONE, leaves_nothing=True), 0
+        if job is None:
+            get_ready()
+        while runs < self._load.runs and turn.leaves_nothing:
+            job = job or _next_job(link, turn.exit)
+            if job is None:
                 break
-            sys.stdout.flush()
-            try:
-                os.write(link.fileno(), bytes([turn.exit]))
-            except OSError:
-                break
-            messages = link.receive()
-            if messages is None:
-                break
-            (start,) = messages
-            assert isinstance(start, wire.Start)
-            turn = carry_out(start.job, _folders(self._load), self._begun, self._definition(start.job))
-        return turn
+            turn = carry_out(job, _folders(self._load), self._begun, self._definition(job.entrypoint))
+            job, runs = None, runs + 1
+        return turn.exit
 
     def _spawn(self, job: Job) -> None:
         """A child that is a new interpreter."""
@@ -302,6 +342,23 @@ class Template:
             self._looked_at = now
             self._outdated = any(_stamp(path) != stamp for path, stamp in self._files.items())
         return self._outdated
+
+
+def _next_job(link: wire.Link | None, status: Exit) -> Job | None:
+    """In a child: say how the job before ended, and wait for another; None if there is none."""
+    if link is None:
+        return None
+    sys.stdout.flush()
+    try:
+        os.write(link.fileno(), bytes([status]))
+    except OSError:
+        return None
+    messages = link.receive()
+    if messages is None:
+        return None
+    (start,) = messages
+    assert isinstance(start, wire.Start)
+    return start.job
 
 
 def _warm_up() -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -107,7 +108,6 @@ class Template:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._starting: dict[UUID, asyncio.Future[Child]] = {}
         self._children: dict[int, Child] = {}
-        self._staying: list[int] = []  # the processes that wait for another run
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -139,8 +139,13 @@ class Template:
         self.last_used = asyncio.get_running_loop().time()
         started: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
         self._starting[job.flow_run_id] = started
-        self._writer.write(wire.frame(wire.Start(job, self._staying.pop() if self._staying else None)))
+        self._writer.write(wire.frame(wire.Start(job)))
         return await started
+
+    def prepare(self, jobs: int) -> None:
+        """Have children wait for so many jobs, if it has imported its code by now."""
+        if self.is_usable and self._ready.done():
+            self._writer.write(wire.frame(wire.Prepare(jobs)))
 
     async def end(self) -> None:
         """Have it end; children that it has go on alone."""
@@ -178,13 +183,9 @@ class Template:
                 started = self._starting.pop(flow_run_id, None)
                 if started is not None and not started.done():
                     started.set_result(child)
-            case wire.Ended(pid, status, stays):
+            case wire.Ended(pid, status):
                 if (found := self._children.pop(pid, None)) is not None:
                     found.ended(status)
-                if stays:
-                    self._staying.append(pid)
-                elif pid in self._staying:
-                    self._staying.remove(pid)
 
     async def _wait_for_process(self) -> int:
         """How the process ended, whose socket has closed."""
@@ -214,6 +215,14 @@ class Templates:
         self._begun = begun
         self._usable: dict[Recipe, Template] = {}
         self._retired: set[Template] = set()
+
+    def prepare(self, recipe: Recipe, jobs: Sequence[Job]) -> None:
+        """These are about to be due: have their code imported, and children wait for them where it has been."""
+        template = self._usable.get(recipe)
+        if template is None:
+            self._usable[recipe] = Template(recipe, jobs[0].entrypoint, self._begun)
+        else:
+            template.prepare(len(jobs))
 
     async def start(self, recipe: Recipe, job: Job) -> Child:
         """Have a child started for this job.

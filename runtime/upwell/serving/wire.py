@@ -37,13 +37,18 @@ class Load(Struct, tag=True, frozen=True):
 
 
 class Start(Struct, tag=True, frozen=True):
-    """To a template: carry this out in a child. pid: of one that has stayed, if there is one."""
+    """To a template: carry this out in a child."""
 
     job: Job
-    pid: int | None = None
 
 
-ToTemplate: TypeAlias = Load | Start
+class Prepare(Struct, tag=True, frozen=True):
+    """To a template: so many jobs are about to be due, so have children wait for them."""
+
+    jobs: int
+
+
+ToTemplate: TypeAlias = Load | Start | Prepare
 
 
 class Ready(Struct, tag=True, frozen=True):
@@ -76,7 +81,6 @@ class Ended(Struct, tag=True, frozen=True):
 
     pid: int
     status: int
-    stays: bool = False
 
 
 FromTemplate: TypeAlias = Ready | CannotLoad | Outdated | Started | Ended

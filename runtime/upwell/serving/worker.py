@@ -8,11 +8,10 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
-from upwell.core.deployments import WorkPool
+from upwell.core.deployments import JobScope, WorkPool
 from upwell.core.errors import ConfigurationError, NotFoundError
 from upwell.engine.console import ensure_configured
 from upwell.serving.carriers import Carrier, ProcessCarrier
-from upwell.serving.claims import Source
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
 from upwell.serving.logs import LOGGER
 from upwell.serving.shift import Shift, store_to_work_with, work_until_told
@@ -65,7 +64,7 @@ class Worker:
                 raise NotFoundError(
                     f"There is no work pool {self.pool!r}. `upwell work-pool create {self.pool}` makes one."
                 ) from error
-            source = Source(pool=pool.name, queues=self._queues)
+            source = JobScope(pool=pool.name, queues=self._queues)
             shift = Shift(control, self._carrier_of(pool), source, self.name, self._limit)
             LOGGER.info("The worker '%s' takes jobs of the %s pool '%s'", self.name, pool.kind, pool.name)
             await work_until_told(shift)

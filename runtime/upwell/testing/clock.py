@@ -34,7 +34,8 @@ POLL_SECONDS: Final = 0.005
 """How often a thread that waits looks whether all others wait, too; most find out at once."""
 
 CROWDED_SECONDS: Final = 0.05
-"""How long nothing may have moved before work that stands in line behind threads that wait is taken to wait."""
+"""How long nothing may have moved before work that stands in line behind threads that wait is taken to wait; of the
+time between two looks no more counts than a look takes, for a machine that stands still moves nothing."""
 
 
 class DeadlockError(UpwellError, RuntimeError):
@@ -86,7 +87,7 @@ class VirtualClock:
         self._moves = 0
         self._deadlock = ""
         self._outermost: asyncio.Task[Any] | None = None
-        self._crowded = (0, 0.0)
+        self._crowded = (0, 0.0, 0.0)
 
     # --- what users call --------------------------------------------------------------------------------
 
@@ -277,11 +278,11 @@ class VirtualClock:
             in_line = in_line or bool(others)
         if not in_line:
             return True
-        moves, since = self._crowded
-        if moves != self._moves:
-            self._crowded = (self._moves, time.monotonic())
-            return False
-        return time.monotonic() - since >= CROWDED_SECONDS
+        moves, watched, looked = self._crowded
+        now = time.monotonic()
+        watched = watched + min(now - looked, 2 * POLL_SECONDS) if moves == self._moves else 0.0
+        self._crowded = (self._moves, watched, now)
+        return watched >= CROWDED_SECONDS
 
     def _watches_files(self) -> bool:
         """Whether some loop waits for the world outside."""

@@ -22,9 +22,9 @@ from upwell import flow, task
 
 @task
 def step(n: int) -> int:
+    Path("pid").write_text(str(os.getpid()))
     with open("ran.txt", "a") as ran:
         ran.write(str(n))
-    Path("pid").write_text(str(os.getpid()))
     if n == 3 and not Path("repaired").exists():
         if Path("fail").exists():
             raise RuntimeError("no more paper")
@@ -50,10 +50,16 @@ def ran(folder: Path) -> str:
     return (folder / "ran.txt").read_text()
 
 
+def is_at_the_fourth(folder: Path, upwell: Upwell) -> bool:
+    """Whether three task runs are recorded as completed, and the next has begun."""
+    completed = upwell("task-run", "ls", "--state", "COMPLETED", "-o", "json").json
+    return len(completed) == 3 and ran(folder) == "0123"
+
+
 def is_killed_within(folder: Path, upwell: Upwell) -> None:
     """Have the flow run in a process that is killed while its fourth task run goes on."""
     running = process(folder, "run", "durable.py:crawl")
-    while len(upwell("task-run", "ls", "--state", "COMPLETED", "-o", "json").json) < 3:
+    while not is_at_the_fourth(folder, upwell):
         assert running.poll() is None
         time.sleep(0.05)
     running.kill()
@@ -150,7 +156,7 @@ def test_a_worker_goes_on_with_a_killed_run_of_a_deployment_and_carries_out_its_
     assert durable("init").code == durable("deploy").code == 0
     assert durable("deployment", "run", "crawl/crawl").code == 0
     with worker(folder) as first:
-        while len(durable("task-run", "ls", "--state", "COMPLETED", "-o", "json").json) < 3:
+        while not is_at_the_fourth(folder, durable):
             assert first.poll() is None
             time.sleep(0.1)
         first.kill()

@@ -254,7 +254,7 @@ def test_ctrl_c_ends_what_follows_a_run(upwell: Upwell, folder: Path, words: str
     assert following.stdout.readline()
     following.send_signal(signal.SIGINT)
     _, err = following.communicate(timeout=20)
-    assert (following.returncode, err) == (130, "")
+    assert (following.returncode, err) == (130, "Interrupted.\n")
     running.kill()
     running.communicate(timeout=20)
     assert upwell("flow-run", "watch", "slow").code == 1  # nobody but who watches sees that it is dead
@@ -275,6 +275,18 @@ def test_ctrl_c_ends_a_command(folder: Path) -> None:
     assert "Traceback" not in err
     listed = process(folder, "flow-run", "ls", "-o", "json")
     assert '"CRASHED"' in (found := listed.communicate(timeout=20)[0]) or '"CANCELLED"' in found, found
+
+
+def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pressed:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "upwell.cli.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "meta_path", [Pressed, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "upwell.cli.commands")
+    assert upwell("--version") == (130, "", "Interrupted.\n")
 
 
 def test_without_the_extra_it_says_how_to_get_it(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import sqlite3
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 from tests.runtime.cli.conftest import Upwell
 
+from upwell import flow
 from upwell.cli import asking
 from upwell.composition import close_journal
+from upwell.journal.database import Session
+from upwell.journal.processes import has_dead
 from upwell.journal.remote_client import ApiClient
 
 STORES = Path(__file__).parents[1] / "journal" / "stores"
-READING = (("flow-run", "ls"), ("deployment", "ls"), ("task-run", "inspect", "nobody"))
+READING = (("flow-run", "ls"), ("deployment", "ls"), ("gcl", "ls"), ("task-run", "inspect", "nobody"))
 
 
 @pytest.mark.parametrize("command", READING)
@@ -65,6 +69,25 @@ def test_a_file_is_read_without_a_loop(ran: Upwell, loops: list[str]) -> None:
     for command in READING:
         assert ran(*command).code == (command[-1] == "nobody")
     assert loops == []
+
+
+def test_a_flow_that_begins_in_this_process_meanwhile_is_read_too(
+    ran: Upwell, loops: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_journal()
+
+    @flow
+    def meanwhile() -> None: ...
+
+    async def with_a_run(session: Session) -> bool:
+        flow_is_run = threading.Thread(target=meanwhile)
+        flow_is_run.start()
+        flow_is_run.join()
+        return await has_dead(session)
+
+    monkeypatch.setattr("upwell.journal.processes.has_dead", with_a_run)
+    listed = ran("flow-run", "ls", "-o", "json").json
+    assert (listed[0]["flow_name"], loops) == ("meanwhile", [])
 
 
 def test_a_store_of_an_older_version_is_brought_up_to_date_first(

@@ -123,6 +123,25 @@ def test_a_run_is_found_by_its_id_and_by_its_name(ran: Upwell) -> None:
     assert "double  14    1 FAILED, 13 COMPLETED" in shown
 
 
+@pytest.mark.parametrize("kind", ["flow-run", "task-run"])
+def test_a_run_is_found_by_the_beginning_of_its_id(ran: Upwell, kind: str) -> None:
+    assert ran("run", "flows.py:later").code == 0
+    newest, *others = [run["id"] for run in ran(kind, "ls", "--limit", "0", "-o", "json").json]
+    shared = next(newest[:n] for n in range(36, 0, -1) if any(one.startswith(newest[:n]) for one in others))
+    mine = newest[: len(shared) + 1]
+    for wanted in (mine, mine.upper(), mine.replace("-", ""), newest[:-1]):
+        found = ran(kind, "inspect", wanted, "-o", "json").json
+        assert found[kind.replace("-", "_")]["id"] == newest
+    several = ran(kind, "inspect", shared)
+    assert (several.code, several.out) == (2, "")
+    assert f"The ids of several {kind.replace('-', ' ')}s begin with" in several.err
+    begin_so = sum(one.startswith(shared) for one in (newest, *others))
+    assert sum(one in several.err for one in (newest, *others)) == min(5, begin_so)
+    assert ("and more" in several.err) == (begin_so > 5)
+    for no_beginning in (mine[:5], "f" * 12, "20260131", "g" + mine):
+        assert f"There is no {kind.replace('-', ' ')} of" in ran(kind, "inspect", no_beginning).err
+
+
 def test_what_is_not_there_is_said(ran: Upwell) -> None:
     for command in ("inspect", "logs", "watch"):
         done = ran("flow-run", command, "nobody")

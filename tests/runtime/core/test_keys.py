@@ -33,7 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upwell.core import keys
-from upwell.core.keys import HashError, digest, encoded, encoded_call
+from upwell.core.keys import HashError, digest, encoded, encoded_arguments, encoded_call
 from upwell.core.keys_kinds import class_of, encode
 from upwell.core.packing import pack, unpack
 
@@ -114,6 +114,21 @@ class Hooked:
 
 
 class Texts(set[str]): ...
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Word(enum.StrEnum):
+    A = "a"
+
+
+class Level(enum.IntEnum):
+    ONE = 1
+
+
+class Items(list[Any]): ...
 
 
 def no_keys() -> Any:
@@ -231,6 +246,35 @@ def test_a_value_counts_the_same_whatever_is_beside_it(one: Any, other: Any) -> 
             assert encode(Walk(careful=careful).down(one)) == keys.encoded(again)
 
 
+LOOKALIKES: list[Any] = [  # msgspec writes each as it does something plain
+    *((), (1,), set(), {1}, frozenset({"a"}), bytearray(b"1"), memoryview(b"1"), Items([1]), OrderedDict(a=1)),
+    *(Named(1), Color.RED, Word.A, Level.ONE, {Text("a"): 1}, {Word.A: [1]}, Point(1), Struct(1), Attrs(1), Decimal(1)),
+    *(dt.date(2026, 1, 1), dt.time(1), dt.timedelta(1), uuid.UUID(int=1)),
+]
+alike: Strategy = st.recursive(
+    st.sampled_from([*LOOKALIKES, None, True, 1, 1.5, "a", b"1"]),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["a", "b", Text("c")]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(alike)
+@settings(max_examples=100, deadline=None)
+def test_what_msgspec_writes_as_it_does_a_plain_value_is_told_from_that(value: Any) -> None:
+    twin = msgspec.msgpack.decode(encode(value))
+    assert (digest(value) == digest(twin)) == (told_apart(value) == told_apart(twin))
+
+
+@pytest.mark.parametrize("value", LOOKALIKES)
+def test_no_lookalike_is_taken_for_what_it_looks_like(value: Any) -> None:
+    twin = msgspec.msgpack.decode(encode(value))
+    for one, other in [(value, twin), ([value], [twin]), ({"a": value}, {"a": twin}), ([{"a": value}], [{"a": twin}])]:
+        assert digest(one) != digest(other)
+        assert encoded_arguments({"x": one}) != encoded_arguments({"x": other})
+
+
 DIFFERENT: list[Any] = [
     *(None, True, 1, 1.0, "1", b"1", bytearray(b"1"), Decimal(1), Fraction(1), complex(1), 0.0, -0.0, 2**64, 2**70),
     *([], (), set(), frozenset(), {}, "", b"", [[]], [()], {"a": []}, {"a": ()}, {1: 2}, {"1": 2}, {True: 2}, [1, 2]),
@@ -281,6 +325,13 @@ def test_an_object_tells_by_its_state_or_its_hook_what_counts() -> None:
     assert digest(WithState(x=1, connection=socket.socket)) == digest(WithState(x=1))
     assert digest(WithState(x=1)) != digest(WithState(x=2))
     assert digest(Hooked("a", threading.Lock())) == digest(Hooked("a", None)) != digest(Hooked("b", None))
+
+
+@pytest.mark.parametrize("state", [(1, 2), {3}, [(4,)]])
+def test_the_variables_of_an_object_are_a_dict_like_any_other(state: Any) -> None:
+    holder = Plain(x=state)
+    for one, other in [(vars(holder), {"x": state}), ([vars(holder)], [{"x": state}])]:
+        assert encoded(one) == encoded(other)
 
 
 def test_a_pydantic_model_counts_extras_and_privates() -> None:
@@ -414,3 +465,8 @@ def test_the_part_that_cannot_be_hashed_is_named(wrap: Callable[[Any], Any], pat
 )
 def test_a_call_is_written_as_the_pair_of_its_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     assert encoded_call(args, kwargs) == encoded((args, kwargs))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"b": 2, "a": "one"}, {"a": 2**70}, {"a": "\ud800"}, {"a": (1,)}])
+def test_arguments_are_written_as_the_dict_of_them(arguments: dict[str, Any]) -> None:
+    assert encoded_arguments(arguments) == encoded(arguments)

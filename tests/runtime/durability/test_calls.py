@@ -87,9 +87,10 @@ def test_a_flow_that_is_not_found_is_said_with_what_to_do(home: Path) -> None:
     assert upwell.resume(identity, simple) == (identity, 6)
 
 
-def test_what_cannot_be_resumed_says_why(home: Path) -> None:
+def test_what_cannot_be_resumed_says_why(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     switches.clear()
     identity, _ = simple(1)
+    caplog.clear()
     with pytest.raises(NotResumableError, match=r"has ended Completed, so there is nothing to resume. `upwell.fork\('"):
         upwell.resume(identity, simple)
     unknown = "0197a5c8-0000-7000-8000-000000000000"
@@ -97,6 +98,7 @@ def test_what_cannot_be_resumed_says_why(home: Path) -> None:
         upwell.resume(unknown, simple)
     with pytest.raises(UnknownRunError, match=f"There is no flow run {unknown} in this store"):
         upwell.fork(unknown, flow=simple)
+    assert not caplog.records  # no run of these has failed, for there is none
     plain = str(_plain())
     with pytest.raises(NotResumableError, match="it is not durable, so its arguments were not kept"):
         upwell.resume(plain)
@@ -108,22 +110,27 @@ def _plain() -> Any:
     return flow_run.id
 
 
+may_end = threading.Event()
+
+
 @flow(durable=True)
-def holds(seconds: float) -> str:
+def holds() -> str:
     ran["holds"] += 1
-    time.sleep(seconds)
+    assert may_end.wait(60)
     return str(flow_run.id)
 
 
 def test_a_run_that_is_at_work_is_not_resumed(home: Path) -> None:
     with ThreadPoolExecutor() as pool:
-        at_work = pool.submit(holds, 0.6)
-        while not ran["holds"]:
-            time.sleep(0.01)
-        time.sleep(0.1)
-        connection_said = _ask_open(home, "SELECT id FROM flow_runs")
-        with pytest.raises(NotResumableError, match="is at work on it"):
-            upwell.resume(connection_said, holds)
+        at_work = pool.submit(holds)
+        try:
+            while not ran["holds"]:
+                time.sleep(0.01)
+            connection_said = _ask_open(home, "SELECT id FROM flow_runs")
+            with pytest.raises(NotResumableError, match="this process is at work on it"):
+                upwell.resume(connection_said, holds)
+        finally:
+            may_end.set()
         assert at_work.result() == connection_said
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from tests.runtime.durability.given import die_once, double, ran, switches
 from tests.runtime.durability.killed import ask, change, killed, look_killed
 
 from upwell import flow, task
+from upwell.composition import flush_journal
 from upwell.durability import sleep, sleep_async
+from upwell.engine.durable_records import waiting_record
 from upwell.runtime import flow_run
 from upwell.testing import virtual_clock
 
@@ -211,26 +215,57 @@ def retries_tasks(kind: str) -> int:
     return flaky(1) if kind == "direct" else flaky.submit(1).result()
 
 
+def look_as_if_flaky_waited(home: Path, due: float) -> None:
+    """Have the process look killed while the task waited for its third attempt."""
+    look_killed(home, "COMPLETED")
+    change(
+        home,
+        f"""UPDATE task_runs SET state = 'CRASHED', run_count = 2;
+        UPDATE task_run_results SET record = x'{waiting_record(2, due).hex()}'
+        WHERE series IN (SELECT key FROM series WHERE task = 'flaky');""",
+    )
+    ran.clear()
+    ran["flaky"] = 2
+
+
 @pytest.mark.parametrize("kind", ["direct", "submitted"])
 def test_the_wait_of_a_task_run_goes_on_and_its_attempts_count(kind: str, home: Path) -> None:
     with virtual_clock() as clock:
         retries_tasks(kind)
-        due = int((clock.time() + 300) * 1e6)
-        look_killed(home, "COMPLETED")
-        from upwell.engine.durable_records import waiting_record
-
-        record = waiting_record(2, due / 1e6).hex()
-        change(
-            home,
-            f"""UPDATE task_runs SET state = 'CRASHED', run_count = 2;
-            UPDATE task_run_results SET record = x'{record}';""",
-        )
-        ran.clear()
-        ran["flaky"] = 2
+        look_as_if_flaky_waited(home, clock.time() + 300)
         began = clock.elapsed
         assert retries_tasks(kind) == 1
         assert 299 <= clock.elapsed - began <= 301
     assert ran["flaky"] == 3
+
+
+@task
+async def look_at_states(home: str, after_seconds: float) -> list[tuple[str, str, int]]:
+    """What the store says of the task that is tried again, some time later."""
+    await asyncio.sleep(after_seconds)
+    await asyncio.to_thread(flush_journal)
+    connection = sqlite3.connect(Path(home, "upwell.db"))
+    try:
+        query = "SELECT t.state, t.state_name, t.run_count FROM task_runs t JOIN series s ON s.key = t.series"
+        return connection.execute(f"{query} WHERE s.task = 'flaky' ORDER BY t.number").fetchall()
+    finally:
+        connection.close()
+
+
+@flow(durable=True)
+def is_looked_at(kind: str, home: str, after_seconds: float) -> list[tuple[str, str, int]]:
+    seen = look_at_states.submit(home, after_seconds + ran["flaky"])
+    assert (flaky(1) if kind == "direct" else flaky.submit(1).result()) == 1
+    return seen.result()
+
+
+@pytest.mark.parametrize("kind", ["direct", "submitted"])
+def test_a_task_run_that_goes_on_waiting_is_seen_to_wait(kind: str, home: Path) -> None:
+    with virtual_clock() as clock:
+        is_looked_at(kind, str(home), 1)
+        look_as_if_flaky_waited(home, clock.time() + 300)
+        seen = is_looked_at(kind, str(home), 1)
+    assert seen == [("CRASHED", None, 2), ("SCHEDULED", "AwaitingRetry", 2)]
 
 
 # --- sleep -----------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from tests.runtime.durability.given import ran
-from tests.runtime.durability.killed import change, journal
+from tests.runtime.durability.killed import ask, change, journal
 
 from upwell import flow, task
+from upwell.composition import close_journal, open_recorder
+from upwell.engine.stopping import UNDER_WAY, stop_durable_flow_runs
 from upwell.exceptions import CancelledRun
 
 
@@ -45,6 +47,12 @@ async def plain(until: asyncio.Event) -> int:
     return 7
 
 
+def set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 async def declare_lost(home: Path) -> None:
     while not ran.total():
         await asyncio.sleep(0.01)
@@ -62,6 +70,35 @@ def test_durable_runs_of_a_process_that_was_declared_dead_are_stopped_and_say_wh
 
     with journal(tmp_path / "here", lease_seconds=1):
         assert asyncio.run(main()) == 7
+
+
+def test_how_a_run_ends_that_is_stopped_so_is_not_what_becomes_of_it(tmp_path: Path) -> None:
+    home = tmp_path / "here"
+
+    def stop_and_wait_for_the_end() -> None:
+        stopped = [one.run for one in UNDER_WAY.copy()]
+        stop_durable_flow_runs("Its process was declared dead.")
+        while not all(run.state.is_final() for run in stopped):
+            time.sleep(0.001)
+
+    async def main() -> None:
+        with pytest.raises(CancelledRun, match="declared dead"):
+            await asyncio.gather(durable(), declare_lost(home))
+
+    with journal(home, lease_seconds=1):
+        recorder = open_recorder()
+        assert recorder is not None
+        recorder.journal.on_lost = stop_and_wait_for_the_end
+        asyncio.run(main())
+        close_journal()
+        change(
+            home,
+            """UPDATE flow_runs SET state = 'SCHEDULED', state_name = 'AwaitingResume', process_id = NULL
+            WHERE flow = 'durable'""",
+        )
+        asyncio.run(plain(set_event()))  # another process comes: what the lost one has left is brought in
+        found = ask(home, "SELECT state, state_name FROM flow_runs WHERE flow = 'durable'")
+        assert found == [("SCHEDULED", "AwaitingResume")]
 
 
 def test_a_sync_one_is_stopped_too(tmp_path: Path) -> None:

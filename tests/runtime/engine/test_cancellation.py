@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -180,6 +180,36 @@ async def runs_that_give_their_place_to_others() -> None:
         await future
 
 
+@task(tags=["few"], timeout_seconds=60, retries=1, retry_delay_seconds=SECOND)
+async def items(attempts: list[int]) -> AsyncIterator[int]:
+    attempts.append(1)
+    await asyncio.sleep(SECOND)
+    if len(attempts) < 2:
+        raise ValueError(len(attempts))
+    for i in range(2):
+        yield i
+        await asyncio.sleep(SECOND)
+
+
+@flow(timeout_seconds=60, retries=1)
+async def items_of_a_flow() -> AsyncIterator[int]:
+    async for i in items([]):
+        yield i
+        await rest.submit(i)
+
+
+async def generators_that_are_tried_again() -> None:
+    async for _ in items_of_a_flow():
+        await asyncio.sleep(SECOND)
+
+
+@flow
+async def a_stream_that_is_left_open() -> None:
+    stream = aiter(rest.stream(range(6), max_at_once=3))
+    await anext(stream)
+    await rest(1)
+
+
 SCENARIOS: list[Callable[[], Any]] = [
     map_of_coroutines,
     bounded_map,
@@ -197,6 +227,8 @@ SCENARIOS: list[Callable[[], Any]] = [
     waiting_for_several,
     a_run_that_waits_for_another,
     runs_that_give_their_place_to_others,
+    generators_that_are_tried_again,
+    a_stream_that_is_left_open,
 ]
 
 

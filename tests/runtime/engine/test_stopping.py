@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 
 import pytest
@@ -46,8 +46,8 @@ def test_a_sync_run_on_the_main_thread_is_cut_short(capfd: pytest.CaptureFixture
 
     @flow
     def sleeps() -> None:
-        ready.set()
         try:
+            ready.set()
             time.sleep(1000)
         finally:
             cleaned.append(True)
@@ -84,6 +84,7 @@ def test_what_a_run_has_started_ends_with_it() -> None:
     @task
     async def naps() -> None:
         try:
+            ready.set()
             await asyncio.sleep(60)
         except asyncio.CancelledError:
             states.append("cancelled")
@@ -91,9 +92,7 @@ def test_what_a_run_has_started_ends_with_it() -> None:
 
     @flow
     def waits() -> None:
-        future = naps.submit()
-        ready.set()
-        future.wait()
+        naps.submit().wait()
 
     with stopped(), pytest.raises(CancelledRun, match="enough"):
         waits()
@@ -111,7 +110,7 @@ def test_a_run_on_another_thread_is_interrupted() -> None:
     with stopped():
         thread = threading.Thread(target=lambda: answers.append(busy(return_state=True)))
         thread.start()
-        thread.join(10)
+        thread.join(60)
     assert [state.is_cancelled() for state in answers] == [True]
 
 
@@ -181,3 +180,94 @@ def test_who_has_ended_is_not_stopped() -> None:
     quick()
     assert not stop_flow_run(seen[0], "too late")
     quick()
+
+
+# --- generators: under way while the caller takes from them -------------------------------------------------------
+
+
+def test_a_generator_is_cut_short_in_a_step() -> None:
+    @flow
+    def numbers() -> Generator[int]:
+        yield 1
+        ready.set()
+        time.sleep(1000)
+
+    taken: list[int] = []
+    with stopped(), pytest.raises(CancelledRun, match="enough"):
+        taken.extend(numbers())
+    assert ids_under_way() == []
+
+
+def test_an_async_generator_is_cut_short_in_a_step_and_its_caller_goes_on() -> None:
+    @flow
+    async def numbers() -> AsyncGenerator[int]:
+        yield 1
+        ready.set()
+        await asyncio.sleep(60)
+
+    async def main() -> list[int]:
+        taken: list[int] = []
+        try:
+            async for number in numbers():
+                taken.append(number)
+        except CancelledRun:
+            await asyncio.sleep(0)  # nobody has cancelled the caller
+            taken.append(2)
+        return taken
+
+    with stopped():
+        assert asyncio.run(main()) == [1, 2]
+    assert ids_under_way() == []
+
+
+def test_who_is_busy_with_an_item_is_left_alone_and_hears_of_it_with_the_next() -> None:
+    cleaned: list[str] = []
+
+    @flow
+    def numbers() -> Generator[int]:
+        try:
+            yield from range(10)
+        finally:
+            cleaned.append("sync")
+
+    @flow
+    async def anumbers() -> AsyncGenerator[int]:
+        try:
+            for number in range(10):
+                yield number
+        finally:
+            cleaned.append("async")
+
+    def busy() -> None:
+        stop_flow_run(ids_under_way()[0], "enough")
+        time.sleep(0.01)
+
+    def take() -> None:
+        for _ in numbers():
+            busy()
+            taken.append("sync")
+
+    async def atake() -> None:
+        async for _ in anumbers():
+            busy()
+            await asyncio.sleep(0)
+            taken.append("async")
+
+    taken: list[str] = []
+    with pytest.raises(CancelledRun, match="enough"):
+        take()
+    with pytest.raises(CancelledRun, match="enough"):
+        asyncio.run(atake())
+    assert (taken, cleaned) == (["sync", "async"], ["sync", "async"])
+    assert ids_under_way() == []
+
+
+def test_a_generator_that_was_left_is_not_under_way() -> None:
+    @flow
+    def numbers() -> Generator[int]:
+        yield from range(10)
+
+    for _ in numbers():
+        assert len(ids_under_way()) == 1
+        break
+    assert ids_under_way() == []

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from upwell import flow, task
+from upwell import Runtime, flow, task
 from upwell.core.errors import FailedRun
 
 
@@ -259,6 +259,30 @@ def test_an_exception_and_its_frames_are_collected_with_its_future(runs_only: An
         assert seen[0]() is None
 
     runs_only.run(main)
+
+
+@pytest.mark.usefixtures("unlogged")
+@pytest.mark.parametrize("in_a_runtime", [False, True])
+def test_a_loop_that_has_ended_is_let_go_of_with_what_ran_on_it(in_a_runtime: bool) -> None:
+    seen: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    @flow
+    async def fails() -> None:
+        seen.append(weakref.ref(asyncio.get_running_loop()))
+        await task(_fail_holding).submit([], True)
+
+    async def main() -> None:
+        if not in_a_runtime:
+            await fails()
+        async with Runtime() as runtime:
+            await runtime.call(fails)
+
+    for _ in range(4):
+        with pytest.raises(ValueError, match="Held"):
+            asyncio.run(main())
+    gc.collect()
+    gc.collect()  # what the first time has only finalized
+    assert sum(loop() is not None for loop in seen) <= 1
 
 
 def _more_than(before: tuple[int, int]) -> bool:

@@ -148,7 +148,7 @@ def test_who_awaits_a_kept_task_is_woken_when_its_run_ends(world: Any, suspensio
         future = world.start(keep)
         while not kept:
             await asyncio.sleep(0)
-        done, _ = await asyncio.wait(kept, timeout=2)
+        done, _ = await asyncio.wait(kept, timeout=60)
         assert done
         await future
 

@@ -7,6 +7,7 @@ import gc
 import sys
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -61,8 +62,9 @@ def test_timeouts_end_the_wait_and_leave_no_cancellation_behind(world: Any, susp
 
 def test_a_timeout_that_is_not_reached_leaves_nothing_that_fires_later(world: Any) -> None:
     async def be_quick() -> None:
-        async with asyncio.timeout(0.1):
-            await asyncio.sleep(0)
+        with suppress(TimeoutError):  # on a machine that stands still; it has fired then
+            async with asyncio.timeout(0.1):
+                await asyncio.sleep(0)
 
     async def last() -> str:
         await asyncio.sleep(0.12)

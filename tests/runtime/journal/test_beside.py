@@ -13,6 +13,7 @@ import pytest
 
 from upwell.journal import beside
 from upwell.journal.beside import Beside
+from upwell.journal.sqlite import file_at
 
 
 @pytest.fixture
@@ -80,6 +81,23 @@ def test_a_file_that_is_not_there_yet_is_found_later(
     monkeypatch.setattr(beside, "perf_counter", lambda: soon)
     assert early.ask("SELECT count(*) FROM numbers", []) == ([(0,)], -1)
     early.close()
+
+
+def test_a_file_that_is_made_as_it_is_looked_for_is_not_taken_for_another_one(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, abandoned = iter([None]), list[sqlite3.Connection]()
+
+    def look(path: Path) -> tuple[int, int] | None:
+        return next(seen, file_at(path))
+
+    monkeypatch.setattr(beside, "file_at", look)
+    monkeypatch.setattr(beside, "ABANDONED", abandoned)
+    early = Beside(file)
+    early.ask(INSERT, [1])
+    assert early.ask(INSERT, [2]) == ([], 1)
+    early.close()
+    assert abandoned == []
 
 
 def test_a_file_that_was_replaced_is_let_go(file: Path, writes: Beside, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from upwell import flow, task
 from upwell.cache_policies import INPUTS
 from upwell.composition import close_journal, flush_journal, make_database, open_recorder
 from upwell.journal.cache import JournalCache
+from upwell.journal.cache_store import SqlCache
 from upwell.journal.database import StoreUnavailable
 from upwell.settings import temporary_settings
 from upwell.stored_results import result_of
@@ -61,9 +62,8 @@ def test_results_are_found_by_the_next_journal_and_no_lock_is_left() -> None:
 def test_what_is_in_a_file_is_found_without_the_journal_unless_that_takes_long(
     has_time: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not has_time:
-        monkeypatch.setattr("upwell.journal.beside.WAITED_TIMES", -1.0)
-        monkeypatch.setattr("upwell.journal.beside.STEPS_BETWEEN_LOOKS", 1)
+    monkeypatch.setattr("upwell.journal.cache.QUICK_SECONDS", 1e6 if has_time else -1.0)
+    monkeypatch.setattr("upwell.journal.beside.STEPS_BETWEEN_LOOKS", 1)
     squares(300)
     close_journal()
     asked: list[int] = []
@@ -143,3 +143,13 @@ def test_a_store_that_fails_computes_and_says_so_once(
     assert [record.getMessage() for record in caplog.records if "disk is gone" in record.getMessage()] == [
         "The cache cannot be used, so results are computed: the disk is gone"
     ]
+
+
+def test_a_store_that_does_not_answer_is_named_when_a_call_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def answers_never(*_: object) -> None:
+        await asyncio.sleep(600)
+
+    monkeypatch.setattr("upwell.journal.cache.PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(SqlCache, "record", answers_never)
+    with pytest.raises(StoreUnavailable, match=r"has not answered for 0.01 seconds"):
+        square.explain_cache(3)

@@ -98,8 +98,19 @@ def test_a_run_is_claimed_once_whatever_the_store_does(fault: Fault, n: int) -> 
         again = await second.begin()
         assert again.resumed
         assert again.flow_run_id == claim.flow_run_id
-        with pytest.raises(NotResumableError, match="is at work on it"):
+        with pytest.raises(NotResumableError, match="this process is at work on it"):
             await second.begin(resume=claim.flow_run_id)  # it is its own, and it knows that
+
+    asyncio.run(main())
+
+
+def test_who_would_resume_a_run_that_goes_on_hears_where() -> None:
+    async def main() -> None:
+        memory = MemoryDatabase()
+        first, second = await beginner(memory), await beginner(memory, 2)
+        claim = await first.begin()
+        with pytest.raises(NotResumableError, match=f"process {first.process.pid} on machine-1 is at work on it"):
+            await second.begin(resume=claim.flow_run_id)
 
     asyncio.run(main())
 

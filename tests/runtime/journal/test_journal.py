@@ -23,6 +23,9 @@ from upwell.journal.journal import Journal
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
 from upwell.settings import temporary_settings
 
+PATIENCE_SECONDS = 30.0
+"""What has not happened by then never will."""
+
 
 @task
 def echo(x: Any) -> Any:
@@ -61,7 +64,7 @@ def test_what_happens_outside_of_flows_is_in_the_file_soon(home: Path) -> None:
     echo(0)
     composition.flush_journal()  # the file is there
     echo(1)
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_SECONDS
     while stored(home)["task_runs"] < 2 and time.monotonic() < until:
         time.sleep(0.01)
     assert ask(SqliteDatabase(home / "upwell.db"), "SELECT state FROM task_runs") == [("COMPLETED",)] * 2
@@ -76,7 +79,7 @@ def test_whoever_waits_is_called_once_whatever_others_do(tmp_path: Path) -> None
     with journal_of(MemoryDatabase, tmp_path) as journal:
         journal.when_written(raises)
         journal.when_written(lambda: called.append(1))
-        assert journal.flush(5)
+        assert journal.flush(PATIENCE_SECONDS)
         assert called == [1]
     journal.when_written(lambda: called.append(2))
     assert called == [1, 2]
@@ -120,7 +123,7 @@ def test_a_row_that_the_database_refuses_is_left_out_and_the_others_are_not(
             message = 2**100 if n == 42 else f"line {n}"
             journal.recorder.logs.append(("flow-run", None, n, 20, "test", message))
         assert some() == 3
-        assert journal.flush(5)
+        assert journal.flush(PATIENCE_SECONDS)
     lines = ask(memory, "SELECT count(*) FROM logs WHERE flow_run_id = 'flow-run'")
     assert lines == [(99,)]
     assert count_rows(memory)["task_runs"] == 3
@@ -139,7 +142,7 @@ def test_it_may_be_closed_twice_at_once_and_before_it_is_open(tmp_path: Path) ->
         for closer in closers:
             closer.start()
         for closer in closers:
-            closer.join(10)
+            closer.join(30)
         journal.close()
         assert journal.closed
         assert journal.recorder.is_empty()
@@ -149,7 +152,7 @@ def test_what_is_asked_of_a_closed_journal_is_refused(tmp_path: Path) -> None:
     journal = new_journal(MemoryDatabase, tmp_path)
     journal.close()
     with pytest.raises(Exception, match="closed"):
-        journal.ask(lambda store: store.state_of(journal.process)).result(5)
+        journal.ask(lambda store: store.state_of(journal.process)).result(30)
 
 
 def test_after_its_end_whoever_still_records_in_it_goes_on_and_holds_nothing(home: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_process_that_was_declared_lost_says_so_and_begins_a_new_life(
     database = SqliteDatabase(home / "upwell.db")
     ask(database, "UPDATE processes SET state = 'lost'")
     some()  # finds out
-    until = time.monotonic() + 5
+    until = time.monotonic() + PATIENCE_SECONDS
     while first is recorder() and time.monotonic() < until:
         time.sleep(0.01)
     some()
@@ -317,7 +320,7 @@ def test_a_service_records_while_it_runs(home: Path) -> None:
     async def main() -> None:
         async with Runtime() as runtime:
             await asyncio.gather(*(runtime.submit(echo, n) for n in range(10)))
-            until = time.monotonic() + 5
+            until = time.monotonic() + PATIENCE_SECONDS
             while stored_runs() < 10 and time.monotonic() < until:
                 await asyncio.sleep(0.01)
             assert stored_runs() == 10

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ from upwell.journal.sqlite import SqliteDatabase
 from upwell.journal.store import ProcessLost, SqlStore
 
 MakeDatabase = Callable[[], Database]
-ROOT = Path(__file__).parents[3]
 
 LEASE_SECONDS = 0.2
 """Of processes that are made up here."""
@@ -101,12 +97,11 @@ async def flow_runs(database: Any) -> dict[str, tuple[Any, ...]]:
 
 
 async def look_for(database: Database, seconds: float) -> list[str]:
-    """Look as often as one who watches does."""
-    observer = Observer(database)
+    """Look as often as one who watches does for so long, however long each look takes."""
+    observer, pause = Observer(database), LEASE_SECONDS / liveness.LOOKS_PER_LEASE
     lost = await observer.look()
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        await asyncio.sleep(LEASE_SECONDS / liveness.LOOKS_PER_LEASE)
+    for _ in range(round(seconds / pause)):
+        await asyncio.sleep(pause)
         lost += await observer.look()
     return lost
 
@@ -232,17 +227,12 @@ def test_time_in_which_the_observer_was_stopped_does_not_count(make_database: Ma
 
 def test_a_process_elsewhere_that_renews_is_never_lost(make_database: MakeDatabase) -> None:
     async def body(store: SqlStore) -> None:
-        alive = foreign()
+        alive, observer = foreign(), Observer(store.database)
         await register(store.database, alive)
-
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE_SECONDS / 4)
-                await store.renew(alive)
-
-        renewing = asyncio.create_task(renew())
-        assert await look_for(store.database, 4 * LEASE_SECONDS) == []
-        renewing.cancel()
+        for _ in range(4 * liveness.LOOKS_PER_LEASE):
+            assert await observer.look() == []
+            await asyncio.sleep(LEASE_SECONDS / liveness.LOOKS_PER_LEASE)
+            await store.renew(alive)
 
     scenario(make_database, body)
 
@@ -363,137 +353,3 @@ def test_what_is_being_written_while_the_writer_is_declared_dead_is_seen_to(make
         assert (await flow_runs(store.database))["late"][0] == "CRASHED"
 
     scenario(make_database, body)
-
-
-# --- real processes -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def life(kind: str, home: Path, *args: str, **settings: str) -> Generator[subprocess.Popen[str]]:
-    """A child that lives this life, until it is where it wants to be; killed at the end if it is still there."""
-    environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'runtime'}", "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home),
-        **settings,
-    }  # fmt: skip
-    child = subprocess.Popen(
-        [sys.executable, "-m", "tests.runtime.journal.lives", kind, *args],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert child.stdout is not None
-    try:
-        assert child.stdout.readline() in ("ready\n", "")
-        yield child
-    finally:
-        child.kill()
-        child.communicate()
-
-
-def states(home: Path, text: str = "SELECT state, count(*) FROM {} GROUP BY state ORDER BY state") -> list[Any]:
-    connection = sqlite3.connect(home / "upwell.db")
-    try:
-        return [connection.execute(text.format(table)).fetchall() for table in ("flow_runs", "task_runs")]
-    finally:
-        connection.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never came to that"
-        time.sleep(0.01)
-
-
-def are(home: Path, *expected: list[Any]) -> bool:
-    try:
-        return states(home) == list(expected)
-    except sqlite3.OperationalError:  # the file, or its tables, are not there yet
-        return False
-
-
-def all_run(home: Path) -> bool:
-    return are(home, [("RUNNING", 2)], [("RUNNING", 3)])
-
-
-def cannot_be_seen(host: str, pid: int, pid_started: str) -> bool | None:
-    return None
-
-
-def look_once(home: Path) -> list[str]:
-    async def main() -> list[str]:
-        database = SqliteDatabase(home / "upwell.db")
-        await database.open()
-        try:
-            return await Observer(database).look()
-        finally:
-            await database.close()
-
-    return asyncio.run(main())
-
-
-def test_when_a_process_was_killed_whoever_comes_next_sees_to_its_runs(tmp_path: Path) -> None:
-    with life("running", tmp_path) as child:
-        until(lambda: all_run(tmp_path))
-        child.kill()
-        child.wait()
-        with life("short", tmp_path) as next_one:
-            assert next_one.wait(30) == 0
-    assert states(tmp_path) == [[("COMPLETED", 1), ("CRASHED", 2)], [("CRASHED", 3)]]
-
-
-def test_a_process_that_is_stopped_is_not_dead(tmp_path: Path) -> None:
-    with life("running", tmp_path, UPWELL_LEASE_SECONDS="1") as child:
-        until(lambda: all_run(tmp_path))
-        os.kill(child.pid, signal.SIGSTOP)
-        time.sleep(1.3)
-        assert look_once(tmp_path) == []
-        assert all_run(tmp_path)
-
-
-def test_a_stopped_process_that_was_declared_dead_writes_nothing_when_it_goes_on(tmp_path: Path) -> None:
-    with life("running", tmp_path, UPWELL_LEASE_SECONDS="1") as child:
-        until(lambda: all_run(tmp_path))
-        os.kill(child.pid, signal.SIGSTOP)
-        connection = sqlite3.connect(tmp_path / "upwell.db")
-        connection.execute("UPDATE processes SET state = 'lost'")
-        connection.commit()
-        connection.close()
-        look_once(tmp_path)
-        after = states(tmp_path)
-        assert after == [[("CRASHED", 2)], [("CRASHED", 3)]]
-        os.kill(child.pid, signal.SIGCONT)
-        time.sleep(0.6)  # it renews every quarter of a second
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=30)
-        assert said.count("declared dead") == 1
-        assert states(tmp_path) == after
-
-
-def test_a_task_that_keeps_the_interpreter_busy_for_longer_than_the_lease_kills_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with life("busy", tmp_path, UPWELL_LEASE_SECONDS="1") as child:
-        until(lambda: are(tmp_path, [("RUNNING", 1)], [("RUNNING", 1)]))
-        monkeypatch.setattr(liveness, "is_gone", cannot_be_seen)  # as if it were seen from elsewhere
-
-        async def main() -> None:
-            database = SqliteDatabase(tmp_path / "upwell.db")
-            await database.open()
-            observer = Observer(database)
-            while child.poll() is None:
-                assert await observer.look() == []
-                await asyncio.sleep(0.1)
-            await database.close()
-
-        asyncio.run(main())
-        assert child.returncode == 0
-    assert states(tmp_path) == [[("COMPLETED", 1)], [("COMPLETED", 1)]]
-
-
-def test_a_process_that_dies_while_it_renews_has_not_renewed(tmp_path: Path) -> None:
-    with life("dies_while_it_renews", tmp_path, str(tmp_path / "upwell.db")) as child:
-        assert child.wait(30) == -signal.SIGKILL
-    assert len(look_once(tmp_path)) == 1
-    connection = sqlite3.connect(tmp_path / "upwell.db")
-    assert connection.execute("SELECT state, beat FROM processes").fetchall() == [("lost", 0)]
-    assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    connection.close()

@@ -66,7 +66,7 @@ def test_lines_of_extra_loggers_are_recorded_in_runs_only(tmp_path: Path) -> Non
             log_lines.record_in(journal.recorder, ("a.library", "a.library.part"))
             around()
             logging.getLogger("a.library").info("outside of any run")
-            assert journal.flush(5)
+            assert journal.flush(30)
     finally:
         logging.getLogger("a.library").setLevel(logging.NOTSET)
     assert lines_of(memory, "a.library") == [("library 1", logging.INFO)]
@@ -126,7 +126,7 @@ def test_what_the_journal_itself_says_is_not_recorded(tmp_path: Path) -> None:
     memory = MemoryDatabase()
     with journal_of(lambda: memory, tmp_path) as journal:
         ENGINE.warning("the journal is in trouble")
-        assert journal.flush(5)
+        assert journal.flush(30)
     assert lines_of(memory) == []
 
 

@@ -172,27 +172,30 @@ def test_a_plan_that_another_process_outdated_is_worth_another_try(postgres_url:
 def test_a_statement_that_is_never_answered_ends_with_its_connection(
     postgres: PostgresServer, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.05)
-
     async def main() -> None:
-        async with with_numbers(postgres_url) as database:
-            (connection,) = await database.fetch_text("SELECT pg_backend_pid()")
-            with pytest.raises(StoreUnavailable, match="did not answer in time"):  # noqa: PT012  # the wait is inside
-                async with database.transaction() as session:
-                    await put(session, 1)
-                    await session.fetch_text("SELECT pg_sleep(1000)")
-            assert await database.fetch_text(COUNT) == [(0,)]
-            assert await database.fetch_text("SELECT pg_backend_pid()") != [connection]
+        connections: list[Any] = []
+        async with with_numbers(postgres_url):
+            monkeypatch.setattr(module, "STATEMENT_SECONDS", 0.05)  # of one connection: not even this may be in time
+            async with opened(postgres_url) as database:
+                with pytest.raises(StoreUnavailable, match="did not answer in time"):  # noqa: PT012  # the wait is inside
+                    async with database.transaction() as session:
+                        connections += await session.fetch_text("SELECT pg_backend_pid()")
+                        await put(session, 1)
+                        await session.fetch_text("SELECT pg_sleep(1000)")
+                monkeypatch.undo()
+                assert await database.fetch_text(COUNT) == [(0,)]
+                connections += await database.fetch_text("SELECT pg_backend_pid()")
+                assert len(set(connections)) == len(connections)
 
     asyncio.run(main())
 
 
 def test_a_commit_that_has_begun_is_not_cancelled(postgres_url: str) -> None:
     async def main() -> None:
-        async with with_numbers(postgres_url) as database:
+        async with with_numbers(postgres_url) as database, opened(postgres_url) as other:
             await database.fetch_text(
                 "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql"
-                " AS $$ BEGIN PERFORM pg_sleep(0.2); RETURN NULL; END $$"
+                " AS $$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$"
             )
             await database.fetch_text(
                 "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON numbers DEFERRABLE INITIALLY DEFERRED"
@@ -205,11 +208,15 @@ def test_a_commit_that_has_begun_is_not_cancelled(postgres_url: str) -> None:
                     await put(session, 1)
                     written.set()
 
-            task = asyncio.create_task(write())
-            await written.wait()
-            for _ in range(3):
+            async with other.transaction() as session:
+                await session.fetch_text("SELECT pg_advisory_xact_lock(1)::text")
+                task = asyncio.create_task(write())
+                await written.wait()
+                for _ in range(3):
+                    await asyncio.sleep(0.02)
+                    task.cancel()
                 await asyncio.sleep(0.02)
-                task.cancel()
+                assert not task.done()
             await asyncio.wait([task])
             assert task.cancelled()
             assert await database.fetch_text(COUNT) == [(1,)]
@@ -234,18 +241,21 @@ def test_a_commit_that_fails_raises_and_keeps_nothing(postgres_url: str) -> None
 def test_who_is_not_there_does_not_answer_or_refuses_is_said_without_the_password(
     postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        free = server.getsockname()[1]
-    with silent_server() as silent:
+    with socket.socket() as deaf, silent_server() as silent:
+        deaf.bind(("127.0.0.1", 0))  # nobody listens there, and nobody else will
+        refuses = deaf.getsockname()[1]
         for url, reason in {
-            f"postgresql://me:sesame@127.0.0.1:{free}/runs": "refused|Connect call failed",
+            f"postgresql://me:sesame@127.0.0.1:{refuses}/runs": "refused|Connect call failed",
             f"postgresql://me:sesame@127.0.0.1:{silent}/runs": "did not answer in time",
             f"postgresql://me:sesame@/runs?host={tmp_path}": "No such file",
             postgres.url("nowhere"): '"nowhere" does not exist',
             postgres.url("postgres", user="nobody"): '"nobody" does not exist',
         }.items():
             database = PostgresDatabase(url)
+            if url.endswith(f":{silent}/runs"):
+                monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
+            else:
+                monkeypatch.undo()
             with pytest.raises(StoreUnavailable, match=reason) as caught:
                 asyncio.run(database.open())
             assert "sesame" not in str(caught.value) + database.place

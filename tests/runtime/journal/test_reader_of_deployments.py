@@ -39,6 +39,12 @@ def test_flow_runs_are_found_by_their_deployment(make_database: MakeDatabase) ->
             assert {(run.due, run.deployment_id, run.state.scheduled_time) for run in page} == {(due, one.id, due)}
         assert len(await found(deployment="f/other", flow="f", tags=["t"], state="SCHEDULED")) == 1
         assert await found(deployment="f/none") == []
+        ids = sorted((run.id for run in runs), reverse=True)
+        every = [run.id for run in await reader.flow_runs_by_id(str(ids[0])[:6], 9)]
+        assert every == sorted(every, reverse=True)
+        assert set(ids) < set(every)
+        assert [run.id for run in await reader.flow_runs_by_id(ids[1].hex[:-1].upper(), 9)] == [ids[1]]
+        assert [run.id for run in await reader.flow_runs_by_id(str(ids[0])[:6], 1)] == every[:1]
         assert len(await found()) == 4
         await database.close()
 

@@ -190,7 +190,7 @@ def test_runs_that_have_not_begun_are_counted_and_come_last() -> None:
 
     @task
     def hold(n: int) -> None:
-        release.wait(10)
+        release.wait(100)
 
     @flow
     def holding() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.journal.remote import Loss, Network, Remote, elsewhere, remote
 
-from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec
+from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, RunSpec
 from upwell.core.errors import AccessError, InvalidRequestError
 from upwell.journal import remote_client
 from upwell.journal.database import StoreUnavailable
@@ -34,17 +34,18 @@ def test_jobs_whose_claim_was_not_heard_of_are_found_at_the_next(tmp_path: Path)
     async def main() -> None:
         async with served(tmp_path) as (_, control, network, deployment, worker):
             runs = [await control.run_deployment(deployment.id, RunSpec()) for _ in range(3)]
-            (known,) = await control.claim_jobs(worker, deployments=[deployment.id])
+            wanted = ClaimSpec(worker_id=worker, deployments=(deployment.id,))
+            (known,) = await control.claim_jobs(wanted)
             network.lose(1, Loss.ANSWER)
             with pytest.raises(StoreUnavailable):
-                await control.claim_jobs(worker, deployments=[deployment.id])
-            (found,) = await control.claim_jobs(worker, deployments=[deployment.id])
-            (last,) = await control.claim_jobs(worker, deployments=[deployment.id])
+                await control.claim_jobs(wanted)
+            (found,) = await control.claim_jobs(wanted)
+            (last,) = await control.claim_jobs(wanted)
             assert {job.flow_run_id for job in (known, found, last)} == {run.id for run in runs}
             network.lose(1, Loss.REQUEST)
             with pytest.raises(StoreUnavailable):
-                await control.claim_jobs(worker, deployments=[deployment.id])
-            assert await control.claim_jobs(worker, deployments=[deployment.id]) == []
+                await control.claim_jobs(wanted)
+            assert await control.claim_jobs(wanted) == []
 
     asyncio.run(main())
 
@@ -56,7 +57,7 @@ def test_a_job_begins_although_an_answer_was_lost(tmp_path: Path, loss: Loss, mo
     async def main() -> None:
         async with served(tmp_path) as (server, control, network, deployment, worker):
             await control.run_deployment("report/daily", RunSpec())
-            (job,) = await control.claim_jobs(worker, deployments=[deployment.id])
+            (job,) = await control.claim_jobs(ClaimSpec(worker_id=worker, deployments=(deployment.id,)))
             child = elsewhere(2)
             await server.store().open(child)
             network.lose(1, loss)

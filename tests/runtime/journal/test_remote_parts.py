@@ -60,6 +60,9 @@ def test_slots_are_taken_and_given_back_and_wishes_stand_in_line(tmp_path: Path)
             await there.leave(second.id)
             assert await server.rows("SELECT count(*) FROM leases") == [(0,)]
             assert [await here.delete("db"), await here.delete("db")] == [True, False]
+            noted = await server.rows("SELECT action, target, detail FROM audit_records ORDER BY key")
+            assert noted == [("put limit", "db", "1"), ("put limit", "db", "5"), ("delete limit", "db", None)]
+            assert await limits_of(server.store(await server.key("viewer", "read"))).in_use() == []
 
     asyncio.run(main())
 
@@ -225,6 +228,8 @@ def test_what_a_run_had_finished_comes_along_with_ids_larger_than_any_number(tmp
             )
             again = await (await beginner(server, 2)).begin()
             assert [(old.key, old.base, old.submitted) for old in again.series] == [(key, base, 3)]
-            assert [tuple(row) for row in again.finished] == [(key, 1, b"durable key", b"\x91\x07", 16, 17, 15, None)]
+            assert [tuple(row) for row in again.finished] == [
+                (key, 1, b"durable key", b"\x91\x07", 16e-6, 17e-6, 15, None)
+            ]
 
     asyncio.run(main())

@@ -43,6 +43,7 @@ QUESTIONS: dict[str, Question] = {
         "oldest", 5, None,
     ),
     "children": lambda r: r.flow_runs(FlowRunFilter(parent=UUID(uid(1))), "oldest", 5, None),
+    "flow runs by id": lambda r: r.flow_runs_by_id(uid(1)[:-2], 2),
     "flow run": lambda r: r.flow_run(uid(1)),
     "task runs": lambda r: r.task_runs(TaskRunFilter(flow_run_id=uid(1)), "oldest", 2, None),
     "task runs that": lambda r: r.task_runs(
@@ -62,6 +63,8 @@ COMPLAINTS: dict[str, Question] = {
     "unknown task run": lambda r: r.task_run(uid(99)),
     "unknown run's states": lambda r: r.states(uid(99)),
     "unknown run's logs": lambda r: r.logs(uid(99), 0, 5, None),
+    "too few digits": lambda r: r.flow_runs_by_id("01234", 2),
+    "no beginning": lambda r: r.flow_runs_by_id("../../api-keys", 2),
     "no id": lambda r: r.flow_run("../api-keys"),
     "no order": lambda r: r.flow_runs(FlowRunFilter(), "better", 2, None),
     "no page": lambda r: r.task_runs(TaskRunFilter(), "newest", 0, None),
@@ -174,6 +177,16 @@ class Answers:
                 await self.client.close()
 
         return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://me:word@[zz]/api", "http://127.0.0.1:99999/api", "http://h:abc"]
+)
+def test_an_address_that_is_none_is_said_when_it_is_used(url: str) -> None:
+    client = ApiClient(url, "a-key")
+    with pytest.raises(WrongAddressError, match=r"UPWELL_API_URL is .* and cannot be used: ") as caught:
+        asyncio.run(client.ask("GET", "/version"))
+    assert "word" not in str(caught.value)
 
 
 def _answer(status: int, content: bytes = b"", **headers: str) -> Any:

@@ -20,6 +20,7 @@ from upwell.journal.sql import BulkInsert, Dialect, bulk_insert_of
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
 
 NOW = time.time()
+TRIES = 3  # for others may want the machine just then
 
 
 def days_ago(days: float) -> int:
@@ -80,7 +81,7 @@ def test_old_runs_go_with_everything_that_hangs_on_them_and_newer_ones_stay(make
         assert await tidy(database, "p", Limits(days=30)) >= 700
         assert await counts(database) == before
         assert await names(database) == ["new"]
-        assert await database.fetch_text("SELECT * FROM chores") == []
+        assert await database.fetch_text("SELECT * FROM chores WHERE name = 'retention'") == []
         await database.close()
 
     asyncio.run(main())
@@ -105,6 +106,7 @@ def test_every_table_is_what_people_set_up_or_gets_empty_with_age(make_database:
                 kept[table] = rows // 2  # the other half is of the old one
             elif not rows:
                 kept[table] = 1
+        kept["chores"] += 1  # when it was done last
         filled = await counts_of_all(database)
         assert all(filled.values()), "this test fills every table"
         for _ in range(2):
@@ -178,7 +180,9 @@ def test_of_too_many_runs_the_oldest_go(make_database: MakeDatabase) -> None:
     asyncio.run(main())
 
 
-def test_a_file_that_is_too_large_becomes_smaller(tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_becomes_smaller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upwell.journal.retention.VACUUM_SECONDS", 1000.0)  # however slow the disk is
+
     async def main() -> None:
         path = tmp_path / "store.db"
         database = await opened(SqliteDatabase(path))
@@ -267,7 +271,15 @@ def test_one_process_at_a_time_does_it(make_database: MakeDatabase) -> None:
 
 
 def test_no_step_holds_the_write_lock_for_long_and_writers_go_on(tmp_path: Path) -> None:
-    path = tmp_path / "store.db"
+    def are_short(waits: list[float]) -> bool:
+        """SQLite itself looks only every 0.1 s whether its turn has come."""
+        return len(waits) > 20 and waits[len(waits) // 2] < 0.05 and waits[int(len(waits) * 0.95)] < 0.15
+
+    assert any(are_short(waits_beside_retention(tmp_path / f"{n}.db")) for n in range(TRIES))
+
+
+def waits_beside_retention(path: Path) -> list[float]:
+    """For how long a writer had to wait each time, from the shortest on, while much was removed."""
     waits: list[float] = []
     done = threading.Event()
 
@@ -297,10 +309,7 @@ def test_no_step_holds_the_write_lock_for_long_and_writers_go_on(tmp_path: Path)
             await database.close()
 
     asyncio.run(main())
-    waits.sort()
-    assert len(waits) > 20
-    assert waits[int(len(waits) * 0.5)] < 0.05
-    assert waits[int(len(waits) * 0.95)] < 0.15, "SQLite itself looks only every 0.1 s whether its turn has come"
+    return sorted(waits)
 
 
 @pytest.mark.parametrize("limit", [Limits(), Limits(0, 0, 0)])

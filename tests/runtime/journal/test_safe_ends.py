@@ -79,6 +79,31 @@ def test_each_end_is_in_the_store_before_the_next_call_begins(home: Path) -> Non
     assert ask(home, "SELECT count(*) FROM safe_ends") == [(0,)]
 
 
+def test_where_the_disk_is_waited_for_it_is_by_who_calls(home: Path) -> None:
+    with temporary_settings(database_synchronous="FULL"):
+        assert calls(str(home)) == [[(1,)], [(2,)], [(3,)]]
+        close_journal()
+    assert ask(home, FINISHED) == [(0, "x=0", 2), (1, "x=1", 2), (2, "x=2", 2)]
+
+
+def test_but_a_loop_does_not_wait_for_the_disk(home: Path) -> None:
+    @task
+    async def triple(x: int) -> int:
+        return 3 * x
+
+    @flow(durable="strict")
+    async def in_a_loop() -> list[tuple[Any, ...]]:
+        for x in range(3):
+            await triple(x)
+        return ask(home, "SELECT count(*) FROM safe_ends")
+
+    assert asyncio.run(in_a_loop()) == [(3,)], "what is written to the system's memory takes no time"
+    close_journal()
+    with temporary_settings(database_synchronous="FULL"):
+        assert asyncio.run(in_a_loop()) == [(0,)]
+        close_journal()
+
+
 def test_where_another_writes_the_journal_does_it(home: Path) -> None:
     @flow(durable="strict")
     def blocked() -> bool:
@@ -151,13 +176,12 @@ def test_in_a_fork_and_after_the_end_nothing_is_written(home: Path) -> None:
     assert not found.write(b"facts")
 
 
-@pytest.mark.parametrize("settings", [{"database_synchronous": "FULL"}, {"journal": "memory"}])
-def test_what_waits_for_the_disk_or_dies_with_the_process_is_the_journals(settings: dict[str, Any]) -> None:
+def test_what_dies_with_the_process_is_the_journals() -> None:
     @flow(durable="strict")
     def without() -> bool:
         return double(1) == 2 and strict().writer is None and double(2) == 4
 
-    with temporary_settings(**settings):
+    with temporary_settings(journal="memory"):
         assert without()
         close_journal()
 

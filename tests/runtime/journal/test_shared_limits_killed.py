@@ -58,6 +58,7 @@ def test_eight_processes_killed_at_random_never_hold_six_of_five(
                 assert children[place].poll() is None, "a child has failed"
                 kill(children[place])
                 children[place] = start()
+            wait_for_all(children, ledger_path)  # those that came later have their turns, too
         finally:
             for child in children:
                 kill(child)

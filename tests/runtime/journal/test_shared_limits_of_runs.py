@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from upwell.core.errors import (
     ConcurrencySlotAcquisitionError,
     ConfigurationError,
 )
+from upwell.futures import wait_async
 from upwell.journal.sqlite import SqliteDatabase
 from upwell.settings import temporary_settings
 from upwell.testing import cancel_everywhere
@@ -190,12 +192,17 @@ def test_a_wait_for_the_store_may_be_cancelled_anywhere(home: Path) -> None:
 def test_a_tag_limit_of_the_store_bounds_the_task_runs_of_all_processes(other: Host) -> None:
     create_limit("tag:narrow", 2)
     running = most = 0
+    both_run = asyncio.Event()
+    both_run.set()
 
     @task(tags=["narrow"])
     async def one(_: int) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        if running == 2:
+            both_run.set()
+        await both_run.wait()
         await asyncio.sleep(0.002)
         running -= 1
 
@@ -209,11 +216,33 @@ def test_a_tag_limit_of_the_store_bounds_the_task_runs_of_all_processes(other: H
         await all_of_them()
         assert most == 1
         other.give_back("tag:narrow", held)
+        await asyncio.to_thread(free_again, "tag:narrow")
+        both_run.clear()  # from here a run that is let in waits for another beside it
         await all_of_them()
 
     asyncio.run(main())
     assert most == 2
     free_again("tag:narrow")
+
+
+def test_a_run_that_can_never_have_its_slot_crashes_and_says_why(other: Host) -> None:
+    create_limit("tag:narrow", 1)
+
+    @task(tags=["narrow"])
+    async def one(_: int) -> None: ...
+
+    @flow
+    async def waits() -> list[tuple[str, str | None]]:
+        held = await other.take("tag:narrow")
+        futures = one.map(range(3))
+        other.fetch("UPDATE processes SET state = 'lost' WHERE id <> :id RETURNING id", id=other.process.id)
+        other.give_back("tag:narrow", held)
+        await wait_async(futures)
+        return [(future.state.name, future.state.message) for future in futures]
+
+    for name, message in asyncio.run(waits()):
+        assert name == "Crashed"
+        assert re.search("was declared dead|journal of this process has ended", message or "")
 
 
 def test_a_run_that_waits_for_the_store_is_cancelled_with_its_flow(home: Path) -> None:

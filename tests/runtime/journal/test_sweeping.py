@@ -181,7 +181,7 @@ def test_a_look_leaves_no_thread_behind(tmp_path: Path, sqlite: MakeDatabase) ->
         await looked(database, Sweeper({tmp_path / "results": "ours"}, tmp_path / "spool"))
         for thread in threading.enumerate():
             if thread not in before:
-                thread.join(5)
+                thread.join(30)
                 assert not thread.is_alive()
 
     with_database(sqlite, story)

@@ -19,6 +19,9 @@ RUNS = 20
 WRITERS_AT_ONCE = f"""
 import asyncio, os, sys
 from upwell import flow, task
+from upwell.journal import journal
+
+journal.SLOW_SECONDS = journal.CLOSE_SECONDS = journal.GOODBYE_SECONDS = 100.0  # nobody puts away what is not lost
 
 @task(retries=1)
 async def echo(x):

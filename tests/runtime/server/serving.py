@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from upwell.server.app import Server, create_app
 from upwell.server.parts import Parts, open_parts
 from upwell.settings import Settings
 
-PATIENCE_SECONDS: Final = 15.0
+PATIENCE_SECONDS: Final = 60.0
 
 
 def settings_of(folder: Path, **others: Any) -> Settings:
@@ -131,9 +132,15 @@ def wait_for(server: Process) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port where nobody is now. It is none of those that the system gives to whoever wants any: it stays free."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as found:
+            try:
+                found.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 async def eventually(condition: Any) -> Any:

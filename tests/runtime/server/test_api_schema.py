@@ -15,7 +15,7 @@ from schemathesis import checks as any_checks
 from schemathesis.specs.openapi import checks as openapi_checks
 from tests.runtime.server.serving import Asked, asking
 
-from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec
+from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec, WorkPoolSpec
 
 _ANY: Any = any_checks  # whose types are not all known
 _OPENAPI: Any = openapi_checks
@@ -58,7 +58,7 @@ class Walk:
         )
         deployment = await control.apply_deployment(spec)
         run = await control.run_deployment(deployment.id, RunSpec(parameters={"n": 1}))
-        await control.put_work_pool("pool")
+        await control.put_work_pool("pool", WorkPoolSpec())
         self.known = {
             "deployment_id": str(deployment.id),
             "run_id": str(run.id),

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.runtime.server.serving import asking, eventually, maker, server_process, settings_of
+from tests.runtime.server.serving import PATIENCE_SECONDS, asking, eventually, maker, server_process, settings_of
 
 from upwell.core.errors import InvalidRequestError
 from upwell.journal import changes as followed
@@ -60,7 +60,7 @@ async def enter(database: Database, *states: str, run: str = RUN) -> None:
 
 
 async def take(changes: AsyncIterator[Change], number: int) -> list[Change]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         return [await anext(changes) for _ in range(number)]
 
 
@@ -196,7 +196,7 @@ def test_who_cannot_keep_up_is_let_go_and_the_others_are_not(tmp_path: Path, mon
             await log(database, *map(str, range(20)))
             await enter(database, "RUNNING")
             assert messages(await take(other, 1)) == ["RUNNING"]
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 assert len([change async for change in slow]) <= 10
 
     asyncio.run(main())
@@ -331,7 +331,7 @@ async def listen(port: int, folder: Path, write: Any, line: str, after: str | No
     said = f"Last-Event-ID: {after}\r\n" if after else ""
     writer.write(f"GET /api/stream?logs=true HTTP/1.1\r\nHost: localhost\r\n{said}\r\n".encode())
     seen, last, wrote = list[str](), "", False
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while line not in seen:
             text = (await reader.readline()).decode().strip()
             if text.startswith(":") and not wrote:

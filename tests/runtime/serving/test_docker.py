@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from tests.runtime.serving.engine_of_docker import Engine, docker_engine
 from tests.runtime.serving.repository import Repository, served_to
-from tests.runtime.serving.workplace import Workplace
+from tests.runtime.serving.workplace import Workplace, until
 
 from upwell.composition import open_control
-from upwell.core.deployments import DeploymentSpec
+from upwell.core.deployments import DeploymentSpec, WorkPoolSpec
 from upwell.core.errors import ConfigurationError
 from upwell.history import History
 from upwell.serving.docker import DockerCarrier
@@ -34,7 +34,7 @@ def engine(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
 @asynccontextmanager
 async def at_work(*flows: str) -> AsyncGenerator[Workplace]:
     async with open_control() as control, History() as history:
-        await control.put_work_pool("containers", kind="docker")
+        await control.put_work_pool("containers", WorkPoolSpec(kind="docker"))
         deployments = {
             flow: await control.apply_deployment(
                 DeploymentSpec(
@@ -139,6 +139,7 @@ def test_a_container_that_does_not_end_when_it_is_asked_to_is_killed(flows: Flow
         def stubborn():
             while True:
                 try:
+                    Path("stubborn").touch()
                     time.sleep(1000)
                 except BaseException:
                     pass
@@ -149,6 +150,7 @@ def test_a_container_that_does_not_end_when_it_is_asked_to_is_killed(flows: Flow
         async with at_work("stubborn") as work:
             run = await work.start("stubborn")
             await work.running(run)
+            await until(Path("stubborn").exists)
             await work.control.request_cancel(run, by="me", grace_seconds=0.5)
             ended = await work.ended(run)
             assert ended.state_name == "Cancelled"

@@ -64,6 +64,14 @@ def test_an_empty_template_is_that_of_the_kind_of_pool() -> None:
     }  # fmt: skip  # names and values
 
 
+@pytest.mark.parametrize(("slip", "meant"), [("runs_per_proces", "runs_per_process"), ("tags", "tag")])
+def test_a_slip_in_the_name_of_a_variable_is_said(slip: str, meant: str) -> None:
+    template = JobTemplate({"job_configuration": {"working_dir": "/srv/{{ tag }}"}}, PROCESS_TEMPLATE)
+    with pytest.raises(ConfigurationError, match=f"'{slip}' is unknown to the work pool: '{meant}' may be meant"):
+        template.configuration(job(**{slip: 1}))
+    assert template.configuration(job(tag="new", season="autumn"))["working_dir"] == "/srv/new"  # the run may read it
+
+
 @pytest.mark.parametrize("template", [{"job_configuration": []}, {"variables": 1}, {"variables": {"properties": []}}])
 def test_what_is_no_template_is_refused(template: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="must be an object"):

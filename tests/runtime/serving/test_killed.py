@@ -1,8 +1,9 @@
-"""Workers, templates and children are killed at random: no run is lost, begun twice, or stuck."""
+"""Workers, templates and children, waiting ones too, are killed at random: no run is lost, begun twice, or stuck."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import os
 import random
 import signal
@@ -10,21 +11,24 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from tests.runtime.serving.workplace import Workplace, served
+from tests.runtime.serving.workplace import PATIENCE_SECONDS, Workplace, served
 
 from upwell.composition import open_control
 from upwell.core.model import FlowRunRecord
 from upwell.history import History
 
-RUNS, KILLS = 24, 10
+RUNS_PER_KILL = 2.4
+TICK_MICROS = 1_000_000
 
 FLOWS = """
 from upwell.deployments import serve, to_deployment
 from upwell.runtime import deployment
+from upwell.schedules import Interval
 
 def note(what):
     with open("ledger", "a", buffering=1) as ledger:
@@ -48,7 +52,17 @@ def durable(k: int):
         step(i)
     note("end")
 
-serve(to_deployment(plain, "test", concurrency_limit=3), to_deployment(durable, "test"), pause_on_shutdown=False)
+@flow
+def ticks():
+    note("begin")
+    note("end")
+
+serve(
+    to_deployment(plain, "test", concurrency_limit=3),
+    to_deployment(durable, "test"),
+    to_deployment(ticks, "test", schedules=[Interval(1, catchup="all")]),
+    pause_on_shutdown=False,
+)
 """
 
 
@@ -73,20 +87,29 @@ class Victims:
             self.start()
             return
         found = self.templates_and_children()
-        of_kind = [pid for pid in found if (os.getsid(pid) == pid) is (which == "template")]
+        of_kind = [pid for pid, is_template in found.items() if is_template is (which == "template")]
         if of_kind:
-            os.kill(chance.choice(of_kind), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(of_kind), signal.SIGKILL)
 
-    def templates_and_children(self) -> list[int]:
-        found: list[int] = []
+    def templates_and_children(self) -> dict[int, bool]:
+        """Those that are there now; whether each is a template."""
+        found: dict[int, bool] = {}
         for entry in Path("/proc").iterdir():
             try:
                 is_one = b"upwell.serving.template" in (entry / "cmdline").read_bytes()
                 if is_one and os.readlink(entry / "cwd") == str(self._folder):
-                    found.append(int(entry.name))
+                    pid = int(entry.name)
+                    found[pid] = os.getsid(pid) == pid
             except (OSError, ValueError):
                 continue
         return found
+
+    async def have_gone(self) -> None:
+        """Until the last child has ended."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while self.templates_and_children():  # nobody tells
+                await asyncio.sleep(0.02)
 
     def end(self) -> int:
         self.worker.send_signal(signal.SIGTERM)
@@ -98,13 +121,32 @@ class Victims:
             self._said.close()
 
 
+async def ended_ticks(history: History) -> dict[UUID, FlowRunRecord]:
+    """The runs of all ticks until now, once they have ended; there is one for each."""
+    now = dt.datetime.now(dt.UTC)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            page = await history.flow_runs(flow="ticks", limit=1000, order="oldest")
+            ticks = [run for run in page.items if (run.due or run.created) <= now]
+            if all(run.state.is_final() for run in ticks):
+                break
+            await asyncio.sleep(0.05)
+    times = sorted(int((run.idempotency_key or "").rpartition(":")[2]) for run in ticks)  # some may be made late
+    assert times == [times[0] + number * TICK_MICROS for number in range(len(times))]
+    return {run.id: run for run in ticks}
+
+
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize(("seed", "runs_per_process"), [(1, 1), (2, 5)])
 def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
-    flows: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, seed: int, runs_per_process: int
+    flows: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    pytestconfig: pytest.Config,
+    seed: int,
+    runs_per_process: int,
 ) -> None:
     monkeypatch.setenv("UPWELL_LEASE_SECONDS", "2")
-    folder, chance = flows(FLOWS), random.Random(seed)
+    folder, chance = flows(FLOWS), random.Random(seed + pytestconfig.option.first_seed)
 
     async def main() -> dict[UUID, FlowRunRecord]:
         victims = Victims(folder)
@@ -112,18 +154,20 @@ def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
             work: Workplace = await served(control, history, "plain", "durable")
             runs: list[UUID] = []
             try:
-                for kill in range(KILLS):
-                    while len(runs) < RUNS * (kill + 1) / KILLS:
+                for kill in range(pytestconfig.option.worker_kills):
+                    while len(runs) < RUNS_PER_KILL * (kill + 1):
                         flow = chance.choice(["plain", "durable"])
                         variables = {"runs_per_process": runs_per_process}
                         runs.append(await work.start(flow, variables=variables, k=len(runs)))
                     await asyncio.sleep(chance.uniform(0, 0.5))
                     victims.kill_one(chance)
                 ended = {run: await work.ended(run) for run in runs}
+                ticks = await ended_ticks(history)
             finally:
                 code = victims.end()
             assert code == 0
-        return ended
+            await victims.have_gone()
+        return ended | ticks
 
     ended = asyncio.run(main())
     ledger: dict[str, Counter[str]] = {}
@@ -132,7 +176,7 @@ def test_whoever_is_killed_and_whenever_each_run_is_carried_out_once(
         ledger.setdefault(run, Counter())[what] += 1
     for record in ended.values():
         done = ledger.get(str(record.id), Counter())
-        if record.flow_name == "plain":
+        if record.flow_name != "durable":
             assert done["begin"] <= 1, (record, done)
             assert record.state_name in ("Completed", "Crashed")
             assert (record.state_name == "Completed") <= (done["end"] == 1), (record, done)

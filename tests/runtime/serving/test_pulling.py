@@ -18,6 +18,7 @@ from tests.runtime.serving.workplace import Workplace
 
 from upwell import flow
 from upwell.composition import open_control
+from upwell.core.deployments import WorkPoolSpec
 from upwell.core.errors import SourceError
 from upwell.history import History
 from upwell.pull_steps import steps_from
@@ -53,7 +54,7 @@ def repository(folder: Path) -> Repository:
 async def at_work(**deployments: Any) -> AsyncGenerator[Workplace]:
     """A worker of the pool `p`, and these deployments for it."""
     async with open_control() as control, History() as history:
-        await control.put_work_pool("p")
+        await control.put_work_pool("p", WorkPoolSpec())
         held = {name: await control.apply_deployment(it.for_pool("p").spec) for name, it in deployments.items()}
         working = asyncio.create_task(Worker("p").arun())
         try:

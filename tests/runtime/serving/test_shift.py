@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.runtime.serving.workplace import PATIENCE_SECONDS, at_work, is_there, pid_in
+from tests.runtime.serving.workplace import at_work, is_there, pid_in, until
 
 from upwell.serving.templates import how_it_ended
 
@@ -266,7 +266,8 @@ def test_a_run_outlives_its_template(flows: Flows) -> None:
         """
         @flow
         def waits():
-            Path("template").write_text(str(os.getppid()))
+            Path("template-of").write_text(str(os.getppid()))
+            Path("template-of").rename("template")
             while not Path("go").exists():
                 time.sleep(0.01)
         """
@@ -276,8 +277,7 @@ def test_a_run_outlives_its_template(flows: Flows) -> None:
         async with at_work(folder, "waits") as work:
             first = await work.start("waits")
             await work.running(first)
-            while not (folder / "template").exists():
-                await asyncio.sleep(0.01)
+            await until((folder / "template").exists)
             os.kill(pid_in(folder, "template"), signal.SIGKILL)
             second = await work.start("waits")
             await work.running(second)
@@ -300,18 +300,22 @@ def test_cancelling_is_gentle_first_and_then_hard(flows: Flows) -> None:
         @flow
         def sleeps():
             try:
+                Path("sleeps").touch()
                 time.sleep(1000)
             finally:
                 Path("cleaned").touch()
 
         @flow
-        async def awaits(): await asyncio.sleep(1000)
+        async def awaits():
+            Path("awaits").touch()
+            await asyncio.sleep(1000)
 
         @flow
         def stubborn():
             Path("pid").write_text(str(os.getpid()))
             while True:
                 try:
+                    Path("stubborn").touch()
                     time.sleep(1000)
                 except BaseException:
                     pass
@@ -323,9 +327,9 @@ def test_cancelling_is_gentle_first_and_then_hard(flows: Flows) -> None:
             runs = [await work.start(name) for name in work.deployments]
             for run in runs:
                 await work.running(run)
-            await asyncio.sleep(0.1)
-            for run in runs:
-                await work.control.request_cancel(run, by="me", reason="enough", grace_seconds=2)
+            await until(lambda: all((folder / name).exists() for name in work.deployments))
+            for run, grace_seconds in zip(runs, (60, 60, 2), strict=True):
+                await work.control.request_cancel(run, by="me", reason="enough", grace_seconds=grace_seconds)
             sleeps, awaits, stubborn = [await work.ended(run) for run in runs]
             assert {run.state_name for run in (sleeps, awaits, stubborn)} == {"Cancelled"}
             assert sleeps.state.message == awaits.state.message == "Cancelled by me: enough"
@@ -344,16 +348,15 @@ def test_a_process_that_cannot_even_look_at_what_is_asked_of_it_is_killed_by_its
         @flow
         def holds():
             Path("pid").write_text(str(os.getpid()))
-            ctypes.PyDLL(None).sleep(40)  # no other thread of this process can do anything meanwhile
+            shell = b"touch held; while kill -0 $PPID; do sleep 0.1; done"
+            ctypes.PyDLL(None).system(shell)  # no other thread of this process can do anything meanwhile
         """
     )
 
     async def main() -> None:
         async with at_work(folder, "holds") as work:
             run = await work.start("holds")
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                while not (folder / "pid").exists():
-                    await asyncio.sleep(0.01)
+            await until((folder / "held").exists)
             await work.control.request_cancel(run, by="me", grace_seconds=0.5)
             ended = await work.ended(run)
             assert ended.state_name == "Cancelled"

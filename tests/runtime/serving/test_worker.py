@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.serving.workplace import Workplace
 
 from upwell.composition import open_control
-from upwell.core.deployments import DeploymentSpec, RunSpec, WorkQueue
+from upwell.core.deployments import DeploymentSpec, RunSpec, WorkPoolSpec, WorkQueue
 from upwell.core.errors import ConfigurationError, NotFoundError
 from upwell.history import History
 from upwell.serving.worker import Worker
@@ -26,7 +26,7 @@ async def at_work_in_pool(
 ) -> AsyncGenerator[Workplace]:
     """A worker of the pool `p`, and deployments for it."""
     async with open_control() as control, History() as history:
-        await control.put_work_pool("p", base_job_template=template)
+        await control.put_work_pool("p", WorkPoolSpec(base_job_template=template))
         deployments = {
             name: await control.apply_deployment(
                 DeploymentSpec(flow_name=name, name="test", entrypoint=entrypoint, work_pool="p", **spec)
@@ -78,7 +78,7 @@ def test_a_worker_takes_jobs_of_its_queues_alone(flows: Flows) -> None:
 
     async def main() -> None:
         async with open_control() as control:
-            await control.put_work_pool("p")
+            await control.put_work_pool("p", WorkPoolSpec())
             for name in ("fast", "slow"):
                 await control.put_work_queue(
                     "p", WorkQueue(name=name, priority=1, paused=False, concurrency_limit=None)
@@ -102,7 +102,7 @@ def test_a_worker_goes_by_the_pools_template_as_it_is_when_a_run_begins(flows: F
     async def main() -> None:
         async with at_work_in_pool(lambda: Worker("p"), {"writes": "flows.py:writes"}, painted("red")) as work:
             for template, expected in ((painted("red"), "red"), (painted("blue"), "blue"), ({"variables": 3}, "blue")):
-                await work.control.put_work_pool("p", base_job_template=template)
+                await work.control.put_work_pool("p", WorkPoolSpec(base_job_template=template))
                 assert (await work.ended(await work.start("writes"))).state_name == "Completed"
                 assert (folder / "written").read_text() == expected
 
@@ -115,7 +115,7 @@ def test_a_worker_says_what_is_wrong_with_its_pool(folder: Path) -> None:
 
     async def make() -> None:
         async with open_control() as control:
-            await control.put_work_pool("broken", base_job_template={"job_configuration": []})
+            await control.put_work_pool("broken", WorkPoolSpec(base_job_template={"job_configuration": []}))
 
     asyncio.run(make())
     with pytest.raises(ConfigurationError, match="must be an object with `job_configuration` and `variables`"):

@@ -11,13 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from upwell.composition import open_control
-from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec
+from upwell.core.deployments import Deployment, DeploymentSpec, JobScope, RunSpec
 from upwell.core.errors import NotFoundError
 from upwell.core.model import FlowRunRecord
 from upwell.history import History
 from upwell.journal.control import Control
-from upwell.serving.carriers import ProcessCarrier
-from upwell.serving.claims import Source
+from upwell.serving.carriers import Carrier, ProcessCarrier
 from upwell.serving.job_templates import PROCESS_TEMPLATE, JobTemplate
 from upwell.serving.shift import Shift
 
@@ -63,7 +62,9 @@ class Workplace:
 
 
 @asynccontextmanager
-async def at_work(folder: Path, *flows: str, limit: int | None = None, **options: Any) -> AsyncGenerator[Workplace]:
+async def at_work(
+    folder: Path, *flows: str, limit: int | None = None, carrier: Carrier | None = None, **options: Any
+) -> AsyncGenerator[Workplace]:
     """A worker that serves these flows of the folder's `flows.py` while the code inside runs."""
     async with open_control() as control, History() as history:
         deployments = {
@@ -74,8 +75,8 @@ async def at_work(folder: Path, *flows: str, limit: int | None = None, **options
             )
             for flow in flows
         }
-        source = Source(deployments=tuple(deployment.id for deployment in deployments.values()))
-        carrier = ProcessCarrier(JobTemplate({}, PROCESS_TEMPLATE))
+        source = JobScope(deployments=tuple(deployment.id for deployment in deployments.values()))
+        carrier = carrier or ProcessCarrier(JobTemplate({}, PROCESS_TEMPLATE))
         shift = Shift(control, carrier, source, "tester", limit)
         working = asyncio.create_task(shift.work())
         try:
@@ -96,6 +97,13 @@ async def served(control: Control, history: History, *names: str) -> Workplace:
             except NotFoundError:
                 pass
             await asyncio.sleep(0.05)
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    """Until this is so, to which other processes see."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not is_so():
+            await asyncio.sleep(0.02)
 
 
 def pid_in(folder: Path, name: str = "pid") -> int:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from upwell.concurrency.sync import concurrency, rate_limit
 from upwell.engine.clock import Gate
 from upwell.testing import DeadlockError, run_virtual, virtual_clock
 from upwell.testing.clock import VirtualClock
+from upwell_runners.threads import _Worker  # pyright: ignore[reportPrivateUsage]  # to begin late
 
-MACHINE_SECONDS = 5.0
+MACHINE_SECONDS = 50.0
+"""Less than what is waited for in virtual time, and more than a machine stands still."""
 
 
 @pytest.fixture(autouse=True)
@@ -94,7 +97,9 @@ def test_a_sync_flow_waits_virtually() -> None:
         assert clock.elapsed == 360
 
 
-def test_retries_inside_more_threads_than_there_are_workers_wait_virtually() -> None:
+def test_retries_inside_more_threads_than_there_are_workers_wait_virtually(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upwell.testing.clock.CROWDED_SECONDS", 0.25)  # a thread may be slow to begin
+
     @task(task_runner="threads")
     def outer(_: int) -> int:
         return fourth_time_lucky([])
@@ -102,6 +107,37 @@ def test_retries_inside_more_threads_than_there_are_workers_wait_virtually() -> 
     with virtual_clock() as clock:
         assert outer.map(range(40)).result() == [4] * 40
         assert clock.elapsed == 360, "32 threads, so two rounds"
+
+
+def test_that_nothing_moved_while_the_machine_stood_still_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, begun, looks = list[Any](), list[int](), list[int]()
+    has_stood_still, work = threading.Event(), _Worker.work
+
+    def begin_late(worker: _Worker) -> None:
+        workers.append(worker)
+        if len(workers) == 2:
+            has_stood_still.wait()
+        work(worker)
+
+    def monotonic() -> float:
+        if len(begun) == 2:
+            return time.monotonic() + 2000
+        looks.append(1)
+        if len(looks) <= 20:  # until then the first one has come to where it waits
+            return 0.0
+        has_stood_still.set()
+        return 1000.0
+
+    @task(task_runner="threads")
+    def outer(number: int) -> int:
+        begun.append(number)
+        return fourth_time_lucky([])
+
+    monkeypatch.setattr(_Worker, "work", begin_late)
+    monkeypatch.setattr("upwell.testing.clock.time", SimpleNamespace(monotonic=monotonic, time=time.time))
+    with virtual_clock() as clock:
+        assert outer.map(range(2)).result() == [4] * 2
+        assert clock.elapsed == 180
 
 
 def test_timeouts_come_at_their_time() -> None:

@@ -1,9 +1,9 @@
 -- Cached results by key, who computes which key now, and results by run.
 
 -- name: cached_records
--- `keys` is a JSON array. One row for all, `key:record,key:record`: each row that a thread fetches from SQLite may have
--- to wait for the other threads.
-SELECT group_concat(r.key || ':' || hex(r.record), ',')
+-- `keys` is a JSON array. One row for all, the keys in one text and their records in another: each row that a thread
+-- fetches from SQLite may have to wait for the other threads.
+SELECT group_concat(r.key, ' '), group_concat(hex(r.record), ' ')
 FROM json_each(:keys) AS wanted JOIN cache_records r ON r.key = wanted.value
 WHERE r.expires IS NULL OR r.expires > :now;
 

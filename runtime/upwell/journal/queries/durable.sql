@@ -13,7 +13,8 @@ WHERE f.flow = :flow AND f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResum
 ORDER BY f.created, f.id LIMIT 1;
 
 -- name: flow_run_as_it_is
-SELECT state, state_name, message, result, ended, name, created, process_id FROM flow_runs WHERE id = :id;
+SELECT f.state, f.state_name, f.message, f.result, f.ended, f.name, f.created, f.process_id, p.host, p.pid
+FROM flow_runs f LEFT JOIN processes p ON p.id = f.process_id WHERE f.id = :id;
 
 -- name: claim_flow_run
 -- By one process only: whoever comes second finds another state.
@@ -37,12 +38,15 @@ SELECT t.series, t.number FROM series s JOIN task_runs t ON t.series = s.key
 WHERE s.flow_run_id = :id AND t.state <> 'COMPLETED';
 
 -- name: finished_runs
-SELECT r.series, r.number, r.durable_key, r.record, t.started, t.ended, t.created, t.parent
+-- Ordered by `s.key`, not by `r.series`, which is the same: so SQLite sees that they come in this order anyway.
+-- Times in seconds, for here that is done in a tenth of the time that it would take later.
+SELECT r.series, r.number, r.durable_key, r.record,
+       CAST(COALESCE(t.started, 0) AS REAL) / 1e6, CAST(t.ended AS REAL) / 1e6, t.created, t.parent
 FROM series s
 JOIN task_run_results r ON r.series = s.key
 JOIN task_runs t ON t.series = r.series AND t.number = r.number
 WHERE s.flow_run_id = :id AND t.state = 'COMPLETED' AND r.durable_key IS NOT NULL
-ORDER BY r.series, r.number;
+ORDER BY s.key, r.number;
 
 -- name: waiting_runs
 -- Those that waited for their next attempt. mark: what their records begin with.

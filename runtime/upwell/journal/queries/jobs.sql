@@ -54,6 +54,15 @@ WHERE j.state = 'waiting' AND j.due <= :now AND (j.latest IS NULL OR j.latest >=
 ORDER BY coalesce(q.priority, 0), j.priority, j.due, j.flow_run_id
 LIMIT :most FOR UPDATE OF j SKIP LOCKED;
 
+-- name: jobs_expected
+-- Those that will be due until then, and that nothing keeps from it as far as can be seen now.
+SELECT j.flow_run_id FROM jobs j LEFT JOIN deployments d ON d.id = j.deployment_id
+WHERE j.state = 'waiting' AND j.due > :now AND j.due <= :until
+  AND (d.paused IS NULL OR d.paused = 0)
+  AND (j.work_pool = :pool AND (:queues = '[]' OR j.work_queue IN (SELECT value FROM json_each(:queues)))
+       OR j.deployment_id IN (SELECT value FROM json_each(:deployments)))
+ORDER BY j.due, j.flow_run_id LIMIT :most;
+
 -- name: runs_at_work
 -- Those of these that somebody is at work on, or that have ended: they were resumed by hand.
 SELECT id FROM flow_runs WHERE id IN (SELECT value FROM json_each(:ids))
@@ -98,13 +107,16 @@ SELECT process_id FROM flow_runs WHERE id = :id;
 UPDATE flow_runs SET message = :message WHERE id = :id AND state = 'SCHEDULED' AND ended IS NULL;
 
 -- name: flow_run_begins
+-- One that was made ahead of its time stands from now on, wherever runs are listed or counted, at that time.
 UPDATE flow_runs SET process_id = :process_id, due = NULL,
+    created = CASE WHEN started IS NULL AND due > created THEN due ELSE created END,
     durable = CASE WHEN CAST(:durable AS INTEGER) = 1 THEN 1 ELSE durable END
 WHERE id = :id AND ended IS NULL;
 
 -- name: end_flow_run
--- One that nobody is at work on.
-UPDATE flow_runs SET state = :state, state_name = :state_name, message = :message, ended = :now, process_id = NULL
+-- One that nobody is at work on. If it was made ahead of its time, see `flow_run_begins`.
+UPDATE flow_runs SET state = :state, state_name = :state_name, message = :message, ended = :now, process_id = NULL,
+    created = CASE WHEN started IS NULL AND due > created THEN CASE WHEN due < :now THEN due ELSE :now END ELSE created END
 WHERE id = :id AND ended IS NULL;
 
 -- name: put_cancel_request
@@ -173,7 +185,9 @@ UPDATE jobs SET late = 1 WHERE flow_run_id IN (SELECT value FROM json_each(:ids)
 SELECT id, state, state_name FROM flow_runs WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: flow_runs_are_late
-UPDATE flow_runs SET state_name = 'Late', message = :message WHERE id IN (SELECT value FROM json_each(:ids));
+UPDATE flow_runs SET state_name = 'Late', message = :message,
+    created = CASE WHEN started IS NULL AND due > created THEN due ELSE created END
+WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: is_anything_late
 -- A look before anything is locked.

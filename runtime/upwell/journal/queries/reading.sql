@@ -7,6 +7,14 @@ SELECT f.id, f.flow, f.name, f.version, f.state, f.state_name, f.message, f.crea
        (SELECT j.due FROM jobs j WHERE j.flow_run_id = f.id)
 FROM flow_runs f WHERE f.id = :id;
 
+-- name: read_flow_runs_by_id
+-- Those between two ids, the newest first.
+SELECT f.id, f.flow, f.name, f.version, f.state, f.state_name, f.message, f.created, f.started, f.ended, f.due,
+       f.run_count, f.tags, f.parameters, f.parent_flow_run_id, f.parent_task_run_id, f.root_flow_run_id, f.durable,
+       f.crashes, f.idempotency_key, f.deployment_id,
+       (SELECT j.due FROM jobs j WHERE j.flow_run_id = f.id)
+FROM flow_runs f WHERE f.id >= :first AND f.id <= :last ORDER BY f.id DESC LIMIT :n;
+
 -- name: read_flow_run_tree
 -- A flow run and all that it has started, directly or not, each before what it has started.
 WITH RECURSIVE tree(id, depth) AS (

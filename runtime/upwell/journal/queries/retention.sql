@@ -7,6 +7,13 @@ ON CONFLICT (name) DO UPDATE SET process_id = excluded.process_id, until = exclu
 WHERE chores.until < :now OR chores.process_id = excluded.process_id
 RETURNING process_id;
 
+-- name: chore_until
+SELECT until FROM chores WHERE name = :name;
+
+-- name: put_chore
+INSERT INTO chores (name, process_id, until) VALUES (:name, :process_id, :until)
+ON CONFLICT (name) DO UPDATE SET process_id = excluded.process_id, until = excluded.until;
+
 -- name: give_up_chore
 DELETE FROM chores WHERE name = :name AND process_id = :process_id;
 

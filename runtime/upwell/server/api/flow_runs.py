@@ -27,6 +27,7 @@ from upwell.server.api.asked import (
     Moment,
     Order,
     PathId,
+    PathName,
     Request,
     Switch,
     Text,
@@ -76,6 +77,12 @@ async def flow_runs(
 async def flow_run(request: Request, run_id: PathId) -> FlowRunRecord:
     """One flow run."""
     return await parts_of(request).reader.flow_run(run_id)
+
+
+@get("/api/flow-runs/by-id/{beginning:str}", opt=auth.READ)
+async def flow_runs_by_id(request: Request, beginning: PathName, limit: Limit = PAGE_ITEMS) -> list[FlowRunRecord]:
+    """Flow runs whose ids begin with this, at least 6 digits; the newest first."""
+    return await parts_of(request).reader.flow_runs_by_id(beginning, limit)
 
 
 @get("/api/flow-runs/{run_id:uuid}/states", opt=auth.READ)
@@ -209,6 +216,7 @@ def flow_run_routes() -> list[ControllerRouterHandler]:
     """The routes of this file."""
     reading: list[ControllerRouterHandler] = [
         flow_runs,
+        flow_runs_by_id,
         flow_run,
         flow_run_states,
         flow_run_logs,

@@ -11,24 +11,12 @@ from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
-from upwell.core.deployments import CancelRequest, Job
+from upwell.core.deployments import CancelRequest, ClaimSpec, ExpectSpec, Job
 from upwell.server import auth
 from upwell.server.api.asked import Request
 from upwell.server.parts import parts_of
 
-MOST_CLAIMED = 1000
-
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
-
-
-class ClaimBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which jobs a worker would take."""
-
-    worker_id: Name
-    deployments: Annotated[list[UUID], Meta(max_length=10_000)] = []
-    pool: Name | None = None
-    queues: Annotated[list[Name], Meta(max_length=1000)] = []
-    limit: Annotated[int, Meta(ge=0, le=MOST_CLAIMED)] = 1
 
 
 class WorkerBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,11 +72,15 @@ class Number(Struct, frozen=True):
 
 
 @post("/api/jobs/claim", opt=auth.RUN, status_code=200)
-async def claim_jobs(request: Request, data: JSONBody[ClaimBody]) -> list[Job]:
+async def claim_jobs(request: Request, data: JSONBody[ClaimSpec]) -> list[Job]:
     """Jobs that are due now, for this worker alone."""
-    return await parts_of(request).control.claim_jobs(
-        data.worker_id, deployments=data.deployments, pool=data.pool, queues=data.queues, limit=data.limit
-    )
+    return await parts_of(request).control.claim_jobs(data)
+
+
+@post("/api/jobs/expected", opt=auth.RUN, status_code=200)
+async def expected_jobs(request: Request, data: JSONBody[ExpectSpec]) -> list[Job]:
+    """Jobs that will be due soon, so that a worker can get ready for them; none is promised to it."""
+    return await parts_of(request).control.expected_jobs(data)
 
 
 @post("/api/jobs/claimed", opt=auth.RUN, status_code=200)
@@ -143,6 +135,7 @@ def job_routes() -> list[ControllerRouterHandler]:
     """The routes of this file."""
     return [
         claim_jobs,
+        expected_jobs,
         claimed_jobs,
         begin_job,
         release_job,

@@ -29,7 +29,7 @@ async def journal(request: Request, operation: PathName) -> Response[bytes]:
     auth.require(request, found.scope)
     actor, parts = auth.actor_of(request), parts_of(request)
     message = found.read(await request.body())
-    asked = Asked(parts, ReceivingStore(parts.database, actor.name, actor.may("admin")))
+    asked = Asked(parts, ReceivingStore(parts.database, actor.name, actor.may("admin")), actor)
     return Response(pack(await found.do(asked, message)), media_type=MEDIA_TYPE)
 
 

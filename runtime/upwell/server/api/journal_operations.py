@@ -23,6 +23,7 @@ from upwell.journal.limit_store import LimitChange, LimitRow, checked_limit
 from upwell.journal.receiving import ReceivingStore
 from upwell.journal.results import outcome_of
 from upwell.journal.wire import LeftOut, Sender, read_batch, unpacker
+from upwell.server.access import Actor
 from upwell.server.parts import Parts
 
 
@@ -31,6 +32,11 @@ class Asked(NamedTuple):
 
     parts: Parts
     store: ReceivingStore
+    actor: Actor
+
+    async def note(self, action: str, target: str, detail: str | None = None) -> None:
+        """Put into the record of changes that this was done."""
+        await self.parts.control.audit(self.actor.name, action, target, detail)
 
 
 class Operation(NamedTuple):
@@ -88,20 +94,22 @@ async def _limits(asked: Asked, _: None) -> Any:
     return await asked.parts.limits.limits()
 
 
-async def _limits_in_use(asked: Asked, _: None) -> Any:
-    return await asked.parts.limits.in_use()
-
-
 async def _create_limit(asked: Asked, limit: LimitRow) -> Any:
-    return await asked.parts.limits.create(checked_limit(*limit))
+    if made := await asked.parts.limits.create(checked_limit(*limit)):
+        await asked.note("put limit", limit.name, str(limit.slots))
+    return made
 
 
 async def _update_limit(asked: Asked, change: LimitChange) -> Any:
-    return await asked.parts.limits.update(change)
+    if changed := await asked.parts.limits.update(change):
+        await asked.note("put limit", change.name, None if change.slots is None else str(change.slots))
+    return changed
 
 
 async def _delete_limit(asked: Asked, name: str) -> Any:
-    return await asked.parts.limits.delete(name)
+    if deleted := await asked.parts.limits.delete(name):
+        await asked.note("delete limit", name)
+    return deleted
 
 
 async def _look_at_limit(asked: Asked, message: messages.LimitLook) -> Any:
@@ -201,7 +209,6 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "renew": Operation(_sender, "run", _renew),
     "close": Operation(_sender, "run", _close),
     "limits": Operation(_nothing, "run", _limits),
-    "limits-in-use": Operation(_nothing, "run", _limits_in_use),
     "create-limit": Operation(unpacker(LimitRow), "admin", _create_limit),
     "update-limit": Operation(unpacker(LimitChange), "admin", _update_limit),
     "delete-limit": Operation(_name, "admin", _delete_limit),

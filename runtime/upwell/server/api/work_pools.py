@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from litestar import delete, get, put
 from litestar.params import JSONBody
 from litestar.types import ControllerRouterHandler
 from msgspec import Meta, Struct
 
-from upwell.core.deployments import Worker, WorkPool, WorkQueue
+from upwell.core.deployments import Worker, WorkPool, WorkPoolSpec, WorkQueue
 from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, Request, Text, note
 from upwell.server.parts import parts_of
@@ -18,17 +18,6 @@ Bound = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 """How many at once."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=1000)]
-
-
-class WorkPoolBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A work pool as it is wanted. exist_ok: false makes it a conflict if there is one of this name."""
-
-    kind: Name | None = None
-    description: Annotated[str, Meta(max_length=10_000)] | None = None
-    concurrency_limit: Bound | None = None
-    base_job_template: dict[str, Any] | None = None
-    paused: bool | None = None
-    exist_ok: bool = True
 
 
 class WorkQueueBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,17 +48,9 @@ async def work_pool(request: Request, name: PathName) -> WorkPool:
 
 
 @put("/api/work-pools/{name:str}", opt=auth.ADMIN)
-async def put_work_pool(request: Request, name: PathName, data: JSONBody[WorkPoolBody]) -> WorkPool:
+async def put_work_pool(request: Request, name: PathName, data: JSONBody[WorkPoolSpec]) -> WorkPool:
     """Make a work pool, or change the one of this name."""
-    pool = await parts_of(request).control.put_work_pool(
-        name,
-        kind=data.kind,
-        description=data.description,
-        concurrency_limit=data.concurrency_limit,
-        base_job_template=data.base_job_template,
-        paused=data.paused,
-        exist_ok=data.exist_ok,
-    )
+    pool = await parts_of(request).control.put_work_pool(name, data)
     await note(request, "put work pool", name)
     return pool
 

@@ -77,7 +77,7 @@ class Graph(Struct, frozen=True, kw_only=True):
     too_many: bool = False
 
 
-class _Box(Struct, frozen=True, kw_only=True):
+class Box(Struct, frozen=True, kw_only=True):
     """A node before it has a place."""
 
     label: str
@@ -87,7 +87,7 @@ class _Box(Struct, frozen=True, kw_only=True):
     states: Mapping[StateType, int]
 
 
-Boxes = dict[str, _Box]
+Boxes = dict[str, Box]
 Edges = dict[tuple[str, str], int]
 
 
@@ -96,11 +96,11 @@ async def graph(here: Parts, tree: RunTree, by: str) -> Graph:
     few = sum(group.total for group in tree.tasks) <= MOST_NODES
     if few and by != "task":
         boxes, edges = await _by_run(here, tree)
-        return await asyncio.to_thread(_drawn, boxes, edges, grouped=False)
+        return await asyncio.to_thread(laid_out, boxes, edges, grouped=False)
     if len(tree.tasks) > MOST_TASKS:
         return Graph(width=0, height=0, nodes=[], edges=[], grouped=True, too_many=True)
     boxes, edges = await _by_task(here, tree)
-    return await asyncio.to_thread(_drawn, boxes, edges, grouped=True)  # it may take some tenths of a second
+    return await asyncio.to_thread(laid_out, boxes, edges, grouped=True)  # it may take some tenths of a second
 
 
 async def _by_run(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
@@ -120,7 +120,7 @@ async def _by_task(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
     for group in tree.tasks:
         seconds = seconds_between(group.start_time, group.end_time)
         kind = _worst(group.states)
-        boxes[f"task:{group.task_name}"] = _Box(
+        boxes[f"task:{group.task_name}"] = Box(
             label=group.task_name,
             note=f"{group.total:,} {'run' if group.total == 1 else 'runs'}"
             + (f" · {took(seconds)}" if seconds else ""),
@@ -137,9 +137,9 @@ async def _by_task(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
     return {**boxes, **_flow_boxes(tree)}, edges
 
 
-def _of_run(run: TaskRun) -> _Box:
+def _of_run(run: TaskRun) -> Box:
     seconds = seconds_between(run.start_time, run.end_time)
-    return _Box(
+    return Box(
         label=run.name,
         note=run.state.name + (f" · {took(seconds)}" if seconds is not None else ""),
         kind=kind_of(run.state),
@@ -158,14 +158,14 @@ def _flow_boxes(tree: RunTree) -> Boxes:
         states = Counter(child.run.state.type for child in children)
         href = url(f"/runs/{tree.run.id}", view="subflows")
         note = f"{states.total():,} flow runs"
-        boxes[f"flow:{name}"] = _Box(label=name, note=note, kind=_worst(states), href=href, states=states)
+        boxes[f"flow:{name}"] = Box(label=name, note=note, kind=_worst(states), href=href, states=states)
     return boxes
 
 
-def _of_flow_run(run: FlowRunRecord) -> _Box:
+def _of_flow_run(run: FlowRunRecord) -> Box:
     seconds = seconds_between(run.start_time, run.end_time)
     note = f"flow · {run.state.name}" + (f" · {took(seconds)}" if seconds is not None else "")
-    return _Box(
+    return Box(
         label=f"{run.flow_name} / {run.name}", note=note, kind=kind_of(run.state), href=f"/runs/{run.id}", states={}
     )
 
@@ -184,7 +184,8 @@ STEP_X: Final = WIDTH + ACROSS
 STEP_Y: Final = HEIGHT + DOWN
 
 
-def _drawn(boxes: Boxes, edges: Edges, *, grouped: bool) -> Graph:
+def laid_out(boxes: Boxes, edges: Edges, *, grouped: bool = False) -> Graph:
+    """The boxes and edges, with their places."""
     places: dict[Hashable, Point] = {}
     paths: list[Drawn] = []
     bottom = 0.0
@@ -318,7 +319,7 @@ def _curve(points: Sequence[Point]) -> str:
     return "".join(said)
 
 
-def _node(key: str, box: _Box, place: Point) -> Node:
+def _node(key: str, box: Box, place: Point) -> Node:
     label = box.label if len(box.label) <= LONGEST_LABEL else f"{box.label[: LONGEST_LABEL - 1]}…"
     return Node(
         key=key,
@@ -345,4 +346,4 @@ def _segments(states: Mapping[StateType, int]) -> list[Segment]:
     return segments
 
 
-__all__ = ["Graph", "graph"]
+__all__ = ["HEIGHT", "WIDTH", "Box", "Graph", "graph", "laid_out"]

@@ -9,8 +9,8 @@ from urllib.parse import quote
 from litestar import get, post
 from litestar.response import Redirect, Response
 
-from upwell.core.deployments import WorkQueue
-from upwell.core.errors import ConflictError, InvalidRequestError
+from upwell.core.deployments import WorkPoolSpec, WorkQueue
+from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 from upwell.server import auth
 from upwell.server.api.asked import PathName, note
 from upwell.server.pages.rendering import PageRequest, page, parts, redirect
@@ -67,14 +67,13 @@ async def new_pool(request: PageRequest) -> Response[str] | Redirect:
     """Make a work pool."""
     form = {key: str(value).strip() for key, value in (await request.form()).items()}
     try:
-        limit = _limit(form.get("limit", ""))
-        made = await parts(request).control.put_work_pool(
-            form.get("name", ""),
+        wanted = WorkPoolSpec(
             kind=form.get("kind", "process"),
             description=form.get("description") or None,
-            concurrency_limit=limit,
+            concurrency_limit=_limit(form.get("limit", "")),
             exist_ok=False,
         )
+        made = await parts(request).control.put_work_pool(form.get("name", ""), wanted)
     except (InvalidRequestError, ConflictError) as error:
         return await _list_page(request, form, str(error))
     await note(request, "put work pool", made.name)
@@ -86,16 +85,16 @@ async def change_pool(request: PageRequest, name: PathName, action: PathName) ->
     """Pause, resume, change or delete a work pool; put or remove one of its queues."""
     control = parts(request).control
     form = {key: str(value).strip() for key, value in (await request.form()).items()}
+    await control.work_pool(name)  # there is to be one
     try:
         if action in ("pause", "resume"):
-            await control.put_work_pool(name, paused=action == "pause")
+            await control.put_work_pool(name, WorkPoolSpec(paused=action == "pause"))
         elif action == "change":
             template: dict[str, Any] | None = json.loads(form["template"]) if form.get("template") else None
             description = form.get("description", "")
             limit = _limit(form.get("limit", "")) or 0  # 0 takes it away
-            await control.put_work_pool(
-                name, description=description, concurrency_limit=limit, base_job_template=template
-            )
+            wanted = WorkPoolSpec(description=description, concurrency_limit=limit, base_job_template=template)
+            await control.put_work_pool(name, wanted)
         elif action == "queue":
             await control.put_work_queue(name, _queue(form))
         elif action == "remove-queue":
@@ -104,6 +103,8 @@ async def change_pool(request: PageRequest, name: PathName, action: PathName) ->
             await control.delete_work_pool(name)
             await note(request, "delete work pool", name)
             return redirect("/work-pools", f"{name} was deleted.")
+        else:
+            raise NotFoundError(f"There is no such thing as to {action} a work pool.")
     except (InvalidRequestError, ConflictError, ValueError) as error:
         return await _pool_page(request, name, str(error))
     await note(request, f"{action} work pool", name, form.get("queue"))

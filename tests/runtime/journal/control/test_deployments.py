@@ -10,7 +10,7 @@ import pytest
 from tests.runtime.journal.control.conftest import Tell
 from tests.runtime.journal.control.worlds import NOON, World, hourly, hours
 
-from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec, WorkQueue
+from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec, WorkPoolSpec, WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 
 SCHEMA = {
@@ -19,6 +19,9 @@ SCHEMA = {
         "day": {"type": "string"},
         "n": {"type": "integer", "minimum": 1},
         "pin": {"type": "string", "format": "password", "minLength": 4},
+        "since": {"type": ["string", "null"], "format": "date-time"},
+        "on": {"type": "string", "format": "date"},
+        "id": {"anyOf": [{"type": "string", "format": "uuid"}, {"type": "null"}]},
     },
     "required": ["day"],
     "additionalProperties": False,
@@ -90,7 +93,7 @@ def test_what_cannot_be_is_refused_and_says_why(tell: Tell) -> None:
 
 def test_deployments_are_listed_in_pages_by_name(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         for flow, name in (("b", "x"), ("a", "y"), ("a", "x"), ("c_", "z")):
             await world.deploy(name, flow=flow, tags=("all", flow), work_pool="pool" if flow == "b" else None)
         first = await world.control.deployments(limit=3)
@@ -130,10 +133,15 @@ def test_a_run_has_what_its_deployment_and_its_caller_say(tell: Tell) -> None:
             ({"n": "x"}, "n: 'x' is not of type 'integer'"),
             ({"pin": "abc"}, "pin: it is not as it must be"),
             ({"month": 1}, "'month' was unexpected"),
+            ({"on": "someday"}, "on: 'someday' is not a 'date'"),
+            ({"since": "noon"}, "since: 'noon' is not a 'date-time'"),
+            ({"id": "mine"}, "id: 'mine' is not valid under any"),
         ):
             with pytest.raises(InvalidRequestError, match=why) as refused:
                 await world.run(deployment, parameters=bad)
             assert "abc" not in str(refused.value)
+        for good in ({"on": "2026-06-01"}, {"since": "2026-06-01T12:00:00Z"}, {"since": None}, {"id": str(run.id)}):
+            await world.run(deployment, parameters=good)
         with pytest.raises(InvalidRequestError, match="time zone"):
             await world.run(deployment, due=dt.datetime(2026, 1, 1))
 
@@ -156,7 +164,7 @@ def test_of_one_idempotency_key_there_is_one_run(tell: Tell) -> None:
 
 def test_what_was_made_ahead_follows_what_its_deployment_becomes(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         deployment = await world.deploy(parameters={"day": 1}, schedules=(hourly(),))
         later = await world.run(deployment, due=NOON + dt.timedelta(days=1))
         assert await world.control.make_ticks() == 3
@@ -212,7 +220,7 @@ def test_with_a_deployment_goes_what_has_not_begun(tell: Tell) -> None:
 
 def test_a_work_queue_that_is_named_for_a_run_must_be_there(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         await world.control.put_work_queue(
             "pool", WorkQueue(name="fast", priority=1, paused=False, concurrency_limit=None)
         )

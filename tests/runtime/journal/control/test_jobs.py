@@ -7,6 +7,7 @@ import datetime as dt
 import random
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,8 +15,8 @@ from msgspec.structs import replace
 from tests.runtime.journal.control.conftest import Tell
 from tests.runtime.journal.control.worlds import NOON, World, every, opened
 
-from upwell.core.deployments import Deployment, DeploymentSpec, RunSpec, WorkQueue
-from upwell.core.errors import ConflictError, NotFoundError, UnknownRunError
+from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, ExpectSpec, RunSpec, WorkPoolSpec, WorkQueue
+from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError, UnknownRunError
 from upwell.journal.control import Control
 from upwell.journal.database import Database
 
@@ -65,7 +66,7 @@ def test_a_claim_is_void_once_somebody_else_has_the_job(tell: Tell) -> None:
 
 def test_jobs_come_by_queue_priority_and_time(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         await world.control.put_work_queue("pool", queue("slow", 9))
         await world.control.put_work_queue("pool", queue("fast", 0))
         deployment = await world.deploy(work_pool="pool")
@@ -84,9 +85,46 @@ def test_jobs_come_by_queue_priority_and_time(tell: Tell) -> None:
     tell(story)
 
 
+def test_who_looks_ahead_sees_what_will_be_due_and_takes_nothing(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        await world.control.put_work_pool("pool", WorkPoolSpec())
+        await world.control.put_work_queue("pool", queue("slow", 9))
+        first, other = await world.deploy("first", work_pool="pool"), await world.deploy("other")
+        for name, deployment, minutes, work_queue in (
+            ("b", first, 2, "slow"), ("a", first, 1, None), ("due", first, 0, None), ("far", first, 60, None),
+            ("c", other, 3, None),
+        ):  # fmt: skip  # a table
+            due = NOON + dt.timedelta(minutes=minutes)
+            await world.run(deployment, name=name, due=due, work_queue=work_queue)
+
+        async def expected(limit: int = 10, **scope: Any) -> list[str]:
+            jobs = await world.control.expected_jobs(ExpectSpec(within_seconds=600, limit=limit, **scope))
+            assert all((job.worker_id, job.claim) == ("", 0) for job in jobs)
+            return [job.name for job in jobs]
+
+        assert await expected(pool="pool") == ["a", "b"]
+        assert await expected(pool="pool", queues=["slow"]) == ["b"]
+        assert await expected(pool="pool", limit=1) == ["a"]
+        assert await expected(pool="pool", limit=0) == []
+        assert await expected(pool="elsewhere") == []
+        assert await expected(deployments=[other.id]) == ["c"]
+        assert await expected(deployments=[first.id, other.id]) == ["a", "b", "c"]
+        await world.control.pause_deployment(first.id, True)
+        assert await expected(pool="pool") == []
+        await world.control.pause_deployment(first.id, False)
+        world.passes(90)
+        assert await expected(pool="pool") == ["b"]
+        assert [job.name for job in await world.claim(await world.process(), pool="pool")] == ["due", "a"]
+        for wrong in (-1, 3_601):
+            with pytest.raises(InvalidRequestError, match="within_seconds"):
+                await world.control.expected_jobs(ExpectSpec(within_seconds=wrong, pool="pool"))
+
+    tell(story)
+
+
 def test_limits_of_deployments_pools_and_queues_hold(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool", concurrency_limit=4)
+        await world.control.put_work_pool("pool", WorkPoolSpec(concurrency_limit=4))
         await world.control.put_work_queue("pool", queue("narrow", concurrency_limit=1))
         first = await world.deploy("first", work_pool="pool", concurrency_limit=2)
         second = await world.deploy("second", work_pool="pool", work_queue="narrow")
@@ -105,7 +143,7 @@ def test_limits_of_deployments_pools_and_queues_hold(tell: Tell) -> None:
         await world.end(ending.flow_run_id)
         (following,) = await world.claim(worker, pool="pool")
         assert following.deployment_name == "first", "its place is free as soon as it has ended"
-        await world.control.put_work_pool("pool", concurrency_limit=0)
+        await world.control.put_work_pool("pool", WorkPoolSpec(concurrency_limit=0))
         assert {job.deployment_name for job in await world.claim(worker, pool="pool")} == {"third"}
 
     tell(story)
@@ -113,12 +151,12 @@ def test_limits_of_deployments_pools_and_queues_hold(tell: Tell) -> None:
 
 def test_nothing_is_taken_of_a_paused_pool_or_queue(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool", paused=True)
+        await world.control.put_work_pool("pool", WorkPoolSpec(paused=True))
         deployment = await world.deploy(work_pool="pool")
         await world.run(deployment)
         worker = await world.process()
         assert await world.claim(worker, pool="pool") == []
-        await world.control.put_work_pool("pool", paused=False)
+        await world.control.put_work_pool("pool", WorkPoolSpec(paused=False))
         await world.control.put_work_queue("pool", queue("default", paused=True))
         assert await world.claim(worker, pool="pool") == []
         await world.control.put_work_queue("pool", queue("default"))
@@ -350,7 +388,7 @@ def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell, make_database
     """Each with a connection of its own, all at once."""
 
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool", concurrency_limit=30)
+        await world.control.put_work_pool("pool", WorkPoolSpec(concurrency_limit=30))
         free = await world.deploy("free", work_pool="pool")
         limited = await world.deploy("limited", work_pool="pool", concurrency_limit=3)
         for deployment, runs in ((free, 40), (limited, 20)):
@@ -360,7 +398,7 @@ def test_many_workers_share_the_jobs_and_pass_no_limit(tell: Tell, make_database
 
         async def work(worker: str) -> None:
             async with opened(make_database) as control:
-                while jobs := await control.claim_jobs(worker, pool="pool", limit=2):
+                while jobs := await control.claim_jobs(ClaimSpec(worker_id=worker, pool="pool", limit=2)):
                     claimed.extend(f"{job.deployment_name} {job.flow_run_id}" for job in jobs)
 
         await asyncio.gather(*[work(await world.process()) for _ in range(6)])
@@ -400,7 +438,7 @@ def test_whatever_is_done_at_once_is_done_once(tell: Tell, make_database: Callab
             what = chance.randrange(8)
             run = await control.run_deployment(deployment.id, RunSpec(idempotency_key=chance.choice(["x", "y", None])))
             await control.make_ticks()
-            for job in await control.claim_jobs(worker, deployments=[deployment.id], limit=3):
+            for job in await control.claim_jobs(ClaimSpec(worker_id=worker, deployments=(deployment.id,), limit=3)):
                 if what < 3:
                     if await control.begin_job(job, child):
                         begun.append(job.flow_run_id)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tests.runtime.journal.control.conftest import Tell
 from tests.runtime.journal.control.worlds import NOON, World
 
-from upwell.core.deployments import WorkQueue
+from upwell.core.deployments import WorkPool, WorkPoolSpec, WorkQueue
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError
 
 FAST = WorkQueue(name="fast", priority=0, paused=False, concurrency_limit=2)
@@ -15,7 +17,9 @@ DEFAULT = WorkQueue(name="default", priority=1, paused=False, concurrency_limit=
 
 def test_a_pool_is_what_was_said_of_it_last(tell: Tell) -> None:
     async def story(world: World) -> None:
-        put = world.control.put_work_pool
+        async def put(name: str, **wanted: Any) -> WorkPool:
+            return await world.control.put_work_pool(name, WorkPoolSpec(**wanted))
+
         template = {"job_configuration": {"image": "{{ image }}"}, "variables": {"type": "object"}}
         made = await put("pool", kind="docker", description="Ü", concurrency_limit=3, base_job_template=template)
         assert (made.kind, made.description, made.concurrency_limit, made.created) == ("docker", "Ü", 3, NOON)
@@ -39,7 +43,7 @@ def test_a_pool_is_what_was_said_of_it_last(tell: Tell) -> None:
 
 def test_what_is_used_is_not_deleted(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         await world.control.put_work_queue("pool", FAST)
         deployment = await world.deploy(work_pool="pool", work_queue="fast")
         with pytest.raises(ConflictError, match="report/daily"):
@@ -65,7 +69,7 @@ def test_what_is_used_is_not_deleted(tell: Tell) -> None:
 
 def test_what_waits_in_a_queue_that_goes_waits_in_the_default_one(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         await world.control.put_work_queue("pool", FAST)
         deployment = await world.deploy(work_pool="pool")
         run = await world.run(deployment, work_queue="fast")
@@ -80,7 +84,7 @@ def test_what_waits_in_a_queue_that_goes_waits_in_the_default_one(tell: Tell) ->
 
 def test_workers_are_seen_as_long_as_they_are_there(tell: Tell) -> None:
     async def story(world: World) -> None:
-        await world.control.put_work_pool("pool")
+        await world.control.put_work_pool("pool", WorkPoolSpec())
         one, other, dead = await world.process(), await world.process(), await world.process(dead=True)
         await world.control.register_worker(one, "one", "pool")
         world.passes(1)

@@ -15,6 +15,7 @@ from upwell.core.deployments import ScheduleSpec
 from upwell.core.errors import InvalidRequestError, NotFoundError
 from upwell.core.ticks import ticks_between
 from upwell.journal.database import Database
+from upwell.journal.reader import FlowRunFilter
 
 
 def seconds(*numbers: float) -> list[dt.datetime]:
@@ -41,6 +42,32 @@ def test_runs_are_made_ahead_for_an_hour_three_at_least_and_fifty_at_most(tell: 
         assert 600 + 25 <= made - 3 - (6 + 1) <= 600 + 50, "each tick once, and never too few ahead"
         (schedule,) = (await world.control.deployment(often.id)).schedules
         assert (schedule.last_tick, schedule.next_tick) == tuple(seconds(4200, 4800))
+
+    tell(story)
+
+
+def test_a_run_stands_where_it_began_and_not_where_it_was_made(tell: Tell) -> None:
+    async def story(world: World) -> None:
+        daily = ScheduleSpec(kind="cron", expression="0 18 * * *")
+        deployment = await world.deploy(schedules=(daily,))
+        await world.control.make_ticks()
+        first, second, third = await world.runs(deployment)
+        by_hand = await world.run(deployment)
+        worker = await world.process()
+        world.passes(6 * 3600 + 1)
+        for job in await world.claim(worker, deployment):
+            await world.begin(job, worker)
+            await world.end(job.flow_run_id)
+        world.passes(86_400 + 20)
+        await world.control.mark_late(15)
+        await world.control.request_cancel(third.id, by="ada")
+        begun = FlowRunFilter(deployment=deployment.id, ahead=False)
+        page = await world.reader.flow_runs(begun, "oldest", 10, None)
+        assert [run.id for run in page.items] == [by_hand.id, first.id, second.id, third.id]
+        recent = FlowRunFilter(deployment=deployment.id, since=world.now - dt.timedelta(hours=1))
+        page = await world.reader.flow_runs(recent, "oldest", 10, None)
+        assert [run.id for run in page.items] == [second.id, third.id], "late by now, and cancelled before its time"
+        assert page.items[-1].created == world.now
 
     tell(story)
 

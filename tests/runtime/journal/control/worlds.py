@@ -10,7 +10,7 @@ from itertools import count
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from upwell.core.deployments import Deployment, DeploymentSpec, Job, RunSpec, ScheduleSpec
+from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, Job, RunSpec, ScheduleSpec
 from upwell.core.model import FlowRunRecord
 from upwell.core.states import State
 from upwell.engine.clock import SystemClock
@@ -108,7 +108,7 @@ class World:
     ) -> list[Job]:
         if deployment is not None:
             scope["deployments"] = [deployment.id]
-        return await self.control.claim_jobs(worker, limit=limit, **scope)
+        return await self.control.claim_jobs(ClaimSpec(worker_id=worker, limit=limit, **scope))
 
     async def begin(self, job: Job, process: str, *, durable: bool = False) -> None:
         """The run begins, and the journal of its process says so."""

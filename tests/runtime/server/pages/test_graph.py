@@ -12,11 +12,8 @@ from upwell.server.pages.graph import HEIGHT, WIDTH, Graph
 
 
 def drawn(boxes: int, edges: dict[tuple[str, str], int]) -> Graph:
-    made = {
-        f"n{i}": graph._Box(label=f"n{i}", note="", kind="completed", href="/", states={})  # pyright: ignore[reportPrivateUsage]
-        for i in range(boxes)
-    }
-    return graph._drawn(made, edges, grouped=False)  # pyright: ignore[reportPrivateUsage]
+    made = {f"n{i}": graph.Box(label=f"n{i}", note="", kind="completed", href="/", states={}) for i in range(boxes)}
+    return graph.laid_out(made, edges, grouped=False)
 
 
 def check(found: Graph, boxes: int, edges: dict[tuple[str, str], int]) -> None:

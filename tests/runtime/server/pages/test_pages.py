@@ -12,7 +12,7 @@ import pytest
 from tests.runtime.server.serving import Asked, asking
 
 from upwell import composition, flow, get_run_logger, task
-from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec
+from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec, WorkPoolSpec
 from upwell.settings import temporary_settings
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}{% raw %}javascript:alert(1)"
@@ -40,7 +40,7 @@ def record(home: Path) -> None:
 
 async def furnish(asked: Asked) -> dict[str, UUID]:
     control = asked.parts.control
-    await control.put_work_pool("pool", description=ATTACK)
+    await control.put_work_pool("pool", WorkPoolSpec(description=ATTACK))
     wanted = DeploymentSpec(
         flow_name="deployed",
         name="one",
@@ -85,7 +85,7 @@ def test_every_page_shows_what_people_wrote_as_text(tmp_path: Path) -> None:
     record(tmp_path)
 
     async def check(asked: Asked, ids: dict[str, UUID]) -> None:
-        attacked = 0
+        attacked = labelled = 0
         for address in await addresses(asked, ids):
             answer = await asked.http.get(address, headers={"Accept": "text/html"})
             assert answer.status_code == 200, address
@@ -95,8 +95,12 @@ def test_every_page_shows_what_people_wrote_as_text(tmp_path: Path) -> None:
             assert '"49"' not in answer.text, address
             text = re.sub(r"title=\"[^\"]*\"|value=\"[^\"]*\"|content=\"[^\"]*\"|data-\w+=\"[^\"]*\"", "", answer.text)
             assert not [tag for tag in re.findall(r"<[a-z][^>]*>", text) if INLINE.search(tag)], address
+            numbers = re.findall(r"<td class=\"shrink num\"([^>]*)>((?:<[^>]*>)*\d[^<a-z]*)<", answer.text)
+            assert all("data-label" in given for given, _ in numbers), address  # on a phone there is no head to say it
+            labelled += answer.text.count("data-label")
             attacked += "&lt;script&gt;alert(1)" in answer.text
         assert attacked > 12
+        assert labelled > 5
         page = (await asked.http.get(f"/deployments/{ids['deployment']}")).text
         assert "<strong>bold</strong>" in page
         assert 'href="javascript' not in page
@@ -126,6 +130,21 @@ def test_what_is_not_there_is_said_on_a_page(tmp_path: Path) -> None:
         assert (await asked.http.get("/nowhere")).headers["content-type"] == "application/problem+json"
         assert (await asked.http.get("/runs?stat=FAILED")).status_code == 400
         assert (await asked.http.get("/static/x/../secret")).status_code in (401, 404)
+
+    on_pages(tmp_path, check)
+
+
+def test_what_is_not_there_is_not_made_by_a_page_that_is_out_of_date(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        word = re.search(r'name="csrf_token" value="([^"]+)"', (await asked.http.get("/work-pools")).text)
+        assert word is not None
+        for address in ("none/pause", "none/change", "none/queue", "pool/unheard-of"):
+            body = f"csrf_token={word[1]}&queue=q&template="
+            answer = await asked.http.post(f"/work-pools/{address}", content=body, headers=FORM)
+            assert answer.status_code == 404, address
+        assert [pool.name for pool in await asked.parts.control.work_pools()] == ["pool"]
+        noted = {record.action for record in await asked.parts.control.audit_records()}
+        assert not noted & {"pause work pool", "unheard-of work pool"}
 
     on_pages(tmp_path, check)
 

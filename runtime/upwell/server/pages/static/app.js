@@ -19,3 +19,4 @@ forms();
 graph();
 logs();
 live();
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });

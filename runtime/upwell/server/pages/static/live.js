@@ -14,6 +14,7 @@ let wanted = false;
 let busy = false;
 let last = 0;
 let took = 0;
+let pressed = false; // what is pressed stays in its place until it is let go, or there would be no click
 
 let source = null;
 let sleeping = 0;
@@ -27,6 +28,8 @@ export function live() {
   open();
   const every = Number(document.querySelector("[data-every]")?.dataset.every);
   if (every) setInterval(() => { if (source) changed(); }, every * 1000);
+  document.addEventListener("pointerdown", (event) => { pressed = event.button === 0; }, true);
+  for (const end of ["pointerup", "pointercancel", "dragend"]) document.addEventListener(end, letGo, true);
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   document.addEventListener("visibilitychange", () => {
@@ -68,6 +71,11 @@ function streamAddress() {
   return "/api/stream" + (text ? `?${text}` : "");
 }
 
+function letGo() {
+  pressed = false;
+  soon();
+}
+
 function changed() {
   if (wanted) return;
   wanted = true;
@@ -75,19 +83,21 @@ function changed() {
 }
 
 function soon() {
-  if (busy || !wanted || document.hidden) return;
+  if (busy || pressed || !wanted || document.hidden) return;
   const wait = Math.max(LEAST_MS, COSTS * took) - (performance.now() - last);
   setTimeout(refresh, Math.max(wait, 30));
 }
 
 async function refresh() {
-  if (busy || !wanted) return;
+  if (busy || pressed || !wanted) return;
   busy = true;
   wanted = false;
   const began = performance.now();
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
-    if (answer.ok) put(new DOMParser().parseFromString(await answer.text(), "text/html"));
+    const text = answer.ok ? await answer.text() : "";
+    if (pressed) wanted = true;
+    else if (text) put(new DOMParser().parseFromString(text, "text/html"));
   } catch {
     // the server is away: the stream says so, and its return brings us here again
   }
