@@ -6,8 +6,9 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from errno import ENOENT
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, cast
@@ -15,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from upwell.core.errors import ConfigurationError, MissingExtraError
 from upwell.core.results import ResultStorage
-from upwell.core.storage_keys import InvalidStorageKeyError, check_key
+from upwell.core.storage_keys import BESIDE, InvalidStorageKeyError, check_key, names_aside
 
 __all__ = [
     "InvalidStorageKeyError",
@@ -30,9 +31,6 @@ __all__ = [
 _FILE: Final = "file://"
 _BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"})
 """Protocols without real folders; asked to make one, some would make a bucket."""
-
-_UNFINISHED: Final = ".upwell-"
-"""How the names of files begin that are being written."""
 
 _NO_FOLLOW: Final[int] = getattr(os, "O_NOFOLLOW", 0)  # not on Windows
 
@@ -53,13 +51,16 @@ class LocalFileSystem:
         return _FILE + quote(self.basepath.as_posix())
 
     def read(self, key: str) -> bytes:
-        with open(os.open(self._path(key), os.O_RDONLY | _NO_FOLLOW), "rb") as file:
-            return file.read()
+        path = self._path(key)
+        for place in _places(path):
+            with suppress(FileNotFoundError):
+                return _read(place)
+        raise FileNotFoundError(ENOENT, os.strerror(ENOENT), str(path))
 
     def write(self, key: str, data: bytes) -> None:
         path = self._path(key)
         _make_folders(path.parent)
-        temporary = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}.tmp")
+        temporary = path.with_name(f"{BESIDE}{secrets.token_hex(8)}.tmp")
         try:
             _write_new(temporary, data)
             os.replace(temporary, path)
@@ -70,17 +71,14 @@ class LocalFileSystem:
         _sync_folder(path.parent)
 
     def exists(self, key: str) -> bool:
-        try:
-            return stat.S_ISREG(os.lstat(self._path(key)).st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return any(map(_is_file, _places(self._path(key))))
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
 
     def remove_unfinished(self, older_than_seconds: float = 86_400) -> int:
         """Delete what writers that were killed have left half-written; returns how many files that were."""
-        found = [path for path in self.basepath.rglob(f"{_UNFINISHED}*.tmp") if _age_seconds(path) > older_than_seconds]
+        found = [path for path in self.basepath.rglob(f"{BESIDE}*.tmp") if _age_seconds(path) > older_than_seconds]
         for path in found:
             path.unlink(missing_ok=True)
         return len(found)
@@ -106,6 +104,25 @@ class LocalFileSystem:
 
     def __repr__(self) -> str:
         return f"LocalFileSystem({str(self.basepath)!r})"
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where to look for a file: at its path or, for an instant, aside, from where it is either gone or back."""
+    yield path
+    yield from path.parent.glob(names_aside(path.name))
+    yield path
+
+
+def _read(path: Path) -> bytes:
+    with open(os.open(path, os.O_RDONLY | _NO_FOLLOW), "rb") as file:
+        return file.read()
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _age_seconds(path: Path) -> float:

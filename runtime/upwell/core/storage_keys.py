@@ -1,5 +1,7 @@
 """Keys of stored results: relative paths that lead nowhere else, and the templates that users give for them."""
 
+import glob
+import secrets
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from string import Formatter
@@ -15,9 +17,22 @@ MOST_BYTES: Final = 1024
 MOST_BYTES_OF_A_PART: Final = 255
 """The longest part of a key: what file systems allow for a name."""
 
+BESIDE: Final = ".upwell-"
+"""How the names of files begin that are being written, or were put aside to see whether they may go."""
+
 _PARAMETERS: Final = "parameters"
 _RUNS: Final = ("flow_run", "task_run")
 _SEPARATORS: Final = "/\\%"
+
+
+def name_aside(name: str) -> str:
+    """A new name for a file that is put aside, in the same folder."""
+    return f"{BESIDE}{name}-{secrets.token_hex(8)}.tmp"
+
+
+def names_aside(name: str) -> str:
+    """The pattern of `glob` that finds a file by any name that `name_aside` gave it."""
+    return f"{BESIDE}{glob.escape(name)}-*.tmp"
 
 
 class InvalidStorageKeyError(ConfigurationError):

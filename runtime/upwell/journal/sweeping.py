@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from upwell.core.storage_keys import BESIDE, name_aside
 from upwell.engine.clock import clock
 from upwell.engine.loggers import ENGINE
 from upwell.journal.database import Session
@@ -32,7 +32,6 @@ PAUSE_SECONDS: Final = 3_600.0
 STORES: Final = ".stores"
 """The folder in a folder of results in which each store that uses it has a file of its name."""
 
-_UNFINISHED: Final = ".upwell-"
 _FILE: Final = re.compile(rb"[0-9a-f]{2}/[0-9a-f]{38}")
 """A name made of a checksum."""
 
@@ -101,7 +100,7 @@ class Sweeper:
                     if written is None or written >= before:
                         continue
                     path = Path(file.path)
-                    if file.name.startswith(_UNFINISHED):
+                    if file.name.startswith(BESIDE):
                         path.unlink(missing_ok=True)
                     elif _FILE.fullmatch(_name_of(path)):
                         found[path] = written
@@ -141,20 +140,22 @@ async def _named(in_step: InStep) -> frozenset[bytes]:
 
 
 def _remove(paths: Sequence[Path], before: float) -> int:
-    """Remove those that were not written meanwhile. Each is put aside first: a writer may be faster than any look."""
+    """Remove those that were not written meanwhile. Each is put aside first: a writer may be faster than any look.
+
+    A reader finds it there, and what was written meanwhile goes back by one step: at each moment it has a name.
+    """
     removed = 0
     for path in paths:
-        aside = path.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}.tmp")
+        aside = path.with_name(name_aside(path.name))
         try:
             if path.lstat().st_mtime >= before:
                 continue
             path.rename(aside)
             if aside.lstat().st_mtime >= before:
-                with suppress(FileExistsError):
-                    os.link(aside, path)
+                aside.replace(path)  # whatever was written there since has the same content
             else:
+                aside.unlink()
                 removed += 1
-            aside.unlink()
         except FileNotFoundError:
             continue
         except OSError as error:

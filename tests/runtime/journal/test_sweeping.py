@@ -187,6 +187,39 @@ def test_a_look_leaves_no_thread_behind(tmp_path: Path, sqlite: MakeDatabase) ->
     with_database(sqlite, story)
 
 
+def test_what_is_aside_for_an_instant_can_be_read(
+    tmp_path: Path, sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written anew just before it was put aside, looked up at each step from there on."""
+    folder = tmp_path / "results"
+    results = store_in(folder)
+    record = results.put(LARGE)
+    file = file_of(folder, record)
+    rename, lstat = Path.rename, Path.lstat
+    seen: list[tuple[str, bool]] = []
+
+    def racing_rename(self: Path, target: Path) -> Path:
+        if self == file:
+            results.put(LARGE)
+        return rename(self, target)
+
+    def watched_lstat(self: Path) -> os.stat_result:
+        if self.parent == file.parent and self.name.startswith(".upwell-"):
+            assert not file.exists()
+            seen.append((results.get(record), results.exists(record)))
+        return lstat(self)
+
+    async def story(database: Database) -> None:
+        age(file)
+        monkeypatch.setattr(Path, "rename", racing_rename)
+        monkeypatch.setattr(Path, "lstat", watched_lstat)
+        await looked(database, Sweeper({folder: "ours"}), 3)
+        assert seen == [(LARGE, True)]
+        assert results.get(record) == LARGE
+
+    with_database(sqlite, story)
+
+
 @pytest.mark.parametrize("races", [1, 2])
 def test_writers_of_the_same_content_never_lose_it(
     tmp_path: Path, sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch, races: int
