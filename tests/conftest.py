@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -15,6 +16,8 @@ from tests.postgres import NoPostgres, PostgresServer, postgres_server
 os.environ.setdefault("UPWELL_JOURNAL", "off")  # tests of the journal switch it on
 os.environ["UPWELL_HOME"] = os.path.join(tempfile.gettempdir(), f"upwell-tests-{os.getpid()}")  # never the user's own
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # thousands of processes are started: each would compile everything
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell's `make test &` has started
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # so that what tests start can be interrupted
 
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import close_portal

@@ -256,8 +256,13 @@ def meant_by(error: BaseException) -> BaseException:
 _asked: list[Callable[[], BaseException | None]] = []
 """Why the main thread is to be interrupted, where it is not by a key."""
 
-_handler: Any = None
-"""Ours for Ctrl-C, the last one that was set."""
+_bell: tuple[int, Any] | None = None
+"""The signal that interrupts the main thread of a flow run, and our handler of it."""
+
+_SPARE: Final[int | None] = getattr(signal, "SIGURG", None)
+"""The bell where Ctrl-C is not ours: the application's own, or ignored, as in what a script has started with `&`.
+By default it does nothing, so it harms no child process.
+"""
 
 _presses = 0
 _pressed_at = 0.0
@@ -273,14 +278,12 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
     The first is passed on to whoever handled it before: Python's KeyboardInterrupt, or the cancellation that
     `asyncio.run` makes of it. A handler of the application's own is left alone.
     """
-    global _presses, _handler
-    if threading.current_thread() is not threading.main_thread():
+    global _presses, _bell
+    bell = _free_bell() if threading.current_thread() is threading.main_thread() else None
+    if bell is None:
         yield
         return
-    previous = _handler_of(signal.SIGINT)
-    if not _is_a_default(previous):
-        yield
-        return
+    number, previous = bell
     _presses = 0
 
     def on_ctrl_c(number: int, frame: FrameType | None) -> None:
@@ -288,6 +291,8 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
         if _asked:
             if (error := _asked.pop(0)()) is not None:
                 raise error
+            return
+        if number == _SPARE:
             return
         now = time.monotonic()
         if _presses and now - _pressed_at < ONE_PRESS_SECONDS:
@@ -298,14 +303,23 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
         sys.stderr.write("\nCtrl-C: cancelling what runs. Press Ctrl-C again to kill.\n")
         previous(number, frame)
 
-    _handler = on_ctrl_c
-    _set_handler(signal.SIGINT, on_ctrl_c)
+    _bell = number, on_ctrl_c
+    _set_handler(number, on_ctrl_c)
     try:
         yield
     finally:
         _asked.clear()
-        if _handler_of(signal.SIGINT) is on_ctrl_c:
-            _set_handler(signal.SIGINT, signal.default_int_handler if _is_over(previous) else previous)
+        if _handler_of(number) is on_ctrl_c:
+            _set_handler(number, signal.default_int_handler if _is_over(previous) else previous)
+
+
+def _free_bell() -> tuple[int, Any] | None:
+    """A signal that nobody else uses, and who handles it now."""
+    if _is_a_default(handler := _handler_of(signal.SIGINT)):
+        return signal.SIGINT, handler
+    if _SPARE is not None and (handler := _handler_of(_SPARE)) == signal.SIG_DFL:
+        return _SPARE, handler
+    return None
 
 
 def interrupt_main_thread(why: Callable[[], BaseException | None]) -> bool:
@@ -313,10 +327,10 @@ def interrupt_main_thread(why: Callable[[], BaseException | None]) -> bool:
 
     why: called in the main thread; what it is to raise, or None if that is of no use any more.
     """
-    if _handler is None or _handler_of(signal.SIGINT) is not _handler or not hasattr(signal, "pthread_kill"):
+    if _bell is None or _handler_of(_bell[0]) is not _bell[1] or not hasattr(signal, "pthread_kill"):
         return False
     _asked.append(why)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    signal.pthread_kill(threading.main_thread().ident or 0, _bell[0])
     return True
 
 

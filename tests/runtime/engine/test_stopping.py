@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -57,6 +60,44 @@ def test_a_sync_run_on_the_main_thread_is_cut_short(capfd: pytest.CaptureFixture
     assert cleaned == [True]
     assert "Ctrl-C" not in capfd.readouterr().err
     assert ids_under_way() == []
+
+
+def is_handled_here(number: int, frame: FrameType | None) -> None:
+    """An application's own handler."""
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, is_handled_here])
+def test_a_sync_run_is_cut_short_where_ctrl_c_is_somebody_elses(handler: Any) -> None:
+    """As in a script that another one has started with `&`."""
+
+    @flow
+    def sleeps() -> None:
+        ready.set()
+        time.sleep(1000)
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with stopped(), pytest.raises(CancelledRun, match="enough"):
+            sleeps()
+        assert signal.getsignal(signal.SIGINT) is handler
+        assert signal.getsignal(signal.SIGURG) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@flow
+def hears_urgent_data() -> str:
+    signal.raise_signal(signal.SIGURG)
+    return "went on"
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_a_signal_that_nobody_asked_for_changes_nothing(handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        assert hears_urgent_data() == "went on"
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_async_run_ends_and_its_caller_goes_on() -> None:
