@@ -137,9 +137,19 @@ async def deployment(request: PageRequest, deployment_id: PathId, after: FromQue
 
 
 async def deployment_page(
-    request: PageRequest, deployment_id: UUID, *, after: str = "", filled: dict[str, str] | None = None, error: str = ""
+    request: PageRequest,
+    deployment_id: UUID,
+    *,
+    after: str = "",
+    filled: dict[str, str] | None = None,
+    error: str = "",
+    at_fault: str = "",
 ) -> Response[str]:
-    """The page of a deployment. filled, error: a schedule as somebody wanted it, and what is wrong with it."""
+    """The page of a deployment.
+
+    filled, error: a form as somebody wanted it, and what is wrong with it: that of a new schedule, or the backfill of
+    the schedule whose slug is at_fault.
+    """
     here = parts(request)
     found = await here.control.deployment(deployment_id)
     runs = await here.reader.flow_runs(
@@ -164,6 +174,7 @@ async def deployment_page(
         zones=zones(),
         filled=filled or {},
         error=error,
+        at_fault=at_fault,
     )
 
 
@@ -176,13 +187,15 @@ def zones() -> list[str]:
 
 
 def markdown(text: str) -> str:
-    """What people wrote, as HTML that does nothing but show."""
+    """What people wrote, as HTML that does nothing but show: pictures, which pages may not fetch, are left as links."""
     if not text:
         return ""
     import nh3  # here, as below: few pages have any
     from markdown_it import MarkdownIt
 
-    return nh3.clean(MarkdownIt("js-default", {"html": False}).render(text), link_rel="noopener noreferrer")
+    return nh3.clean(
+        MarkdownIt("js-default", {"html": False}).disable("image").render(text), link_rel="noopener noreferrer"
+    )
 
 
 # --- changes --------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from upwell.core.states import State, StateType
 from upwell.journal.views import Views
 from upwell.server.pages.asked import Asked
 from upwell.server.pages.pieces import url
-from upwell.server.pages.shown import STATE_ORDER, kind_of, seconds_between, took
+from upwell.server.pages.shown import STATE_ORDER, kind_of, seconds_between, several, took
 from upwell.server.parts import Parts
 
 MOST_NODES: Final = 60
@@ -122,8 +122,7 @@ async def _by_task(here: Parts, tree: RunTree) -> tuple[Boxes, Edges]:
         kind = _worst(group.states)
         boxes[f"task:{group.task_name}"] = Box(
             label=group.task_name,
-            note=f"{group.total:,} {'run' if group.total == 1 else 'runs'}"
-            + (f" · {took(seconds)}" if seconds else ""),
+            note=several(group.total, "run") + (f" · {took(seconds)}" if seconds else ""),
             kind=kind,
             href=url(f"/runs/{tree.run.id}", view="tasks", task=group.task_name),
             states=group.states,
@@ -157,7 +156,7 @@ def _flow_boxes(tree: RunTree) -> Boxes:
     for name, children in itertools.groupby(by_flow, key=lambda child: child.run.flow_name):
         states = Counter(child.run.state.type for child in children)
         href = url(f"/runs/{tree.run.id}", view="subflows")
-        note = f"{states.total():,} flow runs"
+        note = several(states.total(), "flow run")
         boxes[f"flow:{name}"] = Box(label=name, note=note, kind=_worst(states), href=href, states=states)
     return boxes
 

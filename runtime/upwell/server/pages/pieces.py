@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from upwell.core.states import State, StateType
 from upwell.server.pages.assets import asset
 from upwell.server.pages.charts import Bar
-from upwell.server.pages.shown import STATE_ORDER, ago, exact, kind_of, number, seconds_between, took
+from upwell.server.pages.shown import STATE_ORDER, ago, exact, kind_of, number, seconds_between, several, took
 
 KEPT: Final = 1024
 """How many pieces of each kind are remembered that many rows have alike."""
@@ -57,6 +57,11 @@ def when(moment: dt.datetime | None, now: dt.datetime) -> Markup:
     if moment is None:
         return _NOTHING
     return Markup(f'<time datetime="{moment.isoformat()}" title="{exact(moment)}" data-ago>{ago(moment, now)}</time>')
+
+
+def exact_time(moment: dt.datetime) -> Markup:
+    """The moment to the millisecond. The pages' scripts put the reader's own zone in the place of UTC."""
+    return Markup(f'<time datetime="{moment.isoformat()}" data-moment>{exact(moment)}</time>')
 
 
 def duration(start: dt.datetime | None, end: dt.datetime | None, now: dt.datetime) -> Markup:
@@ -124,7 +129,8 @@ def strip(runs: Sequence[Bar]) -> Markup:
         f'y="{run.y}%" width="{run.width}%" height="{run.height}%" rx="1"><title>{escape(run.title)}</title></rect></a>'
         for run in runs
     ]
-    return Markup(f'<svg class="strip" role="img" aria-label="The last {len(runs)} runs">{"".join(bars)}</svg>')
+    label = f"The last {several(len(runs), 'run')}" if len(runs) > 1 else "The last run"
+    return Markup(f'<svg class="strip" role="group" aria-label="{label}">{"".join(bars)}</svg>')
 
 
 def _cut(text: str, most: int, end: str, leeway: int) -> str:
@@ -135,4 +141,4 @@ def _cut(text: str, most: int, end: str, leeway: int) -> str:
 _NOTHING: Final = Markup()
 _NEVER: Final = Markup('<span class="dim">–</span>')
 
-__all__ = ["bar", "counted", "duration", "icon", "named", "state", "strip", "tags", "url", "when"]
+__all__ = ["bar", "counted", "duration", "exact_time", "icon", "named", "state", "strip", "tags", "url", "when"]

@@ -16,7 +16,7 @@ from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages.deployments import deployment_page
 from upwell.server.pages.rendering import PageRequest, parts, redirect
-from upwell.server.pages.shown import exact
+from upwell.server.pages.shown import exact, several
 
 UNITS: Final = {"seconds": 1, "minutes": 60, "hours": 3_600, "days": 86_400}
 
@@ -91,17 +91,18 @@ async def change_schedule(
 
 
 async def _backfill(request: PageRequest, deployment_id: UUID, slug: str) -> Response[str] | Redirect:
-    form = await request.form()
+    form = {name: str(value) for name, value in (await request.form()).items()}
     dry = form.get("dry_run") == "true"
     try:
-        since, until = _day(str(form.get("since", ""))), _day(str(form.get("until", "")))
+        since, until = _day(form.get("since", "")), _day(form.get("until", ""))
         ticks = await parts(request).control.backfill(deployment_id, slug, since, until, dry_run=dry)
     except (InvalidRequestError, ConflictError) as error:
-        return await deployment_page(request, deployment_id, error=str(error))
+        return await deployment_page(request, deployment_id, filled=form, error=str(error), at_fault=slug)
     if not dry:
-        await note(request, "backfill", deployment_id, f"{slug}: {len(ticks)} runs")
+        await note(request, "backfill", deployment_id, f"{slug}: {several(len(ticks), 'run')}")
     first = f", the first for {exact(ticks[0])}" if ticks else ""
-    return _back(deployment_id, f"{len(ticks)} runs {'would be' if dry else 'were'} made{first}.")
+    made = "would be" if dry else "was" if len(ticks) == 1 else "were"
+    return _back(deployment_id, f"{several(len(ticks), 'run')} {made} made{first}.")
 
 
 def _day(text: str) -> dt.datetime:

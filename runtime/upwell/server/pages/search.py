@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID
 
 from litestar import get
@@ -59,7 +60,7 @@ async def _find(here: Parts, text: str) -> Hits:
         if low in name.lower()
     ]
     flows = [
-        Hit(name=name, href=f"/flows/{name}", picture="flows", aside="flow")
+        Hit(name=name, href=f"/flows/{quote(name)}", picture="flows", aside="flow")
         for name in await Views(here.session).flow_names()
         if low in name.lower()
     ]

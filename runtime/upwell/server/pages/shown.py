@@ -70,7 +70,7 @@ def ago(moment: dt.datetime, now: dt.datetime) -> str:
 
 
 def exact(moment: dt.datetime) -> str:
-    """The moment to the millisecond, in UTC; the pages' scripts put the reader's own zone in its place."""
+    """The moment to the millisecond, in UTC."""
     text = moment.astimezone(dt.UTC).isoformat(" ", "milliseconds")
     return f"{text.removesuffix('+00:00')} UTC"
 
@@ -83,6 +83,11 @@ def seconds_between(start: dt.datetime | None, end: dt.datetime | None) -> float
 def number(value: float) -> str:
     """`100,000`."""
     return f"{value:,}"
+
+
+def several(value: int, one: str, many: str | None = None) -> str:
+    """`1 run`, `2 runs`, `1,000 boxes`. many: the plural, where it is not the singular with an s."""
+    return f"{value:,} {one if value == 1 else many or one + 's'}"
 
 
 def short_number(value: int) -> str:
@@ -138,6 +143,7 @@ __all__ = [
     "level_kind",
     "number",
     "seconds_between",
+    "several",
     "short_number",
     "size",
     "took",

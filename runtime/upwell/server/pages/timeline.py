@@ -17,7 +17,7 @@ from upwell.core.states import RUNNING, State, StateType
 from upwell.journal.views import Starts, Views
 from upwell.server.pages.asked import Asked
 from upwell.server.pages.pieces import url
-from upwell.server.pages.shown import STATE_ORDER, exact, kind_of, seconds_between, took
+from upwell.server.pages.shown import STATE_ORDER, exact, kind_of, seconds_between, several, took
 from upwell.server.parts import Parts
 
 MOST_BARS: Final = 250
@@ -290,7 +290,9 @@ def _density(group: TaskGroup, starts: Sequence[Starts], scale: Scale, moment: d
     """How many runs began when: as high as the root of their number, so that few can be seen beside many."""
     if group.start_time is not None:
         x, end = scale.place(group.start_time), scale.place(_end_of(group, moment) or moment)
-        yield Block(WAIT, x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {group.total:,} runs")
+        yield Block(
+            WAIT, x, max(round(end - x, 3), 0.2), TALL_LANE - 4, 2, f"{group.task_name}: {several(group.total, 'run')}"
+        )
     parts: dict[int, Counter[StateType]] = defaultdict(Counter)
     for start in starts:
         parts[start.part][start.state] += start.runs

@@ -370,7 +370,7 @@ def test_keys_that_are_pressed_before_the_scripts_have_come_are_not_lost(visit: 
     visit.page.keyboard.type("train")
     waiting.pop().continue_()
     palette = visit.page.get_by_role("dialog", name="Search")
-    expect(palette.get_by_role("searchbox")).to_have_value("train")
+    expect(palette.get_by_role("combobox")).to_have_value("train")
     expect(palette.get_by_role("option").first).to_contain_text("train-forecast")
     expect(visit.page.locator("[data-bulk]")).to_contain_text("1 chosen")
 

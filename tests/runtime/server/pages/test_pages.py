@@ -13,6 +13,7 @@ from tests.runtime.server.serving import Asked, asking
 
 from upwell import composition, flow, get_run_logger, task
 from upwell.core.deployments import DeploymentSpec, RunSpec, ScheduleSpec, WorkPoolSpec
+from upwell.server.pages.deployments import markdown
 from upwell.settings import temporary_settings
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}{% raw %}javascript:alert(1)"
@@ -211,3 +212,34 @@ def test_somebody_logs_in_looks_and_logs_out(tmp_path: Path) -> None:
         assert (await asked.http.get("/settings", headers=html)).status_code == 303
 
     on_pages(tmp_path, check)
+
+
+def test_a_description_asks_nobody_for_pictures() -> None:
+    assert "<img" not in (said := markdown("![a chart](https://elsewhere.example/chart.png)"))
+    assert 'href="https://elsewhere.example/chart.png"' in said
+
+
+def test_a_paused_deployment_has_no_next_run(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path) as asked:
+            ids = await furnish(asked)
+            place = f"/deployments/{ids['deployment']}"
+            assert "\u00b7 next" in (await asked.http.get(place)).text
+            await asked.parts.control.pause_deployment(ids["deployment"], True)
+            assert "\u00b7 next" not in (await asked.http.get(place)).text
+
+    asyncio.run(main())
+
+
+def test_a_flow_that_was_found_is_opened_whatever_its_name_is(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path) as asked:
+            wanted = DeploymentSpec(flow_name="why? #1", name="d", entrypoint="x.py:why")
+            made = await asked.parts.control.apply_deployment(wanted)
+            await asked.parts.control.run_deployment(made.id, RunSpec())
+            found = (await asked.http.get("/search?part=found&q=why")).text
+            address = re.search(r'href="(/flows/[^"]*)"', found)
+            assert address is not None
+            assert "<h1>why? #1</h1>" in (await asked.http.get(address[1])).text
+
+    asyncio.run(main())

@@ -6,7 +6,7 @@ import datetime as dt
 
 from upwell.core.states import COMPLETED, FAILED, PENDING, RUNNING, State, StateType
 from upwell.server.pages.charts import Bar
-from upwell.server.pages.pieces import bar, counted, duration, icon, named, state, strip, tags, when
+from upwell.server.pages.pieces import bar, counted, duration, exact_time, icon, named, state, strip, tags, when
 from upwell.server.pages.timeline import Block, Row
 
 NOW = dt.datetime(2026, 3, 29, 12, 0, 0, 250_999, tzinfo=dt.UTC)
@@ -56,6 +56,7 @@ def test_times_are_said_and_exact_by_pointing_at_them() -> None:
         '<span title="from 2026-03-29 11:58:30.250 UTC to 2026-03-29 12:00:00.250 UTC">1 min 30 s</span>'
     )
     assert "data-since>1 min 30 s</time>" in duration(start, None, NOW)
+    assert exact_time(start) == f'<time datetime="2026-03-29T11:58:30.250999+00:00" data-moment>{title}</time>'
     assert duration(None, NOW, NOW) == duration(None, None, NOW) == '<span class="dim">–</span>'
 
 
@@ -85,3 +86,9 @@ def test_a_bar_has_a_piece_for_each_state() -> None:
     assert '<rect class="is-completed" x="0%" width="99.8%"' in drawn
     assert '<rect class="is-failed" x="99.9%" width="0.1%"' in drawn
     assert 'class="bar thin"' in bar(counts, 1_002, thin=True)
+
+
+def test_the_last_runs_are_told_by_their_number() -> None:
+    run = Bar(id="x", kind="failed", title="", x=0, y=0, width=1, height=1)
+    assert 'aria-label="The last run"' in strip([run])
+    assert 'aria-label="The last 2 runs"' in strip([run, run])

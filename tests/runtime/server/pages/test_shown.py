@@ -7,7 +7,7 @@ import datetime as dt
 import pytest
 
 from upwell.server.pages.charts import nice_ceiling
-from upwell.server.pages.shown import ago, brief, short_number, size, took
+from upwell.server.pages.shown import ago, brief, several, short_number, size, took
 
 NOW = dt.datetime(2026, 3, 29, 12, tzinfo=dt.UTC)
 
@@ -46,6 +46,11 @@ def test_durations(seconds: float, said: str) -> None:
 )
 def test_relative_times(seconds: float, said: str) -> None:
     assert ago(NOW - dt.timedelta(seconds=seconds), NOW) == said
+
+
+def test_one_and_several() -> None:
+    assert [several(number, "run") for number in (0, 1, 1_000)] == ["0 runs", "1 run", "1,000 runs"]
+    assert several(2, "dependency", "dependencies") == "2 dependencies"
 
 
 def test_numbers_where_there_is_little_room() -> None:

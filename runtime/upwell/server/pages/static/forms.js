@@ -1,6 +1,4 @@
-// Forms: filters that apply as one types or chooses, questions before what cannot be undone, one sending at a time.
-
-const WAIT_MS = 350;
+// Forms: questions before what cannot be undone, one sending at a time; and the menus that forms are in.
 
 export function forms() {
   document.addEventListener("submit", (event) => {
@@ -13,7 +11,6 @@ export function forms() {
       event.preventDefault();
       return;
     }
-    if (form.method === "get") for (const field of form.elements) if (!field.value && field.name) field.disabled = true;
     if (form.method === "post") setTimeout(() => {
       for (const button of form.querySelectorAll("button")) button.disabled = true;
     });
@@ -21,20 +18,8 @@ export function forms() {
   window.addEventListener("pageshow", () => {
     for (const field of document.querySelectorAll("form :disabled")) field.disabled = field.hasAttribute("data-off");
   });
-  for (const form of document.querySelectorAll("form[data-filter]")) {
-    let timer = 0;
-    form.addEventListener("change", (event) => { if (event.target.matches("select")) form.requestSubmit(); });
-    form.addEventListener("input", (event) => {
-      if (!event.target.matches("input[type=search]")) return;
-      clearTimeout(timer);
-      timer = setTimeout(() => {
-        sessionStorage.setItem("upwell-filter", event.target.name);
-        form.requestSubmit();
-      }, WAIT_MS);
-    });
-  }
   for (const field of document.querySelectorAll("[data-own-zone]")) field.value = Intl.DateTimeFormat().resolvedOptions().timeZone;
-  goOnTyping();
+  menus();
   document.querySelector("[aria-invalid=true]")?.focus();
   whatIsShown();
   answerTheEarly();
@@ -52,15 +37,19 @@ function answerTheEarly() {
   for (const [form, submitter] of asked.slice(-1)) form.requestSubmit(submitter);
 }
 
-// A filter applied while it is typed leaves the cursor where it was.
-function goOnTyping() {
-  const name = sessionStorage.getItem("upwell-filter");
-  sessionStorage.removeItem("upwell-filter");
-  const field = name && document.querySelector(`form[data-filter] input[name="${CSS.escape(name)}"]`);
-  if (field) {
-    field.focus();
-    field.setSelectionRange(field.value.length, field.value.length);
-  }
+// A menu is left as it is expected: by Escape, or by a click anywhere else.
+function menus() {
+  const open = () => document.querySelectorAll("details.menu[open]");
+  document.addEventListener("click", (event) => {
+    for (const menu of open()) if (!menu.contains(event.target)) menu.open = false;
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const menu of open()) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+    }
+  });
 }
 
 // Parts of a form that only one choice needs: `data-when="kind=cron"`.

@@ -14,6 +14,7 @@ let wanted = false;
 let busy = false;
 let last = 0;
 let took = 0;
+let left = false; // a part that was in use, and has still to be put in
 let pressed = false; // what is pressed stays in its place until it is let go, or there would be no click
 
 let source = null;
@@ -30,6 +31,8 @@ export function live() {
   if (every) setInterval(() => { if (source) changed(); }, every * 1000);
   document.addEventListener("pointerdown", (event) => { pressed = event.button === 0; }, true);
   for (const end of ["pointerup", "pointercancel", "dragend"]) document.addEventListener(end, letGo, true);
+  document.addEventListener("toggle", putTheRest, true);
+  document.addEventListener("focusout", putTheRest);
   window.addEventListener("pagehide", close);
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   document.addEventListener("visibilitychange", () => {
@@ -76,6 +79,11 @@ function letGo() {
   soon();
 }
 
+function putTheRest() {
+  if (left) changed();
+  left = false;
+}
+
 function changed() {
   if (wanted) return;
   wanted = true;
@@ -94,9 +102,10 @@ async function refresh() {
   wanted = false;
   const began = performance.now();
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, redirect: "manual" });
+    const address = location.href;
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, redirect: "manual" });
     const text = answer.ok ? await answer.text() : "";
-    if (pressed) wanted = true;
+    if (pressed || location.href !== address) wanted = true; // a filter may have been applied meanwhile
     else if (text) put(new DOMParser().parseFromString(text, "text/html"));
   } catch {
     // the server is away: the stream says so, and its return brings us here again
@@ -112,8 +121,10 @@ function put(fresh) {
     const next = fresh.getElementById(part.id);
     const made = next?.innerHTML;
     if (made === undefined || shown.get(part) === made) continue;
-    if (part.contains(document.activeElement) && document.activeElement.matches("input:not([type=checkbox]), textarea, select")) continue;
-    if (part.querySelector("details[open]")) continue;
+    if (isInUse(part)) {
+      left = true;
+      continue;
+    }
     const kept = remembered(part);
     shown.set(part, made);
     part.replaceChildren(...next.childNodes);
@@ -126,16 +137,32 @@ function put(fresh) {
   if (title && title.textContent !== document.title) document.title = title.textContent;
 }
 
+// Somebody types in it, or has opened something in it.
+function isInUse(part) {
+  const at = document.activeElement;
+  const types = part.contains(at) && at.matches("input:not([type=checkbox]), textarea, select");
+  return types || part.querySelector("details[open]") !== null;
+}
+
+// What finds an element again among those that have come in its place.
+function selectorOf(element) {
+  const name = ["href", "value"].find((known) => element.hasAttribute(known));
+  if (name) return `${element.localName}[${name}="${CSS.escape(element.getAttribute(name))}"]`;
+  const action = element.closest("form")?.getAttribute("action");
+  return action ? `form[action="${CSS.escape(action)}"] ${element.localName}` : element.localName;
+}
+
 // What the reader has chosen, focused and scrolled to stays.
 function remembered(part) {
   const chosen = new Set([...part.querySelectorAll("[data-choose]:checked")].map((box) => box.value));
   const at = part.querySelector("tr[data-chosen], li[data-chosen]")?.dataset.href;
-  const focused = part.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const focused = part.contains(document.activeElement) ? selectorOf(document.activeElement) : null;
+  const alike = focused ? [...part.querySelectorAll(focused)].indexOf(document.activeElement) : 0;
   const scrolls = [...part.querySelectorAll("[data-scrolls]")].map((box) => [box.scrollLeft, box.scrollTop]);
   return () => {
     for (const box of part.querySelectorAll("[data-choose]")) box.checked = chosen.has(box.value);
     if (at) part.querySelector(`[data-href="${CSS.escape(at)}"]`)?.setAttribute("data-chosen", "");
-    if (focused) part.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+    if (focused) part.querySelectorAll(focused)[alike]?.focus({ preventScroll: true });
     part.querySelectorAll("[data-scrolls]").forEach((box, place) => {
       if (scrolls[place]) [box.scrollLeft, box.scrollTop] = scrolls[place];
     });

@@ -15,6 +15,8 @@ let hasLost = false;
 export function logs() {
   const box = document.querySelector("[data-logs]");
   if (!box) return;
+  shown.clear();
+  waiting.clear();
   if (box.dataset.following === "yes") box.scrollTop = box.scrollHeight;
   for (const line of box.querySelectorAll("li[data-key]")) shown.add(line.dataset.key);
   for (const text of box.querySelectorAll(".said")) mark(text, box.dataset.text);

@@ -28,6 +28,9 @@ export function took(seconds) {
 const EXACT = new Intl.DateTimeFormat(undefined, {
   dateStyle: "medium", timeStyle: "medium",
 });
+const PRECISE = new Intl.DateTimeFormat(undefined, {
+  year: "numeric", month: "short", day: "numeric", hour: "numeric", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3,
+});
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 
 function say(root) {
@@ -42,6 +45,11 @@ function say(root) {
   }
   for (const time of root.querySelectorAll("time[data-since]")) {
     set(time, took((now - new Date(time.dateTime)) / 1000));
+  }
+  for (const time of root.querySelectorAll("time[data-moment]:not([data-exact])")) {
+    time.dataset.exact = "yes";
+    time.title = time.textContent;
+    set(time, `${PRECISE.format(new Date(time.dateTime))} (${ZONE})`);
   }
   for (const text of root.querySelectorAll("[data-hour]")) {
     const moment = new Date(text.dataset.hour);
