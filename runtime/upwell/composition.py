@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from upwell.core.errors import ConfigurationError
 from upwell.engine.limits import share_limits_of
@@ -71,7 +72,7 @@ def _open(wanted: Settings) -> Recorder | None:
         return None
     _open_now = None
     if journal is not None:
-        _end(journal)
+        journal.close()
     journal = _new_journal(wanted) if wanted.journal != "off" else None
     _record_logs(wanted, journal)
     _open_now = wanted, journal
@@ -88,8 +89,6 @@ def _same_journal(one: Settings, other: Settings) -> bool:
 def _new_journal(wanted: Settings) -> Journal | None:
     """A journal; None, and a warning, where none can be kept. Nothing that runs fails because of it."""
     check_database_url(wanted)
-    import atexit  # here: so that no program pays for it that records nothing
-
     from upwell.engine.stopping import stop_durable_flow_runs
     from upwell.journal.cache import QUICK_SECONDS, JournalCache
     from upwell.journal.cancel_watch import CancelWatch
@@ -128,7 +127,6 @@ def _new_journal(wanted: Settings) -> Journal | None:
     journal.recorder.strict.open_writer = lambda: _end_writer(journal, wanted)
     journal.on_lost = lambda: stop_durable_flow_runs("Its process was declared dead: another may have gone on with it.")
     _prepare_process()
-    atexit.register(journal.close)
     global _watch
     _watch = None
     if not (is_remote(wanted) or _has_worker):  # else the server, or the worker, looks after the processes
@@ -217,7 +215,7 @@ def close_journal() -> None:
         closing, _open_now = _open_now, None
     if closing is not None and closing[1] is not None:
         _record_logs(closing[0], None)
-        _end(closing[1])
+        closing[1].close()
 
 
 def journal_kept() -> tuple[Settings, Journal] | None:
@@ -231,13 +229,6 @@ def flush_journal() -> None:
     found = journal_kept()
     if found is not None and found[1].recorder.awake:
         found[1].flush()
-
-
-def _end(journal: Journal) -> None:
-    import atexit
-
-    atexit.unregister(journal.close)
-    journal.close()
 
 
 def _spool_folder(wanted: Settings) -> Path | None:
@@ -374,16 +365,22 @@ _POSTGRES = ("postgresql://", "postgres://")
 
 
 def check_database_url(wanted: Settings) -> None:
-    """Whether the URL is of a kind that is known.
+    """Whether the URL names a database, and is of a kind that is known.
 
     Raises:
         ConfigurationError: it is not.
     """
-    url: Any = wanted.database_url
-    if url is not None and "://" in url and not url.startswith((*_POSTGRES, "sqlite:///")):
+    url = wanted.database_url
+    if url is None or url.startswith(_POSTGRES):
+        return
+    if "://" in url and not url.startswith("sqlite:///"):
         raise ConfigurationError(
             f"UPWELL_DATABASE_URL is {url.partition('://')[0]!r}://..., and must be sqlite:///path/to/file.db or "
             "postgresql://user@host/name."
+        )
+    if url.rpartition("/")[2] in ("", ":memory:"):
+        raise ConfigurationError(
+            f"UPWELL_DATABASE_URL is {url!r}, which names no file. UPWELL_JOURNAL=memory keeps what has run in memory."
         )
 
 
@@ -492,3 +489,4 @@ def control_of(store: Store) -> Control:
 
 record_with(open_recorder)
 share_limits_of(open_shared_limits)
+atexit.register(close_journal)  # first, so that it is called last: the loops that are closed before end what still runs

@@ -279,7 +279,22 @@ def _checked(given: Iterable[Given], others: dict[str, Any], *, strict: bool) ->
             values[item.field] = getattr(checked, item.field)
     if faults:
         raise ConfigurationError(" ".join(faults))
+    for field in _PATHS & values.keys():
+        values[field] = _absolute(values[field])
     return Settings(**values)
+
+
+_PATHS: Final = frozenset({"home", "results_local_storage_path", "database_url"})
+
+
+def _absolute(path: str | None) -> str | None:
+    """A path, or the URL of a SQLite file, as it is to be understood wherever the program goes later."""
+    start = "sqlite:///" if path is not None and path.startswith("sqlite:///") else ""
+    if path is None or (not start and "://" in path):
+        return path
+    import os  # as elsewhere: here most programs say none
+
+    return start + os.path.abspath(os.path.expanduser(path.removeprefix(start)))
 
 
 _WORDS: Final = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "null"}

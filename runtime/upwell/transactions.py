@@ -298,10 +298,10 @@ class Transaction:
     def _look_up(self, key: str) -> Life[None]:
         """See whether it was committed before, and have others wait for it."""
         cache = cache_in(scope_of_direct_call())
-        is_exclusive = self.isolation_level is IsolationLevel.SERIALIZABLE
+        key = key if _SAFE.fullmatch(key) else digest(key).hex()
+        is_exclusive = self.isolation_level is IsolationLevel.SERIALIZABLE and not self._is_held_around(key)
         holder: Any = _Holder()
         keeping: Any = _Key(self._store(), is_exclusive, self.overwrite)
-        key = key if _SAFE.fullmatch(key) else digest(key).hex()
         while True:
             computation, is_own = cache.begin(key, holder, keeping, self.overwrite)
             if is_own:
@@ -313,6 +313,13 @@ class Transaction:
         else:
             cache.end(computation, record)
             self._record, self.state = record, TransactionState.COMMITTED
+
+    def _is_held_around(self, key: str) -> bool:
+        """Whether one around this has the key: it ends later, so a wait for it would never end."""
+        at = self.parent
+        while at is not None and (at._computation is None or at._computation.key != key):
+            at = at.parent
+        return at is not None
 
     def _end(self, error: BaseException | None) -> Life[None]:
         if error is None or isinstance(error, Exception):  # else what is inside is cancelled, too

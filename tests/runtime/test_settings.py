@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
+from pathlib import Path
 
 import pytest
 
@@ -156,3 +157,22 @@ def test_importing_reads_nothing_and_loads_little() -> None:
         env={"UPWELL_PROGRESS": "maybe"},
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "meant"),
+    [
+        ("home", "here", "{}/here"),
+        ("results_local_storage_path", "results", "{}/results"),
+        ("database_url", "sqlite:///my.db", "sqlite:///{}/my.db"),
+        ("database_url", "my.db", "{}/my.db"),
+        ("database_url", "sqlite:////var/my.db", "sqlite:////var/my.db"),
+        ("database_url", "postgresql://user@host/name", "postgresql://user@host/name"),
+    ],
+)
+def test_a_relative_path_means_the_folder_that_it_was_read_in(
+    field: str, given: str, meant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with temporary_settings(**{field: given}) as settings:
+        assert getattr(settings, field) == meant.format(tmp_path)

@@ -267,6 +267,15 @@ def test_a_serializable_key_is_held_by_one_at_a_time() -> None:
     assert order == ["first", "second True"]
 
 
+def test_a_serializable_transaction_inside_of_one_with_its_key_does_not_wait_for_it() -> None:
+    with transaction(key="k", isolation_level=IsolationLevel.SERIALIZABLE) as outer:
+        with transaction(), transaction(key="k") as inner:  # serializable, too, as the one around it
+            inner.stage("inner")
+        outer.stage("outer")
+    with transaction(key="k") as later:
+        assert later.read() == "outer"
+
+
 def test_a_hook_that_raises_is_logged_and_the_others_are_called(
     said: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

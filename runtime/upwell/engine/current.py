@@ -15,15 +15,19 @@ import weakref
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # None where no loop runs, at no cost
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Final
 
 from upwell.core.errors import RuntimeClosedError
 from upwell.engine.clock import Gate, clock
+from upwell.engine.elsewhere import ELSEWHERE
+from upwell.engine.future import CURRENT_RUN
 from upwell.engine.interrupts import uninterrupted
 from upwell.engine.loggers import ENGINE
 from upwell.engine.recorder import recorder
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE, Scope
+from upwell.engine.staging import CURRENT_TRANSACTION
 from upwell.settings import current as settings
 
 CURRENT_ENGINE: ContextVar[Engine | None] = ContextVar("upwell_engine", default=None)
@@ -65,7 +69,17 @@ def engine_for_flow() -> Engine | Callable[[], Engine]:
 
 def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:
     """The same for a flow that blocks its thread: a loop's own thread cannot drive what it waits for."""
-    return portal_engine if _get_running_loop() is not None else engine_for_flow()
+    loop = _get_running_loop()
+    if loop is None:
+        return engine_for_flow()
+    scope = CURRENT_SCOPE.get()
+    around = scope.engine.loop if scope is not None and scope.has_engine else None
+    for place, known in list(_portals.items()):
+        if known.loop is loop:
+            return partial(portal_engine, place + 1)
+        if known.loop is around:
+            return known.engine  # the portals before it may be blocked, by a flow around this one
+    return portal_engine
 
 
 def recording(scope: Scope) -> Scope:
@@ -210,35 +224,65 @@ class Portal:
         self._thread.join(CLOSE_SECONDS)
 
 
-_portal: Portal | None = None
+_portals: Final[dict[int, Portal]] = {}
+"""At 0 the process's portal; at each other place that for sync flows which block the loop of the one before."""
+
 _opening = threading.Lock()
 
 
-def portal() -> Portal:
+def portal(place: int = 0) -> Portal:
     """The process's portal, started when it is first needed; a forked child starts its own."""
-    global _portal
-    if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
+    known = _portals.get(place)
+    if known is None or known.pid != os.getpid() or known.engine.closed:
         with _opening, uninterrupted():  # by a timeout: half a portal would be a loop that nobody closes
-            if _portal is None or _portal.pid != os.getpid() or _portal.engine.closed:
-                _portal = Portal()
-                atexit.register(_portal.close_at_exit)
-    return _portal
+            known = _portals.get(place)
+            if known is None or known.pid != os.getpid() or known.engine.closed:
+                known = _portals[place] = Portal()
+                atexit.register(known.close_at_exit)
+    return known
 
 
-def portal_engine() -> Engine:
+def portal_engine(place: int = 0) -> Engine:
     """The engine of the process's portal."""
-    return portal().engine
+    return portal(place).engine
 
 
 def close_portal() -> None:
     """End the portal now instead of at the end of the process; the next use starts a new one."""
-    global _portal
     with _opening:
-        closing, _portal = _portal, None
-    if closing is not None:
-        atexit.unregister(closing.close_at_exit)
-        closing.close()
+        closing = list(_portals.values())
+        _portals.clear()
+    for known in reversed(closing):  # the loop of one may be blocked by what the next one runs
+        atexit.unregister(known.close_at_exit)
+        known.close()
 
 
 OUTSIDE: Final = Scope(portal_engine, "the process")
 """The scope of direct calls outside of flows, runtimes and loops."""
+
+
+# --- after a fork -----------------------------------------------------------------------------------------
+
+_OF_A_RUN: Final[tuple[ContextVar[Any], ...]] = (
+    CURRENT_SCOPE,
+    CURRENT_ENGINE,
+    CURRENT_RUN,
+    CURRENT_TRANSACTION,
+    ELSEWHERE,
+)
+
+
+def _begin_anew() -> None:
+    """In the child, which has this thread alone: the runs around, and the loops that drive them, are the parent's."""
+    global _opening
+    _opening = threading.Lock()
+    scope = CURRENT_SCOPE.get()
+    while scope is not None:
+        scope.has_engine = False  # so that its end, should it come here, too, waits for nothing
+        scope = scope.parent
+    for variable in _OF_A_RUN:
+        variable.set(None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)

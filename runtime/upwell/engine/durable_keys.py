@@ -23,8 +23,6 @@ from upwell.engine.submit import FINDER
 
 Run = RunFuture[Any]
 
-KEY_BYTES: Final = 16
-
 SHORT: Final = 64
 """A result whose record takes no more bytes stands for itself."""
 

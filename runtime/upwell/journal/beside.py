@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter, thread_time
 from typing import Any, Final
 
 from upwell.journal.database import Row
+from upwell.journal.forks import no_fork_while_held
 from upwell.journal.sqlite import CACHE_KIB, STEPS_BETWEEN_LOOKS, WAITED_TIMES, connection_uri, file_at
 
 LOOK_SECONDS: Final = 0.05
@@ -36,7 +36,7 @@ class Beside:
         self._is_read_only = most_seconds is not None
         self._most_seconds = most_seconds or 0.0
         self._synchronous = synchronous
-        self._lock = threading.Lock()
+        self._lock = no_fork_while_held()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._looked = self._not_before = self._until = self._latest = 0.0

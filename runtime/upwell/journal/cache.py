@@ -47,8 +47,6 @@ class JournalCache(Cache):
     open_beside: a connection on which records may be looked up at once, if there is one; opened when it is needed.
     """
 
-    persistent = True
-
     def __init__(self, journal: Any, open_beside: Callable[[], Beside | None] = lambda: None) -> None:
         super().__init__()
         self._journal = journal

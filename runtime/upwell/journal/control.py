@@ -161,7 +161,7 @@ class Jobs(Protocol):
 class Upkeep(Protocol):
     """What services do now and then. Each may be done by several at once, and is done once."""
 
-    async def make_ticks(self, now: dt.datetime | None = None) -> int:
+    async def make_ticks(self) -> int:
         """The runs of schedules that are due within the coming hour, 3 at least and 50 at most of each; how many."""
         ...
 

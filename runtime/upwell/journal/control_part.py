@@ -118,11 +118,24 @@ def checked_name(name: str, what: str) -> str:
     Raises:
         InvalidRequestError: it may not.
     """
-    bad = sorted({character for character in name if character in FORBIDDEN_CHARACTERS or not character.isprintable()})
-    if bad or not name.strip() or len(name) > MOST_NAME:
-        reason = f"holds {' '.join(map(repr, bad))}" if bad else "is empty" if not name.strip() else "is too long"
+    if fault := _fault_of_name(name):
         raise InvalidRequestError(
-            f"The name {name[:MOST_NAME]!r} of a {what} {reason}. It must have 1 to {MOST_NAME} characters, none of "
+            f"The name {name[:MOST_NAME]!r} of a {what} {fault}. It must have 1 to {MOST_NAME} characters, none of "
             f"them {' '.join(FORBIDDEN_CHARACTERS)}."
         )
     return name
+
+
+def _fault_of_name(name: str) -> str | None:
+    unseen = {character for character in name if not character.isprintable()} - _JOINERS
+    if bad := sorted(unseen.union(FORBIDDEN_CHARACTERS).intersection(name)):
+        return f"holds {' '.join(map(repr, bad))}"
+    if not name.strip():
+        return "is empty"
+    if len(name) > MOST_NAME:
+        return "is too long"
+    return "leads elsewhere in an address" if name in {".", ".."} else None
+
+
+_JOINERS: Final = frozenset("\u200c\u200d")
+"""They are not seen, and yet words of Persian and pictures of families are written with them."""

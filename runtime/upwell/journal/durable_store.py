@@ -224,9 +224,12 @@ async def started_at(database: Database, claim: Claim, task_run_id: str) -> int:
     """When a task run of these series began, in microseconds.
 
     Raises:
-        UnknownRunError: it belongs to another flow run, or never began.
+        UnknownRunError: it belongs to another flow run, or never began; or this is no id.
     """
-    random_part = _random_part(task_run_id)
+    try:
+        random_part = _random_part(task_run_id)
+    except ValueError:
+        raise UnknownRunError(f"{task_run_id!r} is not the id of a task run: it must be a UUID.") from None
     for series in claim.series:
         number = random_part - series.base
         if 0 <= number < series.submitted:

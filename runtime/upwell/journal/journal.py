@@ -468,6 +468,8 @@ class Journal:
             await self._flush()
             if self._unwritten:  # what a lost process did is brought in by others, as far as it does no harm
                 self._put_away()
+            if self._spool.has_own and not self._lost:
+                ENGINE.info("What the store did not take is kept in %s until it does", self._spool.place)
         finally:
             self._left_out += sum(batch.size() for batch in self._unwritten)
             self._report_left_out()

@@ -134,6 +134,8 @@ class ApiClient:
 
         if self._fault is not None:
             raise WrongAddressError(f"UPWELL_API_URL is {self.place!r}, and cannot be used: {self._fault}")
+        if self._key and not (self._key.isascii() and self._key.isprintable()):  # httpx would show all of it
+            raise AccessError("UPWELL_API_KEY holds a character that no API key has, such as the end of a line.")
         client = self._opened()
         headers = {"Content-Type": content_type} if content is not None else {}
         given = httpx.QueryParams([(name, item) for name, value in (query or {}).items() for item in _texts(value)])
@@ -198,8 +200,11 @@ class ApiClient:
         if 300 <= status < 400:
             where = _shown(answer.headers.get("location", "elsewhere"))
             return WrongAddressError(f"The server {self.place} sends on to {where}: set UPWELL_API_URL to its address.")
-        if status in (404, 405) and not problem.detail:
-            return WrongAddressError(f"There is no API of upwell at {self.place}; should its address end in /api?")
+        if status in (404, 405):  # what a server of ours does not find it names
+            return WrongAddressError(
+                f"There is no API of upwell at {self.place} that knows what was asked; should its address "
+                "(UPWELL_API_URL) end in /api, or is it of another version?"
+            )
         return _BY_STATUS.get(status, InternalError)(detail)
 
 

@@ -200,9 +200,8 @@ class RemoteControl:
 
     # --- upkeep ---------------------------------------------------------------------------------------------
 
-    async def make_ticks(self, now: dt.datetime | None = None) -> int:
-        body = None if now is None else {"now": _aware(now, "now")}
-        return read(await self._send("POST", "/upkeep/ticks", body), _Number).number
+    async def make_ticks(self) -> int:
+        return read(await self._send("POST", "/upkeep/ticks"), _Number).number
 
     async def mark_late(self, after_seconds: float) -> int:
         return read(await self._send("POST", "/upkeep/late", {"after_seconds": after_seconds}), _Number).number
@@ -292,7 +291,13 @@ def _id_in(ref: Ref) -> UUID | None:
 
 
 def _part(text: str) -> str:
-    """A name as a part of an address."""
+    """A name as a part of an address.
+
+    Raises:
+        InvalidRequestError: it would lead to another address, whatever else is done there.
+    """
+    if text in ("", ".", ".."):
+        raise InvalidRequestError(f"{text!r} is no name.")
     return quote(text, safe="")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import sqlite3
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from upwell.journal.database import Columns, Row, Session, StoreDamaged, StoreError, StoreSlow, StoreUnavailable
+from upwell.journal.forks import no_fork_while_held
 from upwell.journal.sessions import SqlSession, finish, storable
 from upwell.journal.sql import BulkInsert, Dialect, differs_by_row
 
@@ -101,7 +103,7 @@ class SqliteDatabase:
         self._raw: _RawConnection | None = None
         self._file: tuple[int, int] | None = None
         self._needs_no_loop = read_only and in_this_thread
-        self._turn: AbstractAsyncContextManager[None] = nullcontext() if self._needs_no_loop else _make_lock()
+        self._turn: AbstractAsyncContextManager[None] = nullcontext() if self._needs_no_loop else self._make_turn()
         self._session = SqlSession(self, Dialect.SQLITE)
 
     async def open(self) -> None:
@@ -113,6 +115,9 @@ class SqliteDatabase:
                 except BaseException:
                     await self._finish(self._disconnect())
                     raise
+
+    def _make_turn(self) -> AbstractAsyncContextManager[None]:
+        return _TurnWithoutForks() if self._in_this_thread else _make_lock()
 
     async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
         await (work if self._needs_no_loop else finish(work))
@@ -279,6 +284,22 @@ class MemoryDatabase(SqliteDatabase):
         self._raw = self._memory
 
 
+class _TurnWithoutForks:
+    """One at a time on a loop, and no fork of this process meanwhile."""
+
+    def __init__(self) -> None:
+        self._turn = _make_lock()
+        self._at_work = no_fork_while_held()
+
+    async def __aenter__(self) -> None:
+        await self._turn.__aenter__()
+        self._at_work.acquire()  # a fork, by another thread, takes no longer than a disk does
+
+    async def __aexit__(self, *_: object) -> None:
+        self._at_work.release()
+        await self._turn.__aexit__(None, None, None)
+
+
 class _Direct:
     """A connection that is used in the caller's thread."""
 
@@ -393,10 +414,15 @@ def connection_uri(path: Path, mode: str) -> str:
 
 
 def _make_private_file(path: Path) -> None:
-    """Make the file and its folder if they are missing: 0600 in 0700, whatever the umask."""
+    """Make the file and its folder if they are missing: 0600 in 0700, whatever the umask.
+
+    One that is there is not opened for a look: to close it again would drop the locks that this process has on it.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
+        if path.exists():
+            _check_writable(path)
+        else:
             opened = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
             try:
                 os.fchmod(opened, 0o600)
@@ -404,9 +430,18 @@ def _make_private_file(path: Path) -> None:
                 os.close(opened)
     except OSError as error:
         raise StoreUnavailable(
-            f"The store {path} cannot be made: {error.strerror or error}. Set UPWELL_HOME or UPWELL_DATABASE_URL to a "
-            "place that can be written, or UPWELL_JOURNAL=off to go without."
+            f"The store {path} cannot be opened: {error.strerror or error}. Set UPWELL_HOME or UPWELL_DATABASE_URL to "
+            "a place that can be written, or UPWELL_JOURNAL=off to go without."
         ) from error
+
+
+def _check_writable(path: Path) -> None:
+    """Raises OSError for what SQLite would only say of that it cannot open it."""
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    for needed in (path, path.resolve().parent):  # beside the file stands its log
+        if not os.access(needed, os.W_OK):
+            raise OSError(errno.EACCES, f"{needed} cannot be written")
 
 
 def _code(error: BaseException | None) -> int:

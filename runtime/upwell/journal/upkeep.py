@@ -5,7 +5,6 @@ Each step is one short transaction that skips what another has locked, so any nu
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -18,7 +17,6 @@ from upwell.journal.control_part import Part, add_states, at, end_run, firsts, i
 from upwell.journal.database import Session, StoreError
 from upwell.journal.deployment_records import find_deployment, schedule_of
 from upwell.journal.full import see_to_full
-from upwell.journal.reader_pages import micros_of
 from upwell.journal.schedules import refill
 
 CLAIM_MICROS: Final = 900_000_000
@@ -36,8 +34,8 @@ MOST_JOBS: Final = 500
 class SqlUpkeep(Part):
     """What keeps jobs and schedules going; see `control.Upkeep`."""
 
-    async def make_ticks(self, now: dt.datetime | None = None) -> int:
-        moment = now_micros() if now is None else micros_of(now, "now")
+    async def make_ticks(self) -> int:
+        moment = now_micros()
         found = await self._database.fetch("schedules_to_look_at", now=moment, most=MOST_SCHEDULES)
         made = 0
         for schedule_id, deployment_id in found:

@@ -240,6 +240,8 @@ def test_a_fork_before_a_task_run_runs_that_and_all_later_ones(home: Path) -> No
     assert ran["double", 5204] == 2
     with pytest.raises(UnknownRunError, match="is none of this flow run's, or never began"):
         upwell.fork(identity, identity, three_steps)
+    with pytest.raises(UnknownRunError, match="'double-1' is not the id of a task run: it must be a UUID"):
+        upwell.fork(identity, "double-1", three_steps)
 
 
 # --- what has changed ---------------------------------------------------------------------------------------

@@ -265,6 +265,32 @@ def test_a_flow_that_forks_ends_in_both(home: Path) -> None:
     assert stored(home)["flow_runs"] == 1
 
 
+def add_all(numbers: list[int]) -> int:
+    return sum(add_one.map(numbers).result())
+
+
+@task
+def add_one(number: int) -> int:
+    return number + 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_forked_child_begins_inside_of_a_flow_is_its_own(home: Path) -> None:
+    @flow
+    def forks() -> tuple[int, int]:
+        assert add_one.submit(1).result() == 2  # so that there is a loop, which the child has not
+        return os.fork(), flow(add_all)([1, 2]) if os.getpid() != parent else 0
+
+    parent = os.getpid()
+    pid, answer = forks()
+    if pid == 0:
+        composition.close_journal()
+        os._exit(answer)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+    assert stored(home)["flow_runs"] == 2
+    assert stored(home)["task_runs"] == 3
+
+
 @task(task_runner="processes")
 def nested(x: int) -> int:
     return some(x)
@@ -314,6 +340,21 @@ def test_at_the_end_of_the_interpreter_everything_is_written(script: str, tmp_pa
         some()
         composition.close_journal()
     assert stored(tmp_path)["task_runs"] == runs + 3
+
+
+def test_what_the_end_of_the_interpreter_cancels_is_recorded_as_that(tmp_path: Path) -> None:
+    text = """
+from time import sleep
+from upwell import task
+@task
+def wait(x): sleep(0.01 if x else 60)
+wait.map(range(20))
+"""
+    environment = {**os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", text], env=environment, check=True, capture_output=True)
+    states = [state for (state,) in ask(SqliteDatabase(tmp_path / "upwell.db"), "SELECT state FROM task_runs")]
+    assert set(states) <= {"COMPLETED", "CANCELLED"}
+    assert len(states) == 20
 
 
 def test_a_service_records_while_it_runs(home: Path) -> None:

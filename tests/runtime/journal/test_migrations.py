@@ -250,14 +250,30 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "store.db", tmp_path / "file" / "deep" / "store.db"):
-        with pytest.raises(StoreUnavailable, match=r"cannot be made: .*UPWELL_HOME or UPWELL_DATABASE_URL"):
+        with pytest.raises(StoreUnavailable, match=r"cannot be opened: .*UPWELL_HOME or UPWELL_DATABASE_URL"):
             on(SqliteDatabase(path), migrate)
+
+
+def test_a_file_that_cannot_be_written_is_an_error_that_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "upwell.db"
+    on(SqliteDatabase(file), migrate)
+
+    def access(path: Path, mode: int) -> bool:  # as even root sees it of a file system that is read only
+        return path != file
+
+    monkeypatch.setattr(os, "access", access)
+    with pytest.raises(StoreUnavailable, match=f"{file} cannot be opened: {file} cannot be written. Set UPWELL_HOME"):
+        on(SqliteDatabase(file), migrate)
 
 
 def test_a_folder_in_the_place_of_the_file_is_an_error(tmp_path: Path) -> None:
     async def main() -> None:
         before = set(threading.enumerate())
-        with pytest.raises(StoreUnavailable, match=f"The store {tmp_path} cannot be used: unable to open"):
+        with pytest.raises(
+            StoreUnavailable, match=f"The store {tmp_path} cannot be opened: Is a directory. Set UPWELL_HOME"
+        ):
             await SqliteDatabase(tmp_path).open()
         assert set(threading.enumerate()) == before, "its thread has ended while the loop is there"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.runtime.journal.remote import Loss, Network, Remote, elsewhere, remote
 
-from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, RunSpec
+from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, RunSpec, WorkPoolSpec
 from upwell.core.errors import AccessError, InvalidRequestError
 from upwell.journal import remote_client
 from upwell.journal.database import StoreUnavailable
@@ -100,6 +100,21 @@ def test_a_key_does_what_its_scope_allows_and_says_so(tmp_path: Path) -> None:
             ):
                 with pytest.raises(AccessError, match="'reader' has the scope 'read'"):
                     await work
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_name_that_leads_to_another_address_changes_nothing_there(tmp_path: Path, name: str) -> None:
+    async def main() -> None:
+        async with served(tmp_path) as (_, control, _, deployment, _):
+            await control.put_work_pool("pool", WorkPoolSpec())
+            with pytest.raises(InvalidRequestError, match="no name"):
+                await control.delete_work_queue("pool", name)
+            with pytest.raises(InvalidRequestError, match="no name"):
+                await control.delete_schedule(deployment.id, name)
+            assert await control.work_pool("pool")
+            assert await control.deployment(deployment.id)
 
     asyncio.run(main())
 

@@ -17,7 +17,6 @@ from upwell.core.errors import (
     AccessError,
     InternalError,
     InvalidRequestError,
-    NotFoundError,
     UnknownRunError,
     WrongAddressError,
 )
@@ -189,6 +188,14 @@ def test_an_address_that_is_none_is_said_when_it_is_used(url: str) -> None:
     assert "word" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["upwell_secret\n", "upwell_secr\u00e9t"])
+def test_a_key_that_is_none_is_said_and_not_shown(key: str) -> None:
+    client = ApiClient("http://127.0.0.1:4200/api", key)
+    with pytest.raises(AccessError, match="UPWELL_API_KEY holds") as caught:
+        asyncio.run(client.ask("GET", "/version"))
+    assert "secr" not in str(caught.value)
+
+
 def _answer(status: int, content: bytes = b"", **headers: str) -> Any:
     import httpx
 
@@ -199,8 +206,9 @@ def _answer(status: int, content: bytes = b"", **headers: str) -> Any:
     ("status", "content", "headers", "kind", "why"),
     [
         (404, b'{"type":"urn:upwell:UnknownRunError","detail":"no run"}', {}, UnknownRunError, "no run"),
-        (404, b'{"detail":"no such thing"}', {}, NotFoundError, "no such thing"),
-        (404, b"<html>", {}, WrongAddressError, "should its address end in /api"),
+        (404, b'{"detail":"There is nothing at this address."}', {}, WrongAddressError, "end in /api"),
+        (405, b'{"detail":"Method Not Allowed"}', {}, WrongAddressError, "end in /api"),
+        (404, b"<html>", {}, WrongAddressError, "end in /api"),
         (
             302,
             b"",

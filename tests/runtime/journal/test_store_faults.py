@@ -143,6 +143,7 @@ def test_what_a_store_that_fails_for_good_does_not_take_is_spooled_and_brought_i
         with patience(monkeypatch, 10_000):  # who knows that the store fails does not wait for it again
             assert asyncio.run(sums()) == EXPECTED
     assert len(complaints(caplog)) == 1
+    assert f"What the store did not take is kept in {tmp_path}" in caplog.text
     assert len(spooled(tmp_path)) == 1
     with journal_of(lambda: memory, tmp_path) as journal:
         assert journal.flush(10)

@@ -32,7 +32,8 @@ def test_a_pool_is_what_was_said_of_it_last(tell: Tell) -> None:
         assert [pool.name for pool in await world.control.work_pools()] == ["other", "pool"]
         with pytest.raises(ConflictError, match="already"):
             await put("pool", exist_ok=False)
-        for refused in (put("a>b"), put("x", kind="moon"), put("x", concurrency_limit=-1)):
+        assert (await put("\U0001f469\u200d\U0001f467")).name == "\U0001f469\u200d\U0001f467", "a mother and her child"
+        for refused in (put("a>b"), put(".."), put("a\u200bb"), put("x", kind="moon"), put("x", concurrency_limit=-1)):
             with pytest.raises(InvalidRequestError):
                 await refused
         with pytest.raises(NotFoundError, match="'x'"):
