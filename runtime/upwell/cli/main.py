@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import sys
+from io import TextIOWrapper
 
 TYPE_CHECKING = False  # as type checkers know it; here is loaded only what Python has loaded anyway, see `main`
 if TYPE_CHECKING:
@@ -79,10 +80,12 @@ def _run(words: list[str]) -> int:
 
 
 def _have_somewhere_to_write() -> None:
-    """Where the shell has closed an output (`>&-`) there is none."""
+    """Where the shell has closed an output (`>&-`) there is none; and not each has a sign for every character."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # as long as the process
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _write_no_more() -> None:

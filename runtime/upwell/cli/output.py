@@ -73,7 +73,12 @@ def say_json(value: object) -> None:
     import msgspec  # here: most commands have loaded it, and help needs none
 
     encoded = msgspec.json.encode(value, enc_hook=_as_text, order="deterministic")
-    say(msgspec.json.format(encoded, indent=2).decode())
+    text = msgspec.json.format(encoded, indent=2).decode()
+    if not text.isascii() and (sys.stdout.encoding or "utf-8").lower() != "utf-8":  # which may lack what is in it
+        import json  # here: few need it
+
+        text = json.dumps(json.loads(text), indent=2)
+    say(text)
 
 
 def _as_text(value: object) -> object:

@@ -291,6 +291,8 @@ def _moments(shown: Iterator[dt.datetime], zone: dt.tzinfo) -> Iterator[dt.datet
 def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
     from dateutil.rrule import rrule, rrulestr
 
+    if "EXRULE" in text.upper():  # two endless rules may leave no tick, and be compared to the calendar's end
+        raise InvalidRequestError("EXRULE is not supported, as RFC 5545 has dropped it. Name the days by EXDATE.")
     for line in text.upper().splitlines():
         if "FREQ=" not in line:
             continue
@@ -305,10 +307,10 @@ def _rule(text: str, anchor: dt.datetime) -> rrule | rruleset:
     rule = rrulestr(text, dtstart=anchor, ignoretz=True)
     if not isinstance(rule, rrule) and _OFTEN.search(text):
         raise InvalidRequestError(
-            "Rules with RDATE, EXDATE or EXRULE are counted one by one, so they cannot be HOURLY, MINUTELY or SECONDLY."
+            "Rules with RDATE or EXDATE are counted one by one, so they cannot be HOURLY, MINUTELY or SECONDLY."
         )
     if min([anchor, *map(_written, _START.findall(text))]).year < FIRST_YEAR and not isinstance(rule, rrule):
-        raise InvalidRequestError(f"Rules with RDATE, EXDATE or EXRULE cannot begin before {FIRST_YEAR}.")
+        raise InvalidRequestError(f"Rules with RDATE or EXDATE cannot begin before {FIRST_YEAR}.")
     return rule
 
 

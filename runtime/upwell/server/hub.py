@@ -35,6 +35,9 @@ COUNT_SHARE: Final = 20
 MOST_WAITING: Final = 5000
 """Changes that one listener has not taken yet; with more it is let go."""
 
+KEY_DIGITS: Final = 19
+"""A row's key has fewer: more need not fit into a database's integer."""
+
 MOST_LISTENERS: Final = 500
 MOST_REPLAYED: Final = 20_000
 """Who was away for more than that is told to look anew."""
@@ -333,6 +336,6 @@ def _keys_of(identity: str | None) -> tuple[int, int] | None:
     if identity is None:
         return None
     states, _, lines = identity.partition("-")
-    if not (states.isascii() and states.isdigit() and lines.isascii() and lines.isdigit() and len(identity) < 40):
+    if not (identity.isascii() and states.isdigit() and lines.isdigit() and max(len(states), len(lines)) < KEY_DIGITS):
         raise InvalidRequestError(f"{identity[:100]!r} is no id of a change of this server.")
     return int(states), int(lines)

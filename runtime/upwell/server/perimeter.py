@@ -140,10 +140,17 @@ def _without_body(send: Send) -> Send:
 def _check_origin(headers: dict[str, str]) -> None:
     """A browser says where a page comes from that sends something; programs say nothing."""
     origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").strip().lower():
+    if origin is not None and _netloc_of(origin) != headers.get("host", "").strip().lower():
         raise Refused(HTTPStatus.FORBIDDEN, "This was sent by a page of another origin, and was not done.")
     if site is not None and site not in ("same-origin", "none"):
         raise Refused(HTTPStatus.FORBIDDEN, "This was sent by a page of another site, and was not done.")
+
+
+def _netloc_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as a bracket that is not closed
+        return None
 
 
 def _headers_of(scope: Any) -> dict[str, str]:

@@ -28,6 +28,9 @@ from upwell.journal.store import ProcessLost
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_SECONDS: Final = 2
 
+_GONE: Final = "client disconnected prematurely"
+"""As Litestar says it, which takes it for a fault of the server's."""
+
 
 class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What went wrong. errors: what is wrong where in what was sent."""
@@ -88,6 +91,8 @@ def _of_ours(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
 
 
 def _of_http(_: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+    if error.detail == _GONE:
+        return _response(problem(HTTPStatus.BAD_REQUEST, "Not all that was announced has been sent."))
     if error.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _unexpected(error)
     errors = [_fault(item) for item in error.extra] if isinstance(error.extra, list) else []
@@ -123,6 +128,15 @@ def _too_deep(_: Request[Any, Any, Any], __: RecursionError) -> Response[bytes]:
     return _response(problem(HTTPStatus.BAD_REQUEST, "What was sent is nested too deeply."))
 
 
+def _no_text(_: Request[Any, Any, Any], error: UnicodeDecodeError) -> Response[bytes]:
+    return _response(problem(HTTPStatus.BAD_REQUEST, f"What was sent is no UTF-8: {error.reason}."))
+
+
+def _out_of_range(_: Request[Any, Any, Any], __: OverflowError) -> Response[bytes]:
+    """As a time near the ends of the calendar is, once it is that of UTC, or a day earlier."""
+    return _response(problem(HTTPStatus.UNPROCESSABLE_ENTITY, "A time or a number in what was sent is out of range."))
+
+
 def _of_any(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     return _unexpected(error)
 
@@ -153,5 +167,7 @@ HANDLERS: Final[dict[Any, Any]] = {
     **dict.fromkeys(STATUS_OF, _of_ours),
     HTTPException: _of_http,
     RecursionError: _too_deep,
+    UnicodeDecodeError: _no_text,
+    OverflowError: _out_of_range,
     Exception: _of_any,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -238,6 +239,15 @@ def test_there_may_be_no_output_and_no_room_for_it(folder: Path) -> None:
         1,
         "Error: The output cannot be written: No space left on device.\n",
     )
+
+
+def test_an_output_need_not_have_a_sign_for_every_character(folder: Path) -> None:
+    assert in_the_shell(folder, f"{UPWELL} work-pool create 'größe 🎉'").returncode == 0
+    done = in_the_shell(folder, f"PYTHONIOENCODING=ascii {UPWELL} work-pool ls")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"gr\xf6\xdfe \U0001f389" in done.stdout
+    done = in_the_shell(folder, f"PYTHONIOENCODING=ascii {UPWELL} work-pool ls -o json")
+    assert [pool["name"] for pool in json.loads(done.stdout)] == ["größe 🎉"]
 
 
 @pytest.mark.parametrize("words", ["logs slow --follow", "watch slow"])

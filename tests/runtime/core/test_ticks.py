@@ -250,6 +250,7 @@ def test_what_cannot_tick_is_refused_soon() -> None:
         (rhythm("rrule", "FREQ=SECONDLY;BYMONTH=2;BYMONTHDAY=30"), "no such day"),
         (rhythm("rrule", "FREQ=SECONDLY;COUNT=999999999"), "10,000"),
         (rhythm("rrule", "RRULE:FREQ=SECONDLY\nEXDATE:20260101T000000"), "one by one"),
+        (rhythm("rrule", "EXRULE:FREQ=DAILY\nRRULE:FREQ=DAILY"), "EXDATE"),
         (rhythm("rrule", "DTSTART:00010101T000000\nRRULE:FREQ=DAILY\nEXDATE:20260101T000000"), "1970"),
         (rhythm("rrule", "FREQ=HOURLY;BYHOUR=25"), "no tick"),
         (rhythm("rrule", "FREQ=DAILY;UNTIL=19990101T000000"), "no tick"),

@@ -114,6 +114,7 @@ FOREIGN: tuple[dict[str, str], ...] = (
     {"Origin": "http://127.0.0.1:9999"},
     {"Origin": "http://127.0.0.1:4200.evil.com"},
     {"Origin": ""},
+    {"Origin": "http://["},
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},
     {"Origin": "http://127.0.0.1:4200", "Sec-Fetch-Site": "cross-site"},

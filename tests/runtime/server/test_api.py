@@ -109,6 +109,8 @@ def test_what_is_wrong_is_a_problem_that_says_so(tmp_path: Path) -> None:
             (400, "GET", "/api/flow-runs?since=yesterday", None, "since"),
             (422, "GET", "/api/flow-runs?since=2026-01-01T00:00:00", None, "time zone"),
             (422, "GET", "/api/flow-runs?after=nonsense", None, "after"),
+            (422, "GET", "/api/counts?until=0001-01-01T00:00:00Z", None, "out of range"),
+            (422, "GET", "/api/counts?until=9999-12-31T23:59:59-01:00", None, "out of range"),
             (422, "POST", f"{at}/runs", {"parameters": {"n": -1}}, "n"),
             (422, "POST", f"{at}/runs", {"parameters": {}}, "n"),
             (400, "POST", f"{at}/runs", {"paramters": {"n": 1}}, "paramters"),
@@ -134,7 +136,8 @@ def test_bodies_that_are_no_json_too_large_or_too_deep_are_refused(tmp_path: Pat
         at = await deployed(asked)
         deep = b'{"parameters": {"n": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
         large = b'{"parameters": {"n": "' + b"x" * 2_000_000 + b'"}}'
-        for status, body in ((400, b"{"), (400, b"[]"), (400, b"\xff"), (400, deep), (413, large)):
+        no_text = b'{"parameters": {"n": "\xff"}}'
+        for status, body in ((400, b"{"), (400, b"[]"), (400, b"\xff"), (400, no_text), (400, deep), (413, large)):
             headers = {"Content-Type": "application/json"}
             answer = await asked.http.post(f"{at}/runs", content=body, headers=headers)
             assert answer.status_code == status, (body[:30], answer.status_code)
@@ -147,6 +150,31 @@ def test_bodies_that_are_no_json_too_large_or_too_deep_are_refused(tmp_path: Pat
         assert answer.status_code == 413
 
     with_server(tmp_path, check)
+
+
+def test_who_goes_away_amid_a_request_is_no_fault_of_the_servers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def check(asked: Asked) -> None:
+        parts = iter(({"type": "http.request", "body": b'{"flow', "more_body": True}, {"type": "http.disconnect"}))
+
+        async def receive() -> Any:
+            return next(parts)
+
+        headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+        where = {"path": "/api/deployments", "raw_path": b"/api/deployments", "query_string": b"", "root_path": ""}
+        who = {"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 4200), "scheme": "http", "http_version": "1.1"}
+        scope = {"type": "http", "method": "PUT", "headers": headers, **where, **who}
+        await asked.app(scope, receive, send)
+
+    with_server(tmp_path, check)
+    assert sent[0]["status"] == 400
+    assert not caplog.records
 
 
 def test_a_run_of_one_idempotency_key_is_made_once(tmp_path: Path) -> None:

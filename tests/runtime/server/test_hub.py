@@ -224,7 +224,7 @@ def test_the_task_runs_of_a_flow_run_are_counted(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("after", ["", "x", "1", "1-", "-1", "1-2-3", "١-١", "1" * 50 + "-1"])
+@pytest.mark.parametrize("after", ["", "x", "1", "1-", "-1", "1-2-3", "١-١", "1" * 50 + "-1", "9" * 19 + "-1"])
 def test_what_is_no_id_is_refused(tmp_path: Path, after: str) -> None:
     async def main() -> None:
         async with store_and_hub(tmp_path) as (_, hub):

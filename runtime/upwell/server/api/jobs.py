@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Annotated
 from uuid import UUID
 
@@ -45,12 +44,6 @@ class RunsBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     flow_run_ids: Annotated[list[UUID], Meta(max_length=10_000)] = []
     process_id: Name | None = None
-
-
-class TicksBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The time that it is; unless said, what the server's clock says."""
-
-    now: Annotated[dt.datetime, Meta(tz=True)] | None = None
 
 
 class LateBody(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,9 +107,9 @@ async def cancel_requests(request: Request, data: JSONBody[RunsBody]) -> list[Ca
 
 
 @post("/api/upkeep/ticks", opt=auth.RUN, status_code=200)
-async def make_ticks(request: Request, data: JSONBody[TicksBody | None] = None) -> Number:
-    """Make the runs of schedules that are due soon, as the server does now and then."""
-    return Number(await parts_of(request).control.make_ticks(data.now if data else None))
+async def make_ticks(request: Request) -> Number:
+    """Make the runs of schedules that are due soon by the server's clock, as it does now and then."""
+    return Number(await parts_of(request).control.make_ticks())
 
 
 @post("/api/upkeep/late", opt=auth.RUN, status_code=200)
