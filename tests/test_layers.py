@@ -72,7 +72,7 @@ def test_the_server_reads_and_writes_the_store_and_knows_no_engine(module: str) 
     assert not {name for name in ours(module) if layer_of(name) == ENGINE} - ENGINE_PARTS_OF_THE_SERVER
 
 
-@pytest.mark.parametrize("module", sorted(name for name in SOURCES if layer_of(name) == CORE and "runners" not in name))
+@pytest.mark.parametrize("module", sorted(name for name in SOURCES if layer_of(name) == CORE))
 def test_the_core_knows_no_asyncio_clock_files_or_threads(module: str) -> None:
     assert not NOT_IN_CORE & {name.partition(".")[0] for name in imports_of(module)}
 

@@ -12,7 +12,25 @@ TYPE_CHECKING = False  # as type checkers know it: `typing` takes longer to load
 if TYPE_CHECKING:
     from typing import Any
 
-    from upwell import concurrency, deployments, history, runtime, schedules, states, task_runners, testing
+    from upwell import (
+        cache_policies,
+        concurrency,
+        deployments,
+        durability,
+        exceptions,
+        filesystems,
+        futures,
+        history,
+        results,
+        runtime,
+        schedules,
+        serializers,
+        settings,
+        states,
+        task_runners,
+        testing,
+        transactions,
+    )
     from upwell.context import get_run_context, tags
     from upwell.core.retries import exponential_backoff
     from upwell.deployments import aserve, deploy, serve
@@ -56,15 +74,13 @@ _HOMES = {
     "wait_async": "upwell.futures",
 }
 
-_MODULES = ("concurrency", "deployments", "history", "runtime", "schedules", "states", "task_runners", "testing")
-
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         value = getattr(import_module(_HOMES[name]), name)
         globals()[name] = value
         return value
-    if name in _MODULES:
+    if name in __all__:  # a module
         return import_module(f"upwell.{name}")
     raise AttributeError(f"module 'upwell' has no attribute {name!r}")
 
@@ -82,29 +98,38 @@ __all__ = [
     "allow_failure",
     "as_completed",
     "aserve",
+    "cache_policies",
     "concurrency",
     "deploy",
     "deployments",
+    "durability",
+    "exceptions",
     "exponential_backoff",
+    "filesystems",
     "first",
     "first_async",
     "flow",
     "fork",
+    "futures",
     "get_logger",
     "get_run_context",
     "get_run_logger",
     "history",
     "quote",
+    "results",
     "resume",
     "resume_all",
     "runtime",
     "schedules",
+    "serializers",
     "serve",
+    "settings",
     "states",
     "tags",
     "task",
     "task_runners",
     "testing",
+    "transactions",
     "unmapped",
     "wait",
     "wait_async",

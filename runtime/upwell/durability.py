@@ -108,6 +108,8 @@ def resume_all(*flows: Flow[..., Any]) -> list[Any]:
 
 def sleep(seconds: float) -> None:
     """Let time pass. In a durable flow run the end of the sleep is kept: a resumed one sleeps for what is left."""
+    if _is_drawn():
+        return
     left = _until.submit(seconds).result() - clock().time() if _is_durable() else seconds
     if _is_durable():
         Written(_journal()).block()
@@ -117,6 +119,8 @@ def sleep(seconds: float) -> None:
 
 async def sleep_async(seconds: float) -> None:
     """The same in async code."""
+    if _is_drawn():
+        return
     left = seconds
     if _is_durable():
         left = await _until.submit(seconds) - clock().time()
@@ -129,6 +133,11 @@ async def sleep_async(seconds: float) -> None:
 async def _until(seconds: float) -> float:
     """When a sleep that begins now is over, in seconds since the epoch."""
     return clock().time() + seconds
+
+
+def _is_drawn() -> bool:
+    scope = CURRENT_SCOPE.get()
+    return scope is not None and scope.sketch is not None
 
 
 def _is_durable() -> bool:

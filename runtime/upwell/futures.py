@@ -49,7 +49,7 @@ class FutureList(list[TaskFuture[R]], Generic[R]):
 def _take_those_there(futures: Iterator[TaskFuture[R]], results: list[R]) -> TaskFuture[R] | None:
     """Append the results that are in memory, up to the first future that must be asked; returns that one."""
     for future in futures:
-        if not (  # to ask `has_value` would cost as much as all else here
+        if not (  # told here: a call for each would cost as much as all else
             isinstance(future, RunFuture)
             and future.done
             and future.status == _COMPLETED

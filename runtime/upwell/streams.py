@@ -113,6 +113,7 @@ class TaskStream(Generic[R]):
                 if not ended:
                     reader.fill(to_the_brim=True)
                     if reader.exhausted and not len(feed):
+                        reader.check()
                         return
                     feed.wait_until_some_ended(reader.patience)
                     continue
@@ -139,6 +140,7 @@ class _Reader:
         self._most = most
         self.exhausted = False
         self.patience: float | None = None
+        self._fault: Exception | None = None
 
     def fill(self, *, to_the_brim: bool = False) -> None:
         """If half of the window is free, or any of it: start runs for as many inputs as fit in, or come in a moment."""
@@ -150,9 +152,12 @@ class _Reader:
         batch: list[Any] = []
         while room > len(batch) and not self.exhausted:
             wanted = min(READING_STEP, room - len(batch)) if len(batch) else 1
-            got = list(islice(self._items, wanted))
-            batch += got
-            self.exhausted = len(got) < wanted
+            before = len(batch)
+            try:
+                batch.extend(islice(self._items, wanted))
+            except Exception as error:  # of the source; what came before it is in the batch, and is to be done
+                self._fault = error
+            self.exhausted = len(batch) < before + wanted
             took = time.monotonic() - began
             if took > READING_SECONDS:
                 self.patience = None if self.exhausted or len(batch) == room else took
@@ -160,7 +165,9 @@ class _Reader:
         self._feed.start(batch)
 
     def check(self) -> None:
-        """Nothing to report: what a plain iterable raises has been raised by `fill`."""
+        """Raise what the iterable raised."""
+        if self._fault is not None:
+            raise self._fault
 
     async def close(self) -> None:
         pass

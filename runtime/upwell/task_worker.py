@@ -19,6 +19,7 @@ from upwell.core.states import State
 from upwell.deployment_runs import RunKeywords, await_for_flow_run, run_spec, wait_for_flow_run
 from upwell.deployments import checked_parameters
 from upwell.deployments import serve as serve_deployments
+from upwell.engine.current import current_scope
 from upwell.engine.steps import run_apart
 from upwell.flows import Flow
 from upwell.states import raise_state_exception
@@ -117,6 +118,8 @@ def _check(run: FlowRunRecord, timeout: float | None) -> None:
 async def adelay(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DelayedRun[Any]:
     """Ask for a run; if nobody has ever served the task, its run waits for who does."""
     definition: Definition = task._definition  # pyright: ignore[reportPrivateUsage]  # one library
+    if (stand := _drawn(definition, args, kwargs)) is not None:
+        return stand
     definition.parameters.bind(args, kwargs)  # which says what is wrong
     given = definition.parameters.signature.bind(*args, **kwargs).arguments
     wanted = run_spec(checked_parameters(definition, given), RunKeywords(), as_subflow=False)
@@ -133,7 +136,15 @@ async def adelay(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
 
 def delay(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DelayedRun[Any]:
     """The same in sync code, and in async code that may block for a moment."""
-    return run_apart(adelay(task, args, kwargs))
+    definition: Definition = task._definition  # pyright: ignore[reportPrivateUsage]
+    stand = _drawn(definition, args, kwargs)
+    return run_apart(adelay(task, args, kwargs)) if stand is None else stand
+
+
+def _drawn(definition: Definition, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DelayedRun[Any] | None:
+    """What stands for the run where a flow is only drawn; None where it is run."""
+    sketch = current_scope().sketch
+    return None if sketch is None else cast("DelayedRun[Any]", sketch.submit(definition, args, dict(kwargs)))
 
 
 def serve(*tasks: Task[..., Any], limit: int | None = None) -> None:

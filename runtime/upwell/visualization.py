@@ -7,6 +7,7 @@ that says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from html import escape
@@ -34,6 +35,9 @@ _OWN_UNLESS_TAKEN: Final = ("key", "idempotency_key")
 
 _EQUALS: Final = (bool, int, float, complex, str, bytes)
 """Of these one cannot be told from another that is equal, so what is passed on of them is not followed."""
+
+_COPIED: Any = (list, dict, set)
+"""Of a result that is said once, each run gives its own copy, by which it is known again."""
 
 
 class GraphNode(Struct, frozen=True):
@@ -141,6 +145,13 @@ class Stand(TaskFuture[Any]):
     def __getattr__(self, name: str) -> NoReturn:
         raise FlowVisualizationError(_not_known(self, f"its attribute {name!r}"))
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Stand):  # as futures, which lists and sets of them compare
+            return other is self
+        raise FlowVisualizationError(_not_known(self, "__eq__"))
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"<result of {self.name}>"
 
@@ -164,7 +175,7 @@ for _operation in (
     "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod", "pow", "neg",
     "lt", "le", "gt", "ge", "and", "or",
 ):  # fmt: skip  # a list of names
-    setattr(Stand, f"__{_operation}__", _refuse(_operation))
+    setattr(Stand, f"__{_operation}__", _refuse(f"__{_operation}__"))
 
 
 class Sketch:
@@ -175,6 +186,7 @@ class Sketch:
         self._nodes: list[GraphNode] = []
         self._edges: dict[tuple[int, int], bool] = {}
         self._made: dict[int, tuple[Any, int]] = {}
+        self._numbers: Counter[str] = Counter()
 
     def graph(self) -> FlowGraph:
         """All of that."""
@@ -236,12 +248,15 @@ class Sketch:
         kind: Literal["task", "flow"] = "flow" if definition.is_flow or definition.wraps_flow else "task"
         name = definition.name
         if runs == 1:
-            name += f"-{sum(node.name.startswith(f'{definition.name}-') for node in self._nodes)}"
+            name += f"-{self._numbers[definition.name]}"
+            self._numbers[definition.name] += 1
         for waits, value in ((False, inputs), (True, own.get("wait_for"))):
             for source in self._sources(value):
                 self._edges.setdefault((source, place), waits)
         self._nodes.append(GraphNode(name, kind, runs))
         answer = definition.options.viz_return_value
+        if isinstance(answer, _COPIED):
+            answer = answer.copy()
         if answer is not None and not isinstance(answer, _EQUALS):
             self._made[id(answer)] = answer, place
         return Stand(place, name, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from inspect import iscoroutinefunction, signature
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import upwell
 from upwell import exceptions, testing
 from upwell.core.options import FlowKeywords, TaskKeywords
+from upwell.history import History
 from upwell.settings import Settings, variable_of
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,6 +48,14 @@ def test_every_error_that_is_explained_exists() -> None:
 def test_every_tool_for_tests_is_explained() -> None:
     text = (DOCS / "testing.md").read_text() + (DOCS / "errors.md").read_text()
     assert [name for name in testing.__all__ if name not in text and name != "VirtualClock"] == []
+
+
+def test_every_question_to_the_history_and_each_of_its_filters_is_explained() -> None:
+    text = (DOCS / "history.md").read_text()
+    questions = {name: it for name, it in vars(History).items() if name[0] != "_" and iscoroutinefunction(it)}
+    filters = {*signature(History.flow_runs).parameters, *signature(History.task_runs).parameters} - {"self"}
+    told = {name for name in {*questions, *filters} if re.search(rf"`{name}\b|\b{name}=|\.{name}\(", text)}
+    assert {*questions, *filters} - told == set()
 
 
 @pytest.mark.parametrize("keywords", [TaskKeywords, FlowKeywords])

@@ -117,8 +117,17 @@ def test_a_block_that_is_an_example_is_that_file(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[\w-]+)?\)", page.read_text()):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, place in re.findall(r"\]\((?!https?:)([^)#]*)#?([\w-]*)\)", page.read_text()):
+        other = page.parent / target if target else page
+        assert other.exists(), f"{page.name} links to {target}"
+        assert not place or place in headings_of(other), f"{page.name} links to {target}#{place}"
+
+
+def headings_of(page: Path) -> set[str]:
+    """What the headings of a page are linked to by."""
+    lines = FENCE.sub("", page.read_text()).splitlines()
+    said = [line.lstrip("#").strip().lower() for line in lines if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", heading).replace(" ", "-") for heading in said}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)

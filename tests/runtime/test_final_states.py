@@ -175,6 +175,15 @@ def test_many_failures_are_counted_and_a_few_are_named() -> None:
     assert message.endswith("and 15 more")
 
 
+def test_a_flow_that_is_tried_again_counts_the_runs_of_its_last_attempt() -> None:
+    @flow(retries=1)
+    async def around() -> None:
+        parse.map([3, 3])
+
+    state: Any = asyncio.run(around(return_state=True))
+    assert state.message.startswith("2 of 2 task runs failed and were never looked at")
+
+
 LOOKS: dict[str, Callable[[Any], object]] = {
     "result": lambda future: future.result(raise_on_failure=False),
     "state": lambda future: (future.wait(), future.state),

@@ -199,6 +199,33 @@ def test_every_kind_of_flow_calls_every_other(run: Run) -> None:
     assert run(async_in_async(1)) == [4, 0, 4, 8]
 
 
+def test_a_sync_flow_may_be_called_from_coroutines_on_the_loop_beside_sync_code() -> None:
+    @task
+    async def by_coroutine(x: int, depth: int) -> int:
+        return quadruple(x) if not depth else nested(x, depth - 1)
+
+    @task(task_runner="threads")
+    async def by_coroutine_on_a_thread(x: int) -> int:
+        return quadruple(x)
+
+    @flow
+    def nested(x: int, depth: int) -> int:
+        on_a_thread = by_coroutine_on_a_thread.submit(x)
+        return by_coroutine.submit(x, depth).result() + on_a_thread.result()
+
+    @flow
+    async def leaves_it_under_way(x: int) -> str:
+        return started(x)
+
+    @flow
+    def started(x: int) -> str:
+        double_later.submit(x)
+        return "started"
+
+    assert nested(1, 2) == 16
+    assert leaves_it_under_way.submit(1).result() == "started"
+
+
 def test_a_subflows_exception_passes_through_its_parent_as_itself(run: Run) -> None:
     @flow
     def inner() -> None:

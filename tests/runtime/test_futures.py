@@ -18,11 +18,12 @@ from upwell import (
     as_completed,
     first_async,
     flow,
+    runtime,
     task,
 )
 from upwell.core.errors import CancelledRun, ForeignFutureError, NotReadyRun
 from upwell.states import Completed, Failed, Running
-from upwell.testing import virtual_clock
+from upwell.testing import run_virtual, virtual_clock
 
 
 class OwnFuture(TaskFuture[int]):
@@ -216,6 +217,25 @@ def test_callbacks_are_called_in_the_order_they_were_added() -> None:
             future.add_done_callback(lambda _, i=i: called.append(i))  # type: ignore[misc]
         future.result()
         assert called == [0, 1, 2, 3, 4]
+
+
+def test_a_callback_is_called_where_it_was_added() -> None:
+    seen: list[tuple[Any, Any]] = []
+
+    @flow
+    async def around() -> None:
+        here = runtime.flow_run.name
+        future = after.submit(1)
+        future.add_done_callback(lambda _: seen.append((here, runtime.flow_run.name)))
+        await after(2)
+
+    async def main() -> None:
+        async with Runtime():
+            await asyncio.gather(*(around() for _ in range(3)))
+
+    run_virtual(main())
+    assert len(seen) == 3
+    assert all(added == called for added, called in seen)
 
 
 def test_a_callback_that_raises_is_logged_and_hurts_nobody(caplog: pytest.LogCaptureFixture) -> None:

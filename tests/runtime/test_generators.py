@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
 from typing import Any
 
@@ -282,6 +283,36 @@ def test_a_generator_that_is_left_early_is_closed_and_ends_well(decorator: Any, 
     run(main())
     assert closed == ["sync", "async"]
     assert states == ["Completed", "Completed"]
+
+
+def test_a_generator_flow_that_is_collected_on_the_loops_thread_waits_beside_it() -> None:
+    may_end, has_ended = threading.Event(), threading.Event()
+    states: list[str] = []
+    left: list[Iterator[int]] = []
+
+    @task
+    def hold() -> None:
+        may_end.wait()
+
+    def starts_something() -> Iterator[int]:
+        hold.submit()
+        yield 1
+
+    def note(_: Any, __: Any, state: State) -> None:
+        states.append(state.name)
+        has_ended.set()
+
+    @task
+    async def collect() -> None:
+        left.clear()
+
+    left.append(flow(on_completion=[note])(starts_something)())
+    next(left[0])
+    collect.submit().result()
+    assert states == []
+    may_end.set()
+    has_ended.wait()
+    assert states == ["Completed"]
 
 
 # --- options of generators that are called directly -------------------------------------------------------------------

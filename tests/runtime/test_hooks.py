@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.runtime.given import Run
 
-from upwell import Runtime, flow, task
+from upwell import Runtime, flow, runtime, task
 from upwell.engine.flow_run import FlowRun
 from upwell.testing import run_virtual
 
@@ -327,6 +327,62 @@ def test_a_hook_may_run_tasks_of_its_own(run: Run) -> None:
 
     run(around())
     assert notes == [1] * 4
+
+
+@pytest.mark.parametrize("fn", [bad, bad_later])
+def test_hooks_and_retry_conditions_are_called_where_the_run_was_submitted(fn: Any) -> None:
+    asked, heard = list[bool](), list[bool]()
+
+    def is_in_its_flow_run(of: Any) -> bool:
+        return runtime.flow_run.id == of.flow_run_id and runtime.task_run.id is None
+
+    def wants_retry(_task: Any, of: Any, _state: Any) -> bool:
+        asked.append(is_in_its_flow_run(of))
+        return True
+
+    def hook(_task: Any, of: Any, _state: Any) -> None:
+        heard.append(is_in_its_flow_run(of))
+
+    async def hook_later(_task: Any, of: Any, _state: Any) -> None:
+        heard.append(is_in_its_flow_run(of))
+
+    hooks = [hook, hook_later]
+    it = task(retries=1, retry_condition_fn=wants_retry, on_running=hooks, on_failure=hooks)(fn)
+
+    @flow
+    async def around() -> None:
+        await asyncio.gather(*it.map(range(3)), return_exceptions=True)
+
+    async def main() -> None:
+        async with Runtime():
+            await asyncio.gather(*(around() for _ in range(3)))
+
+    asyncio.run(main())
+    assert asked == [True] * 9
+    assert heard == [True] * 36
+
+
+def test_what_a_hook_starts_when_its_flow_is_being_stopped_is_not_stopped_with_it() -> None:
+    cleared: list[str] = []
+
+    @task
+    async def clear_up() -> None:
+        cleared.append("all")
+
+    async def hook(_task: Any, _run: Any, _state: Any) -> None:
+        await clear_up.submit()
+
+    @task(on_cancellation=[hook])
+    async def stay() -> None:
+        await asyncio.sleep(1000)
+
+    @flow(timeout_seconds=1)
+    async def around() -> None:
+        stay.submit()
+        await asyncio.sleep(60)
+
+    run_virtual(around(return_state=True))
+    assert cleared == ["all"]
 
 
 # --- flows ------------------------------------------------------------------------------------------------------------

@@ -84,6 +84,11 @@ def test_task_runs_are_numbered_by_task_within_their_flow() -> None:
     assert around()[:2] == ["first-0", "second-0"]
 
 
+def where_it_is() -> str:
+    """What a name function finds out about the run that it names."""
+    return f"{runtime.flow_run.flow_name}, {runtime.task_run.task_name}: {runtime.task_run.parameters['x']}"
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fn", [own_name, own_name_later])
 @pytest.mark.parametrize(
@@ -96,10 +101,11 @@ def test_task_runs_are_numbered_by_task_within_their_flow() -> None:
         ("plain", "plain"),
         (lambda: "made", "made"),
         (lambda parameters: f"made of {parameters['x']}", "made of 5"),  # pyright: ignore[reportUnknownLambdaType]  # a lambda needs no annotations here
+        (where_it_is, "around, named: 5"),
     ],
 )
 def test_a_task_run_name_is_made_on_every_way_to_run(way: str, fn: Any, template: Any, name: str) -> None:
-    named = task(task_run_name=template)(fn)
+    named = task(name="named", task_run_name=template)(fn)
 
     @flow
     async def around() -> Any:
@@ -219,6 +225,18 @@ def test_a_flow_run_name_is_made_of_its_parameters(template: Any, name: str, run
     assert named.submit(day=dt.date(2024, 2, 29)).result() == name
     if "day" not in str(template):
         assert run(flow(flow_run_name=template)(flow_name_later)()) == name
+
+
+def test_a_function_that_names_a_flow_run_is_asked_inside_of_it() -> None:
+    @flow(flow_run_name=lambda: f"{runtime.flow_run.flow_name} {runtime.flow_run.parameters}")
+    def inner(x: int) -> str | None:
+        return runtime.flow_run.name
+
+    @flow
+    def outer(y: int) -> list[str | None]:
+        return [inner(y), inner.submit(y + 1).result()]
+
+    assert outer(1) == ["inner {'x': 1}", "inner {'x': 2}"]
 
 
 def test_a_template_sees_converted_parameters() -> None:

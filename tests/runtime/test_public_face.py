@@ -103,6 +103,10 @@ def test_star_import_gives_the_same_names() -> None:
     assert set(upwell.__all__) <= set(names)
 
 
+def test_errors_are_found_without_an_import_of_their_own() -> None:
+    assert "upwell.exceptions" in loaded_by("import upwell\nassert upwell.exceptions.UpwellError")
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'upwell' has no attribute 'flwo'"):
         getattr(upwell, "flwo")  # noqa: B009  # as `upwell.flwo` does

@@ -275,7 +275,9 @@ def test_a_failed_run_raises_its_exception_at_its_place(ordered: bool, run: Run)
     assert sync_got == [0, 1, 2]
 
 
-def test_an_exception_of_the_source_reaches_the_consumer(run: Run) -> None:
+def test_an_exception_of_the_source_reaches_the_consumer_after_the_results_of_what_came_before(run: Run) -> None:
+    taken: list[int] = []
+
     def broken() -> Iterator[int]:
         yield 1
         raise KeyError("source")
@@ -284,16 +286,18 @@ def test_an_exception_of_the_source_reaches_the_consumer(run: Run) -> None:
         yield 1
         raise KeyError("source")
 
-    with pytest.raises(KeyError, match="source"):
-        list(double.stream(broken()))
+    with pytest.raises(KeyError, match="source"):  # noqa: PT012  # the loop is what raises
+        for result in double.stream(broken()):
+            taken.append(result)
 
     async def main() -> None:
         for inputs in (broken(), broken_later()):
-            with pytest.raises(KeyError, match="source"):
-                async for _ in double.stream(inputs):
-                    pass
+            with pytest.raises(KeyError, match="source"):  # noqa: PT012
+                async for result in double.stream(inputs):
+                    taken.append(result)
 
     run(main())
+    assert taken == [2, 2, 2]
 
 
 def test_what_cannot_be_streamed_is_refused_at_once() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.runtime.given import Crowd, Run
 
-from upwell import flow, tags, task
+from upwell import Runtime, flow, tags, task
 from upwell.concurrency import set_limit
 from upwell.core.errors import (
     ConcurrencySlotAcquisitionError,
@@ -204,3 +204,74 @@ def test_deep_nested_waits_on_a_small_pool_do_not_deadlock(workers: int) -> None
         return nest.submit(4).result()
 
     assert around() == 2**4 - 1
+
+
+@pytest.mark.parametrize("way", ["submit", "call"])
+def test_a_run_that_waits_for_several_runs_at_once_takes_its_slot_back_once(way: str) -> None:
+    @task
+    async def stay(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    async def wait_for(future: Any) -> Any:
+        return await future
+
+    @task(tags=["narrow"])
+    async def gather() -> Any:
+        return await asyncio.gather(*(wait_for(stay.submit(seconds)) for seconds in (1, 2, 3)))
+
+    @task(tags=["narrow"])
+    async def hold() -> None:
+        await asyncio.sleep(5)
+
+    async def main() -> Any:
+        async with Runtime(limits={"tag:narrow": 1}):
+            gathered = asyncio.ensure_future(gather() if way == "call" else wait_for(gather.submit()))
+            await asyncio.sleep(0.5)
+            await hold.submit()  # has the slot, while that one waits
+            answers = [await gathered, await gather.submit(), await gather()]
+            await hold()
+            return answers
+
+    assert run_virtual(main()) == [[1, 2, 3]] * 3
+
+
+def test_a_thread_that_was_given_up_takes_no_slot_back(run: Run) -> None:
+    @task
+    async def stay() -> None:
+        await asyncio.sleep(1000)
+
+    waiting: list[Any] = []
+
+    @task(tags=["narrow"])
+    def wait() -> None:
+        waiting.append(stay.submit())
+        waiting[0].result()
+
+    @flow
+    async def around() -> None:
+        await wait.submit()
+
+    async def main() -> str:
+        has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+        @task(tags=["narrow"])
+        async def hold() -> None:
+            has_begun.set()
+            await may_end.wait()
+
+        async with Runtime(limits={"tag:narrow": 1}):
+            cancelled = asyncio.ensure_future(around())
+            while not waiting:
+                await asyncio.sleep(0.001)
+            holding = hold.submit()
+            await has_begun.wait()  # it has the slot, while the thread waits
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            may_end.set()
+            await holding
+            await hold()
+            return "had the slot again"
+
+    assert run(main()) == "had the slot again"

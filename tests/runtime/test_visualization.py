@@ -14,6 +14,8 @@ from tests.runtime.given import Run
 
 from upwell import allow_failure, as_completed, flow, get_run_logger, task, unmapped, wait
 from upwell.core.errors import FlowVisualizationError, MissingExtraError, ParameterBindError, ParameterTypeError
+from upwell.deployments import arun_deployment, run_deployment
+from upwell.durability import sleep, sleep_async
 from upwell.visualization import FlowGraph
 
 
@@ -145,7 +147,13 @@ def test_a_flow_that_needs_a_result_says_which_and_what_to_do() -> None:
     def divide(_: Any) -> Any:
         return 1 / 0
 
-    needs: list[Any] = [bool, list, len, int, text, more, item]
+    def same(found: Any) -> Any:
+        return found == "ready"
+
+    def one_of(found: Any) -> Any:
+        return found in ("ready", "done")
+
+    needs: list[Any] = [bool, list, len, int, text, more, item, same, one_of]
     for what in needs:
         with pytest.raises(FlowVisualizationError, match=r"result of 'load-0'.*viz_return_value"):
             uses(what).visualize()
@@ -160,6 +168,40 @@ def test_a_flow_that_needs_a_result_says_which_and_what_to_do() -> None:
 
     with pytest.raises(FlowVisualizationError, match="1000 runs"):
         endless.visualize()
+
+
+def test_runs_are_numbered_by_their_task_also_where_the_name_of_another_begins_so() -> None:
+    @task
+    def load_all() -> str:
+        raise AssertionError("it was run")
+
+    @flow
+    def around() -> None:
+        merge([load_all(), load(1)])
+
+    assert shown(around.visualize()) == ["load-all-0", "load-0", "merge-0 <- load-all-0, load-0"]
+
+
+def test_of_several_runs_of_a_task_that_says_its_result_each_is_known_by_its_own() -> None:
+    @flow
+    def around() -> None:
+        first, second = listing(), listing()
+        merge(first)
+        merge(second)
+
+    assert shown(around.visualize()) == ["listing-0", "listing-1", "merge-0 <- listing-0", "merge-1 <- listing-1"]
+
+
+def test_futures_are_found_again_in_lists_and_sets() -> None:
+    @flow
+    def around() -> None:
+        futures = [load.submit(1), load.submit(2)]
+        second = futures[1]
+        futures.remove(second)
+        merge.submit(futures)
+        assert second in {second, futures[0]}
+
+    assert shown(around.visualize()) == ["load-0", "load-1", "merge-0 <- load-0"]
 
 
 def test_mistakes_in_calls_are_found() -> None:
@@ -206,3 +248,25 @@ def test_a_graph_is_shown_as_mermaid_and_as_a_drawing(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "upwell.server.pages.graph", None)
     with pytest.raises(MissingExtraError, match=r"upwell\[server\]"):
         graph.svg()
+
+
+def test_nothing_is_asked_of_workers_and_nobody_waits() -> None:
+    """There is no such deployment, and the sleep is of a day."""
+
+    @flow
+    def asks() -> None:
+        run = run_deployment("other/nightly", parameters={"x": load(1)})
+        load.delay(run)
+        sleep(86_400)
+
+    @flow
+    async def asks_later() -> None:
+        run = await arun_deployment("other/nightly")
+        await load.adelay(run)
+        load.delay(run)
+        await sleep_async(86_400)
+
+    assert shown(asks.visualize()) == ["load-0", "run-deployment-0 <- load-0", "load-1 <- run-deployment-0"]
+    assert shown(asyncio.run(asks_later.avisualize())) == [
+        "run-deployment-0", "load-0 <- run-deployment-0", "load-1 <- run-deployment-0"
+    ]  # fmt: skip

@@ -316,11 +316,6 @@ class Worker:
         """The serial of the row that it began last; 0 if it began none."""
         return int(self._progress[0])
 
-    def drop(self) -> None:
-        """Kill it, with nothing read from it any more."""
-        self.detach()
-        self.finish()
-
     def detach(self) -> None:
         """Stop listening on the loop."""
         if not self.lost:

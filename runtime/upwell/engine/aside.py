@@ -28,6 +28,7 @@ class Aside:
     def __init__(self, engine: EngineSeam, leave_gates: Callable[[Run], None]) -> None:
         self._engine = engine
         self._leave_gates = leave_gates
+        self._coming_back: dict[Run, list[Callable[[], object]]] = {}
 
     @contextmanager
     def step_aside(self, run: Run, target: Run | None) -> Generator[None, None, None]:
@@ -41,9 +42,10 @@ class Aside:
             for holder, limits in aside:
                 if holder.call.gates and holder.status == RUNNING:
                     entered = Gate()
-                    self._engine.call_soon(partial(self._come_back, holder, entered.open))
+                    self._engine.call_soon(partial(self._come_back, holder, holder.run_count, entered.open))
                     entered.wait()
-                holder.tickets = live_blocking(take_tickets(limits))
+                if limits:
+                    holder.tickets = live_blocking(take_tickets(limits))
                 if holder.call.runner is not None:
                     holder.call.runner.unblocked(holder)
 
@@ -58,7 +60,8 @@ class Aside:
             for holder, limits in aside:
                 if holder.call.gates and holder.status == RUNNING:
                     await self._until_back(holder)
-                holder.tickets = await live_async(take_tickets(limits))
+                if limits:  # else another of its waits has given them back, and takes them again
+                    holder.tickets = await live_async(take_tickets(limits))
                 if holder.call.runner is not None and not self._engine.on_loop_thread():
                     holder.call.runner.unblocked(holder)
 
@@ -76,7 +79,7 @@ class Aside:
         aside: list[tuple[Run, list[NamedLimit]]] = []
         for holder in reversed(holders_of(run)):
             if holder.gates_held:
-                self._engine.perform(partial(self._leave_gates, holder))
+                self._engine.perform(partial(self._leave, holder))
             if holder.call.runner is not None and not self._engine.on_loop_thread():
                 holder.call.runner.blocked(holder)
             aside.append((holder, give_back_tickets(holder)))
@@ -93,22 +96,45 @@ class Aside:
             else:
                 _set(back)
 
-        self._engine.perform(partial(self._come_back, holder, wake))
+        self._engine.perform(partial(self._come_back, holder, holder.run_count, wake))
         await until_done(back)
 
-    def _come_back(self, run: Run, entered: Callable[[], object]) -> None:
-        """Take a run's slots again after it stepped aside."""
+    def leave_for_good(self, run: Run) -> None:
+        """An attempt is over. Its code may be about to come back, if it was given up: it needs no slots any more."""
+        if run in self._coming_back:
+            run.call.gates[run.gates_held].forget(run)
+            self._entered(run)
+        self._leave_gates(run)
+
+    def _leave(self, run: Run) -> None:
+        if run not in self._coming_back:  # for another of its waits, which will find what it needs
+            self._leave_gates(run)
+
+    def _come_back(self, run: Run, attempt: int, entered: Callable[[], object]) -> None:
+        """Take a run's slots again after it stepped aside in this attempt, unless that is over."""
+        if run.status != RUNNING or run.run_count != attempt:
+            entered()
+        elif run in self._coming_back:  # several of its waits have ended: it takes each slot once
+            self._coming_back[run].append(entered)
+        else:
+            self._coming_back[run] = [entered]
+            self._pass_gates(run)
+
+    def _pass_gates(self, run: Run) -> None:
         gates = run.call.gates
         while run.gates_held < len(gates):
-
-            def opened(run: Run) -> None:
-                run.gates_held += 1
-                self._come_back(run, entered)
-
-            if not gates[run.gates_held].enter(run, opened):
+            if not gates[run.gates_held].enter(run, self._gate_opened):
                 return
             run.gates_held += 1
-        entered()
+        self._entered(run)
+
+    def _gate_opened(self, run: Run) -> None:
+        run.gates_held += 1
+        self._pass_gates(run)
+
+    def _entered(self, run: Run) -> None:
+        for entered in self._coming_back.pop(run):
+            entered()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 from weakref import WeakSet
 
 from msgspec import Struct
@@ -140,8 +140,6 @@ Tell = Callable[[Sequence[Found]], object]
 class Cache:
     """Where records are looked up by key, and the table of what this process computes now."""
 
-    persistent: ClassVar[bool]
-
     def __init__(self) -> None:
         self._computing: dict[str, Computation] = {}
         self._lock = threading.Lock()
@@ -233,8 +231,6 @@ class Cache:
 
 class MemoryCache(Cache):
     """The cache of a process that keeps no journal."""
-
-    persistent = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -196,7 +196,7 @@ def _without_record(run: Run, computation: Computation | None, outcome: Outcome)
     return outcome
 
 
-def give_up(run: Run, computation: Computation | None) -> None:
+def give_up(computation: Computation | None) -> None:
     """A direct call does not compute what it was to compute."""
     if computation is not None and not computation.has_ended:
         computation.cache.give_up(computation)

@@ -172,7 +172,8 @@ def prepare(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending | None]:
         run.parameters = parameters
         run.args, run.kwargs = definition.parameters.call_args(parameters)
         if options.run_name is not None:
-            run.name = render_name(options.run_name, parameters)
+            with inside(run):  # a function may ask where it is
+                run.name = render_name(options.run_name, parameters)
             run.scope.name = f"flow run '{run.name}'"
     except UpwellError as error:
         message = f"Validation of flow parameters failed with error: {describe(error)}"

@@ -17,7 +17,7 @@ import threading
 from asyncio import get_running_loop
 from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for Task implementations
 from collections.abc import Callable, Generator, Mapping
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-
-_COMPLETED: str = COMPLETED.value
 
 
 class TaskFuture(Generic[R_co]):
@@ -238,12 +236,16 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
                 ENGINE.error("A callback of %r failed", self.name, exc_info=error)
 
     def add_done_callback(self, fn: Callable[[TaskFuture[Any]], object]) -> None:
-        """Call `fn(future)` once the run has ended; at once if it has. What it raises is logged."""
+        """Call `fn(future)` once the run has ended, in a copy of the caller's context; at once if it has.
+
+        What it raises is logged.
+        """
         self.looked = True
         if self.done:
             _call_back(fn, self)
         else:
-            self.watch(partial(_call_back, fn))
+            context = copy_context()
+            self.watch(partial(_call_back, lambda run: context.run(fn, run)))
 
     def wait(self, timeout: float | None = None) -> None:
         """Block until the run has ended, for at most `timeout` seconds; returns in either case.
@@ -295,11 +297,6 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
         if self.status == CANCELLED:
             return CancelledRun(f"{self.name!r} was cancelled: {self.message}")
         return self.peek().exception()
-
-    @property
-    def has_value(self) -> bool:
-        """Whether the run has completed, and its value is in memory."""
-        return self.done and self.status == _COMPLETED and type(self.value) is not StoredValue
 
     def __await__(self) -> Generator[Any, None, R]:
         self.looked = True
@@ -366,6 +363,17 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
     def new_context(self) -> Context:
         context: Context = self.call.context.copy()
         context.run(CURRENT_RUN.set, self)
+        return context
+
+    def context_of_hooks(self) -> Context:
+        """Where its hooks are called: there where it was submitted, but in no run's name, for they hold nothing up.
+
+        A scope that is being stopped refuses what is submitted: what clears up after it belongs to the runtime.
+        """
+        context: Context = self.call.context.copy()
+        context.run(CURRENT_RUN.set, None)
+        if self.call.scope.stop_reason is not None:
+            context.run(CURRENT_SCOPE.set, None)
         return context
 
     if TYPE_CHECKING:

@@ -9,6 +9,7 @@ An attempt that fails before its first item may be followed by another; later, t
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import (
     AbstractAsyncContextManager,
@@ -127,7 +128,7 @@ def iterate(beginning: Life[Iteration]) -> Generator[Any, Any, Any]:
                 raise
             take, given = generator.send, None
             continue
-        untouched = False
+        untouched, thread_id = False, threading.get_ident()
         try:
             given = yield item
             take = generator.send
@@ -136,12 +137,24 @@ def iterate(beginning: Life[Iteration]) -> Generator[Any, Any, Any]:
                 with inside():
                     generator.close()
             except BaseException as error:
-                live_blocking(end(outcome(error), False))
+                _end_left(end(outcome(error), False), thread_id)
                 raise
-            live_blocking(end(Outcome(RETURNED), False))
+            _end_left(end(Outcome(RETURNED), False), thread_id)
             raise
         except BaseException as error:
             take, given = generator.throw, error
+
+
+def _end_left(life: Life[Any], thread_id: int) -> None:
+    """End the run of a generator that was left, and last taken from in this thread.
+
+    The garbage collector leaves one in whatever thread it runs: maybe in that of the loop or of the journal, which
+    would then wait for itself.
+    """
+    if threading.get_ident() == thread_id:
+        live_blocking(life)
+    else:
+        threading.Thread(target=live_blocking, args=(life,), name="upwell-left", daemon=False).start()
 
 
 async def iterate_async(beginning: Life[Iteration]) -> AsyncGenerator[Any, Any]:

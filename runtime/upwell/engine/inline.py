@@ -133,7 +133,7 @@ def inline_life(run: Run) -> Life[None]:
             outcome = yield from keep_result(run, computation, outcome)
         yield from _end(run, outcome)
     except BaseException as error:
-        give_up(run, computation)
+        give_up(computation)
         _interrupted(run, error)
         raise
 

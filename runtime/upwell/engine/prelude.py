@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
 from typing import Any
 
 from upwell.core.names import render_name
-from upwell.engine.future import RunFuture
+from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.logs import task_run_logger
 
 
@@ -14,7 +15,9 @@ def name_run(run: RunFuture[Any]) -> None:
     template = run.call.definition.options.run_name
     if template is None or run.own_name is not None:
         return
+    context = copy_context() if run.call.context is None else run.call.context.copy()
+    context.run(CURRENT_RUN.set, run)  # a function may ask where it is
     try:
-        run.own_name = render_name(template, run.parameters())
+        run.own_name = context.run(render_name, template, run.parameters())
     except Exception:
         task_run_logger(run).exception("The run keeps its default name, for its task_run_name failed")

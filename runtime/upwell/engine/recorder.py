@@ -135,11 +135,3 @@ def record_with(opener: Opener | None) -> None:
     """Say who opens the journal; the public face does."""
     global _opener
     _opener = opener
-
-
-class JournalSeam(Protocol):
-    """What the engine needs of the journal behind a recorder."""
-
-    def when_written(self, callback: Callable[[], object]) -> None:
-        """Call this, from any thread, as soon as everything recorded until now is safe."""
-        ...

@@ -15,6 +15,7 @@ from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # 
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager
+from contextvars import Context
 from functools import partial
 from typing import Any, Final
 
@@ -61,7 +62,7 @@ class Engine(EngineSeam):
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
         self._aside = Aside(self, self._leave_gates)
-        self.settlement = Settlement(self._again, self._leave_gates, self._spawn)
+        self.settlement = Settlement(self._again, self._aside.leave_for_good, self._spawn)
         ways = (self._pass_gates, self.settlement.refuse, self.settlement.found)
         self.caching = Caching(loop, *ways, self.call_soon, self._spawn)
         self.settlement.keep_result = self.caching.keep
@@ -115,8 +116,8 @@ class Engine(EngineSeam):
     def _later(self, callback: Callable[[], None]) -> None:
         self.loop.call_soon(callback)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(work)
+    def _spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> None:
+        task = self.loop.create_task(work, context=context)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
 
@@ -376,7 +377,7 @@ class Engine(EngineSeam):
         if run.call.has_prelude and not run.run_count:
             name_run(run)
             if run.call.definition.hooks[RUNNING]:
-                self._spawn(self._call_running_hooks(run))
+                self._spawn(self._call_running_hooks(run), run.context_of_hooks())
                 return
         self._start(run)
 

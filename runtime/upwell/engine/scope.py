@@ -256,6 +256,7 @@ class Scope:
     def begin_again(self) -> None:
         """Forget what became of an earlier attempt of the flow run."""
         self.stop_reason = None
+        self.total = 0
         self.failed = []
         self.cancelled_count, self.cancelled_names = 0, []
 

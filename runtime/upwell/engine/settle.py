@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from itertools import islice
 from typing import Any, Final
 
@@ -204,7 +205,7 @@ class Settlement:
         self,
         again: Callable[[Run], None],
         leave_gates: Callable[[Run], None],
-        spawn: Callable[[Coroutine[Any, Any, None]], object],
+        spawn: Callable[[Coroutine[Any, Any, None], Context | None], object],
     ) -> None:
         self._again = again
         self._leave_gates = leave_gates
@@ -214,7 +215,7 @@ class Settlement:
 
     def settle(self, run: Run, outcome: Outcome, now: float) -> None:
         """One attempt at the run has ended so."""
-        if run.gates_held:
+        if run.call.gates:
             self._leave_gates(run)
         if run.done:
             return
@@ -234,7 +235,7 @@ class Settlement:
             if definition.options.retry_condition_fn is None:
                 self._retry_later(run, outcome, now)
             else:
-                self._spawn(self._retry_if_wanted(run, outcome, now))
+                self._spawn(self._retry_if_wanted(run, outcome, now), run.context_of_hooks())
             return
         self._conclude(run, outcome, now)
 
@@ -256,7 +257,7 @@ class Settlement:
 
     def give_up(self, run: Run, outcome: Outcome) -> None:
         """End a run whose code does not run now, whatever it waits for; it is not tried again."""
-        if run.gates_held:
+        if run.call.gates:
             self._leave_gates(run)
         if not run.done:
             run.upstream = None  # what it waited for does not matter any more, should it end while hooks are called
@@ -342,7 +343,7 @@ class Settlement:
         if name is not None and end.type is COMPLETED:
             end = Finish(COMPLETED, name, outcome.message)
         if run.call.definition.hooks[end.type]:
-            self._spawn(self._conclude_with_hooks(run, outcome, end, now))
+            self._spawn(self._conclude_with_hooks(run, outcome, end, now), run.context_of_hooks())
         else:
             self._finish(run, outcome, end, now)
 
