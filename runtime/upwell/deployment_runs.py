@@ -20,8 +20,8 @@ from upwell.core.parameter_schema import plain_parameters
 from upwell.decorated import Bound, Decorated
 from upwell.engine.calls import call_task
 from upwell.engine.clock import ERRANDS, clock
-from upwell.engine.current import current_scope
 from upwell.engine.recorder import recorder
+from upwell.engine.scope import current_sketch
 from upwell.engine.steps import Life, Sleep, Written, live_async, live_blocking, refuse_to_block, run_apart
 from upwell.pull_steps import checked_variables
 
@@ -88,7 +88,7 @@ def run_deployment(
         BlockingWaitError: called on an event loop's thread, where `await arun_deployment(...)` is right.
     """
     refuse_to_block("run_deployment", "arun_deployment")
-    if current_scope().sketch is not None:  # a drawing: it is only noted
+    if current_sketch() is not None:  # a drawing: it is only noted
         return _as_task_run(str(name), dict(parameters or {}), _Asked(str(name), RunSpec(), timeout, poll_interval))
     asked = _Asked(str(name), run_spec(parameters, wanted, as_subflow), timeout, poll_interval)
     if asked.is_child:
@@ -106,7 +106,7 @@ async def arun_deployment(
     **wanted: Unpack[RunKeywords],
 ) -> FlowRunRecord:
     """The same as `run_deployment` in async code."""
-    if current_scope().sketch is not None:
+    if current_sketch() is not None:
         return await _as_task_run_async(
             str(name), dict(parameters or {}), _Asked(str(name), RunSpec(), timeout, poll_interval)
         )

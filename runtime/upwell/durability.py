@@ -15,7 +15,7 @@ from upwell.engine.clock import clock
 from upwell.engine.durability import arguments_in
 from upwell.engine.flow_run import Wish
 from upwell.engine.recorder import Recorder, recorder
-from upwell.engine.scope import CURRENT_SCOPE
+from upwell.engine.scope import CURRENT_SCOPE, current_sketch
 from upwell.engine.steps import Written
 from upwell.entrypoints import load_flow
 from upwell.tasks import task
@@ -108,7 +108,7 @@ def resume_all(*flows: Flow[..., Any]) -> list[Any]:
 
 def sleep(seconds: float) -> None:
     """Let time pass. In a durable flow run the end of the sleep is kept: a resumed one sleeps for what is left."""
-    if _is_drawn():
+    if current_sketch() is not None:
         return
     left = _until.submit(seconds).result() - clock().time() if _is_durable() else seconds
     if _is_durable():
@@ -119,7 +119,7 @@ def sleep(seconds: float) -> None:
 
 async def sleep_async(seconds: float) -> None:
     """The same in async code."""
-    if _is_drawn():
+    if current_sketch() is not None:
         return
     left = seconds
     if _is_durable():
@@ -133,11 +133,6 @@ async def sleep_async(seconds: float) -> None:
 async def _until(seconds: float) -> float:
     """When a sleep that begins now is over, in seconds since the epoch."""
     return clock().time() + seconds
-
-
-def _is_drawn() -> bool:
-    scope = CURRENT_SCOPE.get()
-    return scope is not None and scope.sketch is not None
 
 
 def _is_durable() -> bool:

@@ -14,6 +14,7 @@ from upwell.core.states import COMPLETED
 from upwell.engine.calls import MapOptions, show_progress
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
+from upwell.engine.scope import current_sketch
 from upwell.engine.stream import Feed
 
 DEFAULT_WINDOW: Final = 256
@@ -62,7 +63,7 @@ class TaskStream(Generic[R]):
 
     def _sketched(self) -> list[Any]:
         """The one result that stands for all, where nothing is to be run."""
-        sketch = current_scope().sketch
+        sketch = current_sketch()
         return [] if sketch is None else [sketch.stream(self._definition, self._inputs)]
 
     async def __aiter__(self) -> AsyncGenerator[R, None]:

@@ -19,7 +19,7 @@ from upwell.core.states import State
 from upwell.deployment_runs import RunKeywords, await_for_flow_run, run_spec, wait_for_flow_run
 from upwell.deployments import checked_parameters
 from upwell.deployments import serve as serve_deployments
-from upwell.engine.current import current_scope
+from upwell.engine.scope import current_sketch
 from upwell.engine.steps import run_apart
 from upwell.flows import Flow
 from upwell.states import raise_state_exception
@@ -143,7 +143,7 @@ def delay(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 
 def _drawn(definition: Definition, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> DelayedRun[Any] | None:
     """What stands for the run where a flow is only drawn; None where it is run."""
-    sketch = current_scope().sketch
+    sketch = current_sketch()
     return None if sketch is None else cast("DelayedRun[Any]", sketch.submit(definition, args, dict(kwargs)))
 
 

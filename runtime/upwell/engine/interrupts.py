@@ -259,7 +259,7 @@ _asked: list[Callable[[], BaseException | None]] = []
 _bell: tuple[int, Any] | None = None
 """The signal that interrupts the main thread of a flow run, and our handler of it."""
 
-_SPARE: Final[int | None] = getattr(signal, "SIGURG", None)
+SPARE_BELL: Final[int | None] = getattr(signal, "SIGURG", None)
 """The bell where Ctrl-C is not ours: the application's own, or ignored, as in what a script has started with `&`.
 By default it does nothing, so it harms no child process.
 """
@@ -292,7 +292,7 @@ def ctrl_c_twice_kills() -> Generator[None, None, None]:
             if (error := _asked.pop(0)()) is not None:
                 raise error
             return
-        if number == _SPARE:
+        if number == SPARE_BELL:
             return
         now = time.monotonic()
         if _presses and now - _pressed_at < ONE_PRESS_SECONDS:
@@ -317,8 +317,8 @@ def _free_bell() -> tuple[int, Any] | None:
     """A signal that nobody else uses, and who handles it now."""
     if _is_a_default(handler := _handler_of(signal.SIGINT)):
         return signal.SIGINT, handler
-    if _SPARE is not None and (handler := _handler_of(_SPARE)) == signal.SIG_DFL:
-        return _SPARE, handler
+    if SPARE_BELL is not None and (handler := _handler_of(SPARE_BELL)) == signal.SIG_DFL:
+        return SPARE_BELL, handler
     return None
 
 

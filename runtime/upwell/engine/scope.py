@@ -277,6 +277,13 @@ class Scope:
 CURRENT_SCOPE: ContextVar[Scope | None] = ContextVar("upwell_scope", default=None)
 """The flow run whose code this is, as the owner of what it starts."""
 
+
+def current_sketch() -> Any:
+    """What takes note of what is started here, where a flow is drawn and nothing is to be run; None elsewhere."""
+    scope = CURRENT_SCOPE.get()
+    return None if scope is None else scope.sketch
+
+
 CURRENT_TAGS: ContextVar[frozenset[str]] = ContextVar("upwell_tags", default=frozenset())
 """The tags that `with tags(...)` adds to the runs started inside."""
 

@@ -160,6 +160,8 @@ class Journal:
             return refused
 
     async def _asked(self, work: Callable[[Store], Any]) -> Any:
+        if self.closed:  # nobody would wait for it any more
+            raise StoreUnavailable("The journal is closed.")
         task = asyncio.current_task()
         assert task is not None
         self._asked_for.add(task)
@@ -483,6 +485,7 @@ class Journal:
 
     async def _say_goodbye(self, helpers: list[asyncio.Task[None]]) -> None:
         """Nobody waits for this: it may take as long as a store needs that is stuck."""
+        await asyncio.sleep(0)  # what was asked for just before has begun then, and been refused
         for asked in self._asked_for:
             asked.cancel()
         writing = {self._writing} if self._writing is not None else set[asyncio.Task[None]]()

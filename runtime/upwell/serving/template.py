@@ -282,6 +282,7 @@ class Template:
             for descriptor in self._inherited:
                 os.close(descriptor)
             atexit._clear()  # pyright: ignore[reportPrivateUsage]  # what was registered by the code as it was imported is the template's
+            atexit.register(close_journal)
             _reseed()
             with nullcontext() if link is None else closing(wire.Link(link.detach())) as held:
                 status = self._carry_out(job, held)

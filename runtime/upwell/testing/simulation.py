@@ -31,6 +31,7 @@ from typing import Any, Final, TypeVar
 from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.engine.clock import ERRANDS, SystemClock, use_clock
 from upwell.engine.current import CURRENT_ENGINE
+from upwell.engine.interrupts import SPARE_BELL
 from upwell.engine.recorder import Opener, Recorder, record_with
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE
@@ -403,20 +404,26 @@ def _in_place_of_the_real(loop: SimulatedLoop) -> Generator[None]:
     found = _opener_now()
     record_with(opener)
     in_main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
+    before_it: dict[int, Any] = {}
     if in_main:  # flows leave a handler alone that is none of Python's, and none of them lives to put it back
-        signal.signal(signal.SIGINT, _on_ctrl_c)
+        before_it = {number: signal.signal(number, handler) for number, handler in _HANDLERS.items()}
     try:
         yield
     finally:
-        if in_main:
-            signal.signal(signal.SIGINT, handler)
+        for number, handler in before_it.items():
+            signal.signal(number, handler)
         record_with(found)
         use_clock(before)
 
 
 def _on_ctrl_c(number: int, frame: Any) -> None:
     signal.default_int_handler(number, frame)
+
+
+def _unheard(number: int, frame: Any) -> None: ...
+
+
+_HANDLERS: Final[dict[int, Any]] = {signal.SIGINT: _on_ctrl_c} | ({} if SPARE_BELL is None else {SPARE_BELL: _unheard})
 
 
 def _opener_now() -> Opener | None:

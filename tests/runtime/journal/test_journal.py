@@ -357,6 +357,13 @@ wait.map(range(20))
     assert len(states) == 20
 
 
+def test_a_journal_that_is_closed_as_soon_as_it_was_opened_leaves_nothing_behind(home: Path) -> None:
+    """What it begins when the store is open may not have begun by then. (What is left is found after each test.)"""
+    for _ in range(20):
+        assert composition.open_recorder() is not None
+        composition.close_journal()
+
+
 def test_a_service_records_while_it_runs(home: Path) -> None:
     async def main() -> None:
         async with Runtime() as runtime:
