@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from litestar.routes import HTTPRoute
 from tests.runtime.server.serving import Asked, asking
 
+from upwell.journal import api_keys
+from upwell.journal.control_part import now_micros
 from upwell.server.access import SCOPES
 from upwell.server.app import Server
 from upwell.server.perimeter import PUBLIC
@@ -80,8 +83,9 @@ async def keys(asked: Asked) -> list[dict[str, str]]:
     control = asked.parts.control
     revoked, secret = await control.create_key("revoked", "admin")
     await control.revoke_key(revoked.id)
-    _, expired = await control.create_key("expired", "admin", dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=1))
-    await asyncio.sleep(0.01)
+    with pytest.MonkeyPatch.context() as an_hour_ago:
+        an_hour_ago.setattr(api_keys, "now_micros", lambda: now_micros() - 3_600_000_000)
+        _, expired = await control.create_key("expired", "admin", dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1))
     _, good = await control.create_key("good", "admin")
     wrong = ("x", secret, expired, good + "x", good[:-1], good.upper(), "", " " + good, good + "\x00")
     return [
