@@ -187,50 +187,18 @@ def test_a_look_leaves_no_thread_behind(tmp_path: Path, sqlite: MakeDatabase) ->
     with_database(sqlite, story)
 
 
-def test_what_is_aside_for_an_instant_can_be_read(
-    tmp_path: Path, sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Written anew just before it was put aside, looked up at each step from there on."""
-    folder = tmp_path / "results"
-    results = store_in(folder)
-    record = results.put(LARGE)
-    file = file_of(folder, record)
-    rename, lstat = Path.rename, Path.lstat
-    seen: list[tuple[str, bool]] = []
-
-    def racing_rename(self: Path, target: Path) -> Path:
-        if self == file:
-            results.put(LARGE)
-        return rename(self, target)
-
-    def watched_lstat(self: Path) -> os.stat_result:
-        if self.parent == file.parent and self.name.startswith(".upwell-"):
-            assert not file.exists()
-            seen.append((results.get(record), results.exists(record)))
-        return lstat(self)
-
-    async def story(database: Database) -> None:
-        age(file)
-        monkeypatch.setattr(Path, "rename", racing_rename)
-        monkeypatch.setattr(Path, "lstat", watched_lstat)
-        await looked(database, Sweeper({folder: "ours"}), 3)
-        assert seen == [(LARGE, True)]
-        assert results.get(record) == LARGE
-
-    with_database(sqlite, story)
-
-
 @pytest.mark.parametrize("races", [1, 2])
-def test_writers_of_the_same_content_never_lose_it(
+def test_writers_of_the_same_content_never_lose_it_and_readers_find_it(
     tmp_path: Path, sqlite: MakeDatabase, monkeypatch: pytest.MonkeyPatch, races: int
 ) -> None:
-    """A file is written anew at the worst moments: before it is put aside, and after."""
+    """A file is written anew at the worst moments, before it is put aside and after, and read while it is aside."""
     folder = tmp_path / "results"
     results = store_in(folder)
     record = results.put(LARGE)
     file = file_of(folder, record)
     rename, lstat = Path.rename, Path.lstat
     written: list[str] = []
+    found: list[tuple[str, bool]] = []
 
     def racing_rename(self: Path, target: Path) -> Path:
         if self == file and not written:
@@ -239,9 +207,12 @@ def test_writers_of_the_same_content_never_lose_it(
         return rename(self, target)
 
     def racing_lstat(self: Path) -> os.stat_result:
-        if self.parent == file.parent and self.name.startswith(".upwell-") and len(written) == 1 < races:
-            results.put(LARGE)
-            written.append("while it is aside")
+        if self.parent == file.parent and self.name.startswith(".upwell-"):
+            assert not file.exists()
+            found.append((results.get(record), results.exists(record)))
+            if len(written) < races:
+                results.put(LARGE)
+                written.append("while it is aside")
         return lstat(self)
 
     async def story(database: Database) -> None:
@@ -250,6 +221,7 @@ def test_writers_of_the_same_content_never_lose_it(
         monkeypatch.setattr(Path, "lstat", racing_lstat)
         await looked(database, Sweeper({folder: "ours"}), 3)
         assert len(written) == races
+        assert found == [(LARGE, True)]
         assert results.get(record) == LARGE
         assert [entry.name for entry in file.parent.iterdir()] == [file.name], "nothing is left aside"
 
