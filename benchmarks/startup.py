@@ -216,4 +216,5 @@ ROWS = [
     _command_row("command-help", 1.0, "--help"),
     _command_row("command-group-help", 1.8, "flow-run", "--help"),
     _command_row("command-listing", 3.0, "flow-run", "ls"),
+    _command_row("command-filter", 3.0, "flow-run", "ls", "--state", "FAILED"),
 ]

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -42,6 +44,11 @@ def test_a_server_in_the_background_is_started_found_and_stopped(home: Path) -> 
     assert servers.stop_server() == info
     assert servers.server_status().info is None
     assert not (home / "server.json").exists()
+
+
+def test_a_server_loads_no_library_that_it_does_not_use() -> None:
+    code = "import sys; from upwell.server import app; app.Server(app.api_routes()); print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_what_a_dead_server_has_left_is_no_server(home: Path) -> None:

@@ -12,11 +12,10 @@ from cyclopts import Group as Box
 from upwell import __version__
 from upwell.cli import options
 from upwell.cli.commands import ABOUT, COMMANDS, EPILOGUE, HELP, home_of
-from upwell.cli.exits import FAILED, MISUSED
+from upwell.cli.exits import MISUSED
 from upwell.cli.group import Command, Elsewhere, Group, load
-from upwell.cli.output import UsageError, complain, note
+from upwell.cli.output import note
 from upwell.cli.reading import reading
-from upwell.core.errors import UpwellError
 
 
 @cache
@@ -79,17 +78,10 @@ def _default_text(default: object) -> str | None:
     return None if str(default) in ("()", "False", "None") else str(default)
 
 
-def run_command(words: Sequence[str]) -> int:
-    """Run one command; returns its exit code."""
+def call(words: Sequence[str]) -> object:
+    """Carry out the command that these words say; what it returns."""
     try:
-        code: Any = make_app()(words)
+        return make_app()(words)
     except CycloptsError as error:  # it has said what it did not understand
         note(f"`{' '.join(['upwell', *(error.command_chain or ()), HELP[0]])}` says more.")
         return MISUSED
-    except UsageError as error:
-        complain(str(error))
-        return MISUSED
-    except UpwellError as error:
-        complain(str(error))
-        return FAILED
-    return code if isinstance(code, int) else 0

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 
 TYPE_CHECKING = False  # as type checkers know it; here is loaded only what Python has loaded anyway, see `main`
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Final
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -34,13 +34,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     if is_program := arguments is None:
         gc.disable()  # while a thousand classes are loaded, of which none becomes garbage
     from upwell.cli.commands import ALIASES
-    from upwell.cli.front import is_answered
+    from upwell.cli.front import answer_to
 
     _have_somewhere_to_write()
     words = _use_profile(list(sys.argv[1:] if arguments is None else arguments))
     words = [*(ALIASES.get(name, name) for name in words[:1]), *words[1:]]
     try:
-        code = 0 if is_answered(words) else _run(words)
+        answer = answer_to(words)
+        code = _parsed(words) if answer is None else _run(answer)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # who reads has read enough, such as `head`
@@ -63,7 +64,7 @@ def _main(arguments: Sequence[str] | None) -> int:
             gc.freeze()  # or the interpreter looks through all that was loaded once more before it ends
 
 
-def _run(words: list[str]) -> int:
+def _parsed(words: list[str]) -> int:
     try:
         import cyclopts  # noqa: F401  # pyright: ignore[reportUnusedImport]  # here: to say which extra has it
     except ImportError as error:
@@ -71,12 +72,18 @@ def _run(words: list[str]) -> int:
 
         print(f"The command line needs {error.name}: pip install 'upwell[server]'", file=sys.stderr)  # noqa: T201
         return FAILED
-    from upwell.cli.app import run_command
+    from upwell.cli.app import call
+
+    return _run(lambda: call(words))
+
+
+def _run(command: Callable[[], object]) -> int:
+    from upwell.cli.exits import exit_code_of
 
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
-    return run_command(words)
+    return exit_code_of(command)
 
 
 def _have_somewhere_to_write() -> None:

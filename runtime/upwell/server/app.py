@@ -12,6 +12,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 from litestar.types import ControllerRouterHandler, Receive, Scope, Send
 
 from upwell.server import auth
@@ -49,6 +51,12 @@ class Server(Litestar):
         if self.perimeter is None:
             self.perimeter = Perimeter(super().__call__, self.state.parts.access, self.state.public_files)
         await self.perimeter(scope, receive, self.state.metrics.timed(scope, send))
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        """Those that look after what is here: records of msgspec. Else all of pydantic is loaded where it is installed:
+        a server begins later, and is bigger."""
+        return [*plugins, MsgspecDIPlugin()]
 
 
 def create_app(parts: Parts) -> Server:

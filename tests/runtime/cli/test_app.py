@@ -208,7 +208,8 @@ def test_a_long_text_does_not_drive_other_columns_out(
         ("['flow-run', '--help']", {"cyclopts", "inspect", "asyncio", "msgspec", "sqlite3", "upwell.settings"}),
         ("['deployment', 'schedule']", {"cyclopts", "asyncio", "sqlite3", "upwell.settings"}),
         ("['deployment', 'run', '--help']", {"asyncio", "msgspec", "sqlite3", "upwell.history", "upwell.settings"}),
-        ("['flow-run', 'ls']", {"asyncio", "aiosqlite", "ssl", "rich", "upwell.flows", "upwell.journal.journal"}),
+        ("['flow-run', 'ls']", {"cyclopts", "asyncio", "ssl", "rich", "upwell.flows", "upwell.journal.journal"}),
+        ("['flow-run', 'ls', '-n', '5']", {"asyncio", "aiosqlite", "ssl", "rich", "upwell.flows"}),
         ("['task-run', 'ls', '-o', 'json']", {"asyncio", "aiosqlite", "ssl", "rich", "upwell.journal.liveness"}),
         ("['deployment', 'ls']", {"rich", "litestar", "httpx", "upwell.flows", "cronsim", "dateutil", "docker"}),
     ],
@@ -301,7 +302,7 @@ def test_ctrl_c_while_a_command_is_loaded_is_no_traceback(upwell: Upwell, monkey
 
 def test_without_the_extra_it_says_how_to_get_it(folder: Path) -> None:
     code = (
-        "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['flow', 'ls']))"
+        "import sys; sys.modules['cyclopts'] = None; from upwell.cli.main import main; sys.exit(main(['flow', '-x']))"
     )
     without = process(folder, code=code)
     _, err = without.communicate(timeout=20)
