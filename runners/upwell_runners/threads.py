@@ -17,6 +17,7 @@ from typing import Final
 from upwell.core.lifecycle import Outcome, OutcomeKind
 from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
+from upwell.engine.clock import INTERRUPTIBLE
 from upwell.engine.interrupts import Interrupted, clear_raise_in_thread, raise_in_thread
 from upwell.settings import current
 
@@ -171,6 +172,7 @@ class _Worker:
     def work(self) -> None:
         """The thread's whole life."""
         self._thread_id = threading.get_ident()
+        INTERRUPTIBLE.depth = 1  # whose time is up while it waits for a future is to notice
         pool = self._pool
         host = pool.host
         while not self._abandoned:

@@ -242,6 +242,33 @@ def test_a_direct_call_whose_time_is_up_as_it_begins_or_ends_has_timed_out_or_co
     assert (ends(names) if in_thread else names()) <= {"Completed", "TimedOut"}
 
 
+@pytest.mark.parametrize("runner", ["concurrent", "threads"])
+def test_a_task_that_waits_for_another_on_its_thread_is_woken_when_its_time_is_up(
+    runner: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    over = threading.Event()
+
+    @task
+    def long() -> None:
+        over.wait(1)
+
+    @task(timeout_seconds=SOON)
+    def waits() -> None:
+        try:
+            long.submit().result()
+        finally:
+            over.set()
+
+    @flow(task_runner=runner)
+    def around() -> None:
+        assert_timed_out(waits.submit(return_state=True), SOON)
+
+    with caplog.at_level(logging.WARNING):
+        around()
+    assert over.is_set()
+    assert "abandoned" not in caplog.text
+
+
 @pytest.mark.parametrize("runner", ["concurrent", "threads", "sequential"])
 def test_a_submitted_sync_task_is_interrupted_in_its_thread(runner: str) -> None:
     reached: list[str] = []

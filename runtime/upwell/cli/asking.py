@@ -23,6 +23,9 @@ R = TypeVar("R")
 PATIENCE_SECONDS: Final = 3.0
 """How long a server that cannot be reached is tried again: it may be starting, and somebody waits."""
 
+RESTART_SECONDS: Final = 60.0
+"""The same where it has answered, and somebody follows a run: it may be restarted, and the run goes on meanwhile."""
+
 
 @asynccontextmanager
 async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
@@ -39,9 +42,24 @@ async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
         return
     from upwell.cli.living import seen_who_died
 
-    opened_to_read = History(alone=True, patience_seconds=PATIENCE_SECONDS, sees_dead=False)
+    patience = await _patience_of_who_follows() if watching else PATIENCE_SECONDS
+    opened_to_read = History(alone=True, patience_seconds=patience, sees_dead=False)
     async with seen_who_died(watching), opened_to_read as history:
         yield history
+
+
+async def _patience_of_who_follows() -> float:
+    """Raises StoreUnavailable soon where the server is away from the beginning."""
+    from upwell.composition import api_client, is_remote
+    from upwell.settings import current
+
+    if is_remote(wanted := current()):
+        client = api_client(wanted, patience_seconds=PATIENCE_SECONDS)
+        try:
+            await client.ask("GET", "/version")
+        finally:
+            await client.close()
+    return RESTART_SECONDS
 
 
 async def _needs_no_loop(watching: bool) -> None:

@@ -57,7 +57,7 @@ CLOSE_SECONDS: Final = 20.0
 GOODBYE_SECONDS: Final = 2.0
 """For taking leave of the store, after everything is safe."""
 
-IDLE_SECONDS: Final = 0.5
+IDLE_SECONDS: Final = 1.0
 """How often the recorder is looked at although nobody said that there is something."""
 
 OBSERVERS: Final[list[Callable[[Batch, float], object]]] = []
@@ -274,11 +274,12 @@ class Journal:
         if self._has_work():
             await self._flush()
             return
-        self._looks.clear()
-        self.recorder.awake = False
-        if not self._has_work():  # else it came meanwhile
-            await within(IDLE_SECONDS, self._looks.wait())
-        self.recorder.awake = True
+        while not self._has_work():
+            self._looks.clear()
+            self.recorder.awake = False
+            if not self._has_work():  # else it came meanwhile
+                await within(IDLE_SECONDS, self._looks.wait())
+            self.recorder.awake = True
 
     async def _until_somebody_waits(self) -> None:
         """Somebody who said so may have been served since, by the flush that was under way."""

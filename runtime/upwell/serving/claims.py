@@ -42,7 +42,7 @@ AHEAD: Final = 8 * STARTS_AT_ONCE
 AHEAD_SECONDS: Final = 5.0
 """So long before they are due, processes are made ready for jobs."""
 
-LOOK_AHEAD_SECONDS: Final = 2.0
+LOOK_AHEAD_SECONDS: Final = 0.5
 """How often is looked for those."""
 
 MOST_EXPECTED: Final = 200

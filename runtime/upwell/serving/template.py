@@ -40,6 +40,7 @@ from upwell.engine.current import close_portal
 from upwell.entrypoints import import_code, parse_entrypoint
 from upwell.serving import wire
 from upwell.serving.child import Exit, Turn, carry_out, end_process, find_definition, get_ready
+from upwell.serving.rehearsal import rehearse
 from upwell.settings import current as settings
 
 LOOK_SECONDS: Final = 0.02
@@ -139,7 +140,9 @@ class Template:
 
     def serve(self, messages: list[wire.ToTemplate]) -> None:
         """Start and reap children, as the worker asks; until it has gone."""
-        _warm_up()
+        if self.why_cold is None:
+            _warm_up()
+            self.why_cold = _why_cold(self._load)
         wakeup, signalled = os.pipe()
         for descriptor in (wakeup, signalled):
             os.set_blocking(descriptor, False)
@@ -363,7 +366,7 @@ def _next_job(link: wire.Link | None, status: Exit) -> Job | None:
 
 
 def _warm_up() -> None:
-    """Do once what every child would do: import what keeps a journal, read its queries."""
+    """Do once what every child would do: import what keeps a journal, read its queries, run a flow."""
     from upwell.journal.processes import this_host
     from upwell.journal.sql import Dialect, bulk_inserts, migrations, queries
 
@@ -378,6 +381,7 @@ def _warm_up() -> None:
     this_host()
     for read in (queries, bulk_inserts, migrations):
         read(Dialect.POSTGRES if is_postgres else Dialect.SQLITE)
+    rehearse()
 
 
 def _why_cold(load: wire.Load) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tests.runtime.cli.conftest import Upwell
+from tests.runtime.cli.conftest import Upwell, process
+from tests.runtime.server.serving import PATIENCE_SECONDS, free_port, server_process
 
 # --- init and deploy ----------------------------------------------------------------------------------------
 
@@ -31,6 +32,25 @@ def test_what_is_asked_for_by_name_may_not_be_there(deployed: Upwell) -> None:
 
 
 # --- runs of deployments ------------------------------------------------------------------------------------
+
+
+def test_who_follows_a_run_outlasts_a_restart_of_the_server(
+    deployed: Upwell, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert deployed("deployment", "run", "etl/etl", "--name", "mine").code == 0
+    impatient = "from upwell.cli import asking; asking.PATIENCE_SECONDS = 0.1"
+    code = f"{impatient}; from upwell.cli.main import main; import sys; sys.exit(main(['flow-run', 'watch', 'mine']))"
+    home, port = folder.parent / "home", free_port()
+    monkeypatch.setenv("UPWELL_API_URL", f"http://127.0.0.1:{port}/api")
+    with server_process(home, port):
+        watching = process(folder, code=code)
+        assert watching.stdout is not None
+        assert "Scheduled" in watching.stdout.readline()
+    monkeypatch.delenv("UPWELL_API_URL")
+    assert deployed("flow-run", "cancel", "mine", "--yes").code == 0
+    with server_process(home, port):
+        said, complaint = watching.communicate(timeout=PATIENCE_SECONDS)
+    assert ("Cancelled" in said, complaint, watching.returncode) == (True, "", 1)
 
 
 def test_a_run_of_a_deployment_waits_for_a_worker_and_says_why(deployed: Upwell) -> None:
