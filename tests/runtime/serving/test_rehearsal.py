@@ -12,6 +12,7 @@ import pytest
 
 from upwell import settings
 from upwell.composition import close_journal
+from upwell.engine.console import ensure_configured
 from upwell.history import History
 from upwell.serving.rehearsal import rehearse
 from upwell.settings import temporary_settings
@@ -38,8 +39,8 @@ def test_it_leaves_no_run_no_file_no_thread_and_no_line(
     close_journal()
     with temporary_settings(home=str(tmp_path), journal="on", logging_level="DEBUG", api_url=api_url):
         before, threads = settings.current(), threading.enumerate()
-        with caplog.at_level(logging.DEBUG, "upwell"):
-            rehearse()
+        ensure_configured()
+        rehearse()
         assert settings.current() is before
         assert threading.enumerate() == threads
         assert list(temporary.iterdir()) == []
