@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 from shutil import copytree, which
 from typing import Final
@@ -61,10 +62,20 @@ def environment(home: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store in which flows have run for a day, and a run of 100,000 task runs."""
-    folder = tmp_path_factory.mktemp("day")
-    command = [sys.executable, "-m", "tests.demo.store", str(folder), "100000"]
-    subprocess.run(command, check=True, env=environment(folder), cwd=ROOT, capture_output=True, timeout=120)
+    """A store in which flows have run for a day, and a run of 100,000 task runs.
+
+    It is made by whoever needs it first of the processes that share out the tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "day"
+    with folder.with_suffix(".lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        if not folder.exists():
+            making = folder.with_suffix(".making")
+            making.mkdir()
+            command = [sys.executable, "-m", "tests.demo.store", str(making), "100000"]
+            subprocess.run(command, check=True, env=environment(making), cwd=ROOT, capture_output=True, timeout=120)
+            making.rename(folder)
     return folder
 
 
