@@ -32,6 +32,8 @@ HAS_CRASHED: Final = OutcomeKind.CRASHED
 CANCELLED_UNSAID: Final = "Its coroutine was cancelled, by its own code or with the event loop around it."
 """The reason where nobody has given one."""
 
+PROGRAM_HAS_ENDED: Final = "The program has ended, and nobody waited for what it had started."
+
 
 class Outcome(Struct):
     """How one attempt ended.

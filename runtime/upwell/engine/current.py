@@ -19,6 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from upwell.core.errors import RuntimeClosedError
+from upwell.core.lifecycle import PROGRAM_HAS_ENDED
 from upwell.engine.clock import Gate, clock
 from upwell.engine.elsewhere import ELSEWHERE
 from upwell.engine.future import CURRENT_RUN
@@ -209,7 +210,7 @@ class Portal:
 
     def close_at_exit(self) -> None:
         """The interpreter ends."""
-        self.close("The program has ended, and nobody waited for what it had started.")
+        self.close(PROGRAM_HAS_ENDED)
 
     def close(self, reason: str = "The runtime was closed.") -> None:
         """End everything, then the loop and its thread."""

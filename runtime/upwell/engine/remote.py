@@ -7,6 +7,7 @@ outcomes gather in a queue that wakes the loop once, however many there are.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
 from upwell.core.errors import CancelledRun, InternalError, RuntimeClosedError
-from upwell.core.lifecycle import HAS_CRASHED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome
+from upwell.core.lifecycle import HAS_CRASHED, PROGRAM_HAS_ENDED, RETURNED, TIMED_OUT, WAS_CANCELLED, Outcome
 from upwell.core.seams import TaskRunner
 from upwell.core.states import RUNNING
 from upwell.engine.attempt import cancel_coroutine_of, execute_here, timeout_error
@@ -108,8 +109,14 @@ class Remote:
             try:
                 self.runner.start(batch)
             except Exception as error:
-                fault = InternalError(f"The task runner {self.runner!r} failed to start its work: {error!r}")
-                self.finished_many([(run, Outcome(HAS_CRASHED, fault, str(fault))) for run in batch])
+                outcome = self._not_started(error)
+                self.finished_many([(run, outcome) for run in batch])
+
+    def _not_started(self, error: Exception) -> Outcome:
+        if not threading.main_thread().is_alive():  # from then on Python 3.12 and later start no thread
+            return Outcome(WAS_CANCELLED, CancelledRun(PROGRAM_HAS_ENDED), PROGRAM_HAS_ENDED)
+        fault = InternalError(f"The task runner {self.runner!r} failed to start its work: {error!r}")
+        return Outcome(HAS_CRASHED, fault, str(fault))
 
     def interrupt(self, run: Run, reason: str) -> bool:
         """Cancel a run that is here; False if it is not."""
