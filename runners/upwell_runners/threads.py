@@ -187,12 +187,14 @@ class _Worker:
         try:
             with self._changing:
                 self._attempt = attempt
+            outcome: Outcome | None
             if self._pool.is_given_up(attempt):
-                return Outcome(OutcomeKind.CANCELLED)  # it was reported already
-            if attempt.timeout_seconds is not None:
-                host.started(attempt)
-            outcome = host.execute(attempt)
-            with self._changing:
+                outcome = Outcome(OutcomeKind.CANCELLED)  # it was reported already
+            else:
+                if attempt.timeout_seconds is not None:
+                    host.started(attempt)
+                outcome = host.execute(attempt)
+            with self._changing:  # from here on nobody interrupts this thread because of it
                 self._attempt = None
         except Interrupted:  # it hit between the user's code and here
             outcome = None
@@ -208,12 +210,16 @@ class _Worker:
         return outcome
 
     def interrupt(self, attempt: Attempt, outcome: Outcome) -> bool:
-        """Raise in this thread, if it is executing this attempt; it will report this outcome."""
+        """Raise in this thread, if it is executing this attempt; it will report this outcome.
+
+        Once only: a second time could hit this thread after it has caught the first.
+        """
         with self._changing:
             if self._attempt is not attempt:
                 return False
+            was_interrupted = self._interrupted is not None
             self._interrupted = outcome
-            if not self._pool.host.cancel_coroutine(attempt):
+            if not was_interrupted and not self._pool.host.cancel_coroutine(attempt):
                 raise_in_thread(self._thread_id, Interrupted)
             return True
 
