@@ -19,6 +19,7 @@ from upwell.core.ids import RANDOM_BITS, uuid7
 from upwell.engine.clock import clock
 from upwell.journal.sweeping import Sweeper
 from upwell.server.app import create_app
+from upwell.server.http import HttpProtocol
 from upwell.server.parts import MakeDatabase, Parts, open_parts
 from upwell.server.services.standard import run_services
 from upwell.settings import Settings
@@ -74,6 +75,7 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 host=host,
+                http=HttpProtocol,
                 loop="none",
                 ws="none",
                 lifespan="off",
