@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Generator
 from http.client import parse_headers
 from itertools import chain, repeat
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from tests.runtime.server.serving import PATIENCE_SECONDS, Process, server_process
+from uvicorn import Config
+from uvicorn.server import ServerState
 
-from upwell.server.http import MOST_HEAD_BYTES
+from upwell.server.http import HEAD_SECONDS, MOST_HEAD_BYTES, HttpProtocol
+from upwell.testing import virtual_clock
 
 PIECE: Final = b"a" * 8192
 PIECES: Final = 64 * MOST_HEAD_BYTES // len(PIECE)
@@ -89,3 +93,67 @@ def test_requests_that_come_in_one_go_are_answered_in_their_order(server: Proces
 )
 def test_what_is_no_request_is_refused(server: Process, nonsense: bytes) -> None:
     assert [status for status, _ in answers(server, nonsense, 1)] == [400]
+
+
+class Held(asyncio.Transport):
+    """A connection whose other side sends what it likes, when it likes."""
+
+    closed = False
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return default
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None: ...
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def health(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET "])
+def test_a_connection_that_does_not_say_what_it_asks_for_is_closed(sent: bytes) -> None:
+    async def main() -> None:
+        state = ServerState()
+        protocol, transport = HttpProtocol(Config(health, timeout_keep_alive=3600, lifespan="off"), state, {}), Held()
+        protocol.connection_made(transport)
+        if sent:
+            protocol.data_received(sent)
+        await asyncio.sleep(HEAD_SECONDS - 1)
+        if sent:
+            protocol.data_received(b"X")  # a letter now and then is no head
+        assert not transport.closed
+        await asyncio.sleep(2)
+        assert transport.closed
+        protocol.connection_lost(None)
+
+    with virtual_clock() as clock:
+        clock.run(main())
+
+
+def test_a_connection_that_waits_for_its_answer_is_left_open() -> None:
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.sleep(10 * HEAD_SECONDS)
+        await health(scope, receive, send)
+
+    async def main() -> None:
+        protocol, transport = HttpProtocol(Config(slow, lifespan="off"), ServerState(), {}), Held()
+        protocol.connection_made(transport)
+        protocol.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await asyncio.sleep(9 * HEAD_SECONDS)
+        assert not transport.closed
+        await asyncio.sleep(2 * HEAD_SECONDS)
+        protocol.connection_lost(None)
+
+    with virtual_clock() as clock:
+        clock.run(main())
