@@ -23,6 +23,7 @@ from upwell.engine.clock import ERRANDS, clock
 from upwell.engine.recorder import recorder
 from upwell.engine.scope import current_sketch
 from upwell.engine.steps import Life, Sleep, Written, live_async, live_blocking, refuse_to_block, run_apart
+from upwell.journal.database import StoreUnavailable
 from upwell.pull_steps import checked_variables
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ POLL_SHARE: Final = 0.1
 
 POLLS_A_SECOND: Final = 100
 """How often a process looks, at most, for all that it waits for."""
+
+RESTART_SECONDS: Final = 60.0
+"""For so long a server may be away of which a run is asked that somebody waits for: it goes on meanwhile."""
 
 GONE_PARENT: Final = "The flow run that waited for it does not go on."
 
@@ -248,6 +252,7 @@ def _looked_at(
 ) -> Life[FlowRunRecord]:
     """A run is looked at until it has ended, or the time is over that has begun then."""
     _awaited.add(run.id)
+    seen = clock().time()
     try:
         while not run.state.is_final():
             passed = clock().time() - begun
@@ -256,7 +261,12 @@ def _looked_at(
                 break
             pause = max(passed * POLL_SHARE, len(_awaited) / POLLS_A_SECOND, FIRST_POLL_SECONDS)
             yield Sleep(min(pause, poll_interval, left))
-            run = yield _Look(run.id, history)
+            try:
+                run = yield _Look(run.id, history)
+                seen = clock().time()
+            except StoreUnavailable:  # a server may be restarted, and the run goes on meanwhile
+                if clock().time() - seen > RESTART_SECONDS:
+                    raise
     finally:
         _awaited.discard(run.id)
     return run

@@ -65,7 +65,7 @@ async def test_code_that_clears_up_after_an_interrupt_is_not_interrupted_again()
 
     @task
     def clears_up() -> None:
-        attempt = next(iter(runner._workers))
+        attempt = next(iter(runner._workers))  # pyright: ignore[reportPrivateUsage]  # what it executes
         try:
             interrupt(runner, attempt)
             threading.Event().wait(PATIENCE_SECONDS)

@@ -6,17 +6,25 @@ import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from upwell import flow, history
 from upwell.composition import close_journal
 from upwell.core.deployments import RunSpec
 from upwell.core.model import FlowRunRecord
-from upwell.deployments import arun_deployment, run_deployment
+from upwell.core.states import State, StateType
+from upwell.deployment_runs import RESTART_SECONDS
+from upwell.deployments import arun_deployment, await_for_flow_run, run_deployment
+from upwell.engine.clock import clock
+from upwell.history import History
 from upwell.journal.control import Ref
+from upwell.journal.database import StoreUnavailable
 from upwell.journal.deployments import SqlDeployments
 from upwell.settings import temporary_settings
+from upwell.testing import virtual_clock
 
 
 @flow
@@ -90,3 +98,33 @@ def test_a_child_that_was_made_as_the_time_of_its_sync_flow_was_up_does_not_outl
     while not (children := history.flow_runs(flow="plain").items):  # its time may be up before there is a child
         assert around(return_state=True).name == "TimedOut"
     assert [child.state_type for child in children] == ["CANCELLED"]
+
+
+@pytest.mark.parametrize("away_seconds", [50, 90])
+def test_who_waits_for_a_run_outlasts_a_restart_of_the_server(
+    store: Path, away_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain.to_deployment("a").apply()
+    made = run_deployment("plain/a", timeout=0)
+    ended = replace(made, state=State(type=StateType.COMPLETED, name="Completed", timestamp=made.created))
+    begun = 0.0
+
+    async def look(_: History, run_id: UUID) -> FlowRunRecord:
+        passed = clock().time() - begun
+        if 0 < passed < away_seconds:
+            raise StoreUnavailable("The server cannot be reached.")
+        return ended if passed else made
+
+    monkeypatch.setattr(History, "flow_run", look)
+
+    async def main() -> FlowRunRecord:
+        nonlocal begun
+        begun = clock().time()
+        return await await_for_flow_run(made.id)
+
+    with virtual_clock() as virtual:
+        if away_seconds < RESTART_SECONDS:
+            assert virtual.run(main()) is ended
+        else:
+            with pytest.raises(StoreUnavailable):
+                virtual.run(main())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts import Group as Box
@@ -16,6 +18,9 @@ from upwell.cli.exits import MISUSED
 from upwell.cli.group import Command, Elsewhere, Group, load
 from upwell.cli.output import note
 from upwell.cli.reading import reading
+
+LEAST_COLUMNS: Final = 20
+"""In which help is written: in a terminal of one or two, cyclopts would look for room for ever."""
 
 
 @cache
@@ -81,7 +86,18 @@ def _default_text(default: object) -> str | None:
 def call(words: Sequence[str]) -> object:
     """Carry out the command that these words say; what it returns."""
     try:
-        return make_app()(words)
+        return make_app()(words, **_wide_enough())
     except CycloptsError as error:  # it has said what it did not understand
         note(f"`{' '.join(['upwell', *(error.command_chain or ()), HELP[0]])}` says more.")
         return MISUSED
+
+
+def _wide_enough() -> dict[str, Any]:
+    """What cyclopts is to write to, where it would be too narrow for it."""
+    told = os.environ.get("COLUMNS", "")
+    columns = int(told) if told.isdecimal() else shutil.get_terminal_size().columns
+    if columns >= LEAST_COLUMNS:
+        return {}
+    from rich.console import Console
+
+    return {"console": Console(width=LEAST_COLUMNS), "error_console": Console(width=LEAST_COLUMNS, stderr=True)}

@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+NOTHING_KEPT: Final = "UPWELL_JOURNAL=memory keeps nothing that outlives a command: unset it."
+
 PATIENCE_SECONDS: Final = 3.0
 """How long a server that cannot be reached is tried again: it may be starting, and somebody waits."""
-
-RESTART_SECONDS: Final = 60.0
-"""The same where it has answered, and somebody follows a run: it may be restarted, and the run goes on meanwhile."""
 
 
 @asynccontextmanager
@@ -51,6 +50,7 @@ async def recorded(*, watching: bool = False) -> AsyncGenerator[History]:
 async def _patience_of_who_follows() -> float:
     """Raises StoreUnavailable soon where the server is away from the beginning."""
     from upwell.composition import api_client, is_remote
+    from upwell.deployment_runs import RESTART_SECONDS
     from upwell.settings import current
 
     if is_remote(wanted := current()):
@@ -78,9 +78,16 @@ async def _needs_no_loop(watching: bool) -> None:
 
 @asynccontextmanager
 async def control() -> AsyncGenerator[Control]:
-    """What people ask of the store that the settings name: `async with control() as asked`."""
-    from upwell.composition import open_control
+    """What people ask of the store that the settings name: `async with control() as asked`.
 
+    Raises:
+        ConfigurationError: nothing of it would outlive this command.
+    """
+    from upwell.composition import open_control
+    from upwell.settings import current
+
+    if current().journal == "memory":
+        raise ConfigurationError(NOTHING_KEPT)
     if not has_no_loop():
         async with open_control(PATIENCE_SECONDS) as asked:
             yield asked
@@ -100,6 +107,8 @@ async def limits() -> AsyncGenerator[LimitStore]:
     """
     from upwell.settings import current
 
+    if current().journal == "memory":
+        raise ConfigurationError(NOTHING_KEPT)
     if current().journal == "off":
         raise ConfigurationError(
             "These limits are kept in the store, and UPWELL_JOURNAL=off goes without one: unset it."

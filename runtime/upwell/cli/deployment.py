@@ -167,8 +167,10 @@ async def run(
 def _due(start_in: str | None, start_at: str | None) -> dt.datetime | None:
     if start_in is not None and start_at is not None:
         raise UsageError("Say --start-in or --start-at, not both.")
+    if start_at is not None:
+        return at(start_at)
     try:
-        return now() + span(start_in) if start_in is not None else at(start_at) if start_at is not None else None
+        return None if start_in is None else now() + span(start_in)
     except OverflowError:
         raise UsageError(f"--start-in {start_in} is too long.") from None
 

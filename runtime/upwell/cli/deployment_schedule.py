@@ -11,11 +11,12 @@ from upwell.cli.lookup import ref
 from upwell.cli.output import UsageError, confirm, moment_text, say, say_json
 from upwell.cli.times import ago_or_at, at, now, span
 from upwell.cli.values import parameters_of
-from upwell.core.deployments import Catchup
+from upwell.core.deployments import Catchup, ScheduleSpec
+from upwell.core.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from upwell.cli.options import Output, Param, Params, Yes
-    from upwell.core.deployments import Deployment, Schedule, ScheduleSpec
+    from upwell.core.deployments import Deployment, Schedule
 
 app = group(
     "schedule",
@@ -89,6 +90,7 @@ async def create(
             max_late_seconds=None if max_late is None else span(max_late).total_seconds(),
             active=not paused,
         )
+        _refuse_to_replace(found, wanted.spec, replace)
         before = {it.slug for it in found.schedules}
         after = await asked.put_schedule(found.id, wanted.spec)
         [made] = [it for it in after.schedules if it.slug == slug or (slug is None and _is_like(it, wanted.spec))][:1]
@@ -184,6 +186,25 @@ async def backfill(
     for tick in ticks:
         say(moment_text(tick))
     say(f"{len(ticks)} runs {'would be' if dry_run else 'are'} made.")
+
+
+def _refuse_to_replace(deployment: Deployment, wanted: ScheduleSpec, all_may_go: bool) -> None:
+    """One that is there stays as it is, unless it is the same in all.
+
+    Raises:
+        InvalidRequestError: another one is known by that slug.
+    """
+    from upwell.journal.schedules import slug_of  # here: help does without
+
+    slug = slug_of(wanted)
+    known = None if all_may_go else next((it for it in deployment.schedules if it.slug == slug), None)
+    if known is not None and any(
+        getattr(known, name) != getattr(wanted, name) for name in ScheduleSpec.__struct_fields__ if name != "slug"
+    ):
+        raise InvalidRequestError(
+            f"{deployment.full_name} has a schedule {slug} already: give this one a --slug of its own, or delete that "
+            f"one first (`upwell deployment schedule delete {deployment.full_name} {slug}`)."
+        )
 
 
 def _is_like(schedule: Schedule, wanted: ScheduleSpec) -> bool:

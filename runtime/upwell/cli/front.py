@@ -17,6 +17,8 @@ def answer_to(words: Sequence[str]) -> Callable[[], object] | None:
     """What answers these words, if there is nothing in them to be parsed."""
     if list(words) == ["--version"]:
         return _say_version
+    if list(words) == ["--profile"]:
+        return _ask_for_a_profile
     names = [word for word in words if word not in HELP]
     if not names:
         page = _Page("upwell", ABOUT, {**COMMANDS, "Options": OPTIONS}, EPILOGUE)
@@ -35,6 +37,12 @@ def _say_version() -> None:
     from upwell import __version__
 
     sys.stdout.write(f"{__version__}\n")
+
+
+def _ask_for_a_profile() -> None:
+    from upwell.cli.output import UsageError
+
+    raise UsageError("--profile wants a name: `upwell profile ls` shows those that there are.")
 
 
 class _Page(NamedTuple):

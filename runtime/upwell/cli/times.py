@@ -35,10 +35,9 @@ def at(text: str) -> dt.datetime:
         UsageError: it is none.
     """
     try:
-        written = dt.datetime.fromisoformat(text.strip())
-    except ValueError:
+        return dt.datetime.fromisoformat(text.strip()).astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # the latter at the edges of what years there are
         raise UsageError(f"{text!r} is no date or time. Write it like 2026-01-31 or 2026-01-31T08:00+01:00.") from None
-    return written.astimezone(dt.UTC)
 
 
 def ago_or_at(text: str | None) -> dt.datetime | None:

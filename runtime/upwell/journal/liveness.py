@@ -58,12 +58,22 @@ class Observer:
 
     own_id: of the process that looks, if it writes to the store itself.
     most_crashes: a durable flow run that has crashed so often is not resumed by itself any more.
+    patience_seconds: so long after its first look nobody is declared dead. Who could not reach a server that was away
+        has spooled how it ended, and that comes first.
     """
 
-    def __init__(self, database: Database, own_id: str | None = None, most_crashes: int = DURABLE_MAX_CRASHES) -> None:
+    def __init__(
+        self,
+        database: Database,
+        own_id: str | None = None,
+        most_crashes: int = DURABLE_MAX_CRASHES,
+        patience_seconds: float = 0.0,
+    ) -> None:
         self._database = database
         self._own_id = own_id
         self._most_crashes = most_crashes
+        self._patience_seconds = patience_seconds
+        self._first_look: float | None = None
         self._seen: dict[str, _Seen] = {}
         self._turn = asyncio.Lock()
 
@@ -79,6 +89,9 @@ class Observer:
     async def _look(self) -> list[str]:
         alive = await self._database.fetch("processes_alive")
         at = asyncio.get_running_loop().time()
+        if self._first_look is None:
+            self._first_look = at
+        is_patient = at - self._first_look < self._patience_seconds
         seen_before, self._seen = self._seen, {}
         lost: list[str] = []
         for process_id, host, pid, pid_started, beat, seen, lease_until in alive:
@@ -92,7 +105,7 @@ class Observer:
                 if watched.watched_seconds < lease_seconds:
                     continue
                 reason = f"it has given no sign of life for longer than its lease of {lease_seconds:g} seconds."
-            elif not reason:
+            elif not reason or is_patient:
                 continue
             dead = Dead(process_id, 0, beat, f"The process {pid} on {machine_of(host)} died: {reason}")
             if await self._declare_lost(dead):

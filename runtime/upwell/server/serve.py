@@ -28,6 +28,9 @@ GRACE_SECONDS: Final = 5
 """For requests that are being answered, once the server is told to end."""
 
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+RETURN_SECONDS: Final = 10.0
+"""After a server has begun: it may have been away, and programs bring in what they have spooled meanwhile."""
+
 KEEP_ALIVE_SECONDS: Final = 15
 MOST_CONNECTIONS: Final = 1000
 
@@ -154,4 +157,4 @@ async def _beside(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
 
 async def _services(parts: Parts, settings: Settings, sweeper: Sweeper | None) -> None:
     process_id = str(uuid7(clock().time(), random.SystemRandom().getrandbits(RANDOM_BITS)))
-    await run_services(parts.control, settings, parts.database, process_id, sweeper)
+    await run_services(parts.control, settings, parts.database, process_id, sweeper, RETURN_SECONDS)

@@ -71,6 +71,13 @@ def test_the_front_page_fits_a_narrow_terminal(upwell: Upwell, monkeypatch: pyte
     assert [line for line in upwell("--help").lines if len(line) > 40 and not line.startswith("    upwell ")] == []
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "2"])
+def test_help_ends_in_the_narrowest_terminal(upwell: Upwell, columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert "RUN" in upwell("explain", "--help").out
+    assert "RUN" in upwell("explain").err
+
+
 @pytest.mark.parametrize(("terminal", "no_color", "colored"), [(1, "", True), (1, "1", False), (0, "", False)])
 def test_the_front_page_is_in_colors_on_a_terminal_that_has_some(
     upwell: Upwell, monkeypatch: pytest.MonkeyPatch, terminal: int, no_color: str, colored: bool
@@ -117,6 +124,7 @@ def test_versions(upwell: Upwell) -> None:
     assert upwell().out == upwell("--help").out == upwell("-h").out
     assert upwell("--help", "flow", "ls").out == upwell("flow", "ls", "-h").out
     assert upwell("flow", "ls", "--version").code == 2
+    assert (upwell("--profile").code, "wants a name" in upwell("--profile").err) == (2, True)
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["flow-run", "nonsense"], ["flow-run", "logs"], ["version", "more"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,49 @@ def test_schedules_are_made_paused_and_deleted(deployed: Upwell) -> None:
 def test_a_schedule_that_cannot_be_is_refused(deployed: Upwell, arguments: list[str], code: int) -> None:
     done = deployed("deployment", "schedule", "create", "etl/etl", *arguments)
     assert (done.code, done.err.startswith("Error: ")) == (code, True), done
+
+
+def test_a_schedule_does_not_take_the_place_of_another_unasked(deployed: Upwell) -> None:
+    create = ("deployment", "schedule", "create", "etl/etl", "--cron", "0 3 * * *")
+    assert deployed(*create, "--param", "n=5", "--catchup", "all").code == 0
+    deployed("deployment", "schedule", "pause", "etl/etl")
+    before = deployed("deployment", "schedule", "ls", "etl/etl", "-o", "json").json
+    refused = deployed(*create, "--param", "n=6")
+    assert (refused.code, "--slug" in refused.err) == (1, True)
+    assert deployed("deployment", "schedule", "ls", "etl/etl", "-o", "json").json == before
+    assert deployed(*create, "--param", "n=5", "--catchup", "all", "--paused").code == 0  # it is the same in all
+    assert deployed(*create, "--param", "n=6", "--slug", "other").code == 0
+    assert deployed(*create, "--param", "n=6", "--replace").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("flow-run", "ls", "--since", "0001-01-01"),
+        ("flow-run", "ls", "--until", "9999-12-31T23:59-05:00"),
+        ("deployment", "run", "etl/etl", "--start-at", "0001-01-01T00:00+05:00"),
+        ("deployment", "schedule", "create", "etl/etl", "--interval", "1d", "--anchor", "0001-01-01T00:00+05:00"),
+    ],
+    ids=lambda words: words[-1],
+)
+def test_a_date_at_the_edge_of_time_is_refused(
+    deployed: Upwell, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        done = deployed(*words)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert (done.code, "is no date or time" in done.err) == (2, True)
+
+
+def test_nothing_is_made_that_would_not_outlast_the_command(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPWELL_JOURNAL", "memory")
+    for words in (("work-pool", "create", "p"), ("api-key", "create", "k"), ("gcl", "create", "db", "--limit", "1")):
+        refused = upwell(*words)
+        assert (refused.code, "UPWELL_JOURNAL=memory" in refused.err) == (1, True), refused
 
 
 def test_a_backfill_is_shown_before_it_is_made(deployed: Upwell) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from upwell.engine.clock import SystemClock
@@ -210,6 +211,18 @@ def test_a_process_elsewhere_is_lost_only_after_it_was_watched_for_its_lease(mak
         assert [await observer.look() for _ in range(2)] == [[], []]  # its lease ran out long ago
         assert await Observer(database).look() == []  # this one has not watched it
         assert await look_for(database, 2 * LEASE_SECONDS) == ["foreign"]
+
+    scenario(make_database, body)
+
+
+def test_who_was_away_declares_nobody_dead_before_what_was_spooled_can_have_come(make_database: MakeDatabase) -> None:
+    async def body(store: SqlStore) -> None:
+        gone = msgspec.structs.replace(this_process(LEASE_SECONDS), id="gone", pid_started="another one's")
+        await register(store.database, gone)
+        observer = Observer(store.database, patience_seconds=LEASE_SECONDS / 2)
+        assert await observer.look() == []
+        await asyncio.sleep(LEASE_SECONDS / 2)
+        assert await observer.look() == ["gone"]
 
     scenario(make_database, body)
 

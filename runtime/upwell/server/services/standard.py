@@ -35,14 +35,18 @@ def upkeep_services(control: Control, settings: Settings) -> list[Service]:
 
 
 def store_services(
-    database: Database, settings: Settings, process_id: str, sweeper: Sweeper | None = None
+    database: Database,
+    settings: Settings,
+    process_id: str,
+    sweeper: Sweeper | None = None,
+    patience_seconds: float = 0.0,
 ) -> list[Service]:
     """What whoever has the store itself does beside.
 
     process_id: of whoever does it, for what only one does at a time. sweeper: for the folders of results, if they can
-    be reached.
+    be reached. patience_seconds: see `Observer`.
     """
-    observer = Observer(database, process_id, settings.durable_max_crashes)
+    observer = Observer(database, process_id, settings.durable_max_crashes, patience_seconds)
     limits = Limits.of(settings)
 
     async def keep_tidy() -> None:
@@ -60,9 +64,10 @@ async def run_services(
     database: Database | None = None,
     process_id: str = "",
     sweeper: Sweeper | None = None,
+    patience_seconds: float = 0.0,
 ) -> None:
     """All that is to be done, until cancelled. database: the store itself, for whoever has it."""
     services = upkeep_services(control, settings)
     if database is not None:
-        services += store_services(database, settings, process_id, sweeper)
+        services += store_services(database, settings, process_id, sweeper, patience_seconds)
     await Services(services).run()
