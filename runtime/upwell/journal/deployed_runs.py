@@ -123,6 +123,12 @@ def check_parameters(parameters: Mapping[str, Any], schema: Mapping[str, Any], *
         InvalidRequestError: they do not; names each that does not.
     """
     value = msgspec.json.decode(checked_json(parameters))
+    try:
+        msgspec.msgpack.encode(value)  # as they go from process to process
+    except OverflowError:
+        raise InvalidRequestError(
+            "The parameters hold a whole number that does not fit in 64 bits: give it as text."
+        ) from None
     if not schema:
         return
     rules = {key: rule for key, rule in schema.items() if not (partly and key == "required")}

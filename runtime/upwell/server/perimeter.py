@@ -82,7 +82,9 @@ class Perimeter:
             if actor is None and scope["path"] not in self._public:
                 await self._ask_who(scope, send)
                 return
-            scope["user"] = actor
+            told: Any = scope
+            told["user"] = actor
+            told["ask_again"] = lambda: self._check(scope)  # of an answer that lasts
             method = _method_of(scope)
             if method == "HEAD":
                 method, scope, send = "GET", _as_get(scope), _without_body(send)

@@ -18,6 +18,7 @@ from msgspec.structs import asdict
 
 from upwell.core.deployments import CancelRequest, ClaimSpec, ExpectSpec, Job, JobScope
 from upwell.core.errors import ConfigurationError, UpwellError
+from upwell.core.lifecycle import describe
 from upwell.engine.clock import clock
 from upwell.journal.control import Control
 from upwell.serving.carriers import Carried, Carrier, How
@@ -232,9 +233,14 @@ class Claims:
 
     async def _see_through(self, job: Job) -> None:
         try:
-            await self._ended(job, await self._carried(job))
+            try:
+                carried = await self._carried(job)
+            except Exception as error:  # of ours, or of a library's: nobody is to wait for it for ever
+                LOGGER.exception("The run '%s' could not be carried out", job.name)
+                carried = Carried(How.REFUSED, f"It could not be carried out: {describe(error)}")
+            await self._ended(job, carried)
         except Exception:
-            LOGGER.exception("The run '%s' could not be carried out", job.name)
+            LOGGER.exception("The store did not hear of the end of the run '%s'", job.name)
         finally:
             if self._jobs.get(job.flow_run_id) is job:  # else it was taken from us meanwhile, and is ours again
                 self._jobs.pop(job.flow_run_id)

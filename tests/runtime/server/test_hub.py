@@ -11,7 +11,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.runtime.server.serving import PATIENCE_SECONDS, asking, eventually, maker, server_process, settings_of
+from tests.runtime.server.serving import (
+    PATIENCE_SECONDS,
+    asking,
+    eventually,
+    maker,
+    opened,
+    server_process,
+    settings_of,
+)
 
 from upwell.core.errors import InvalidRequestError
 from upwell.journal import changes as followed
@@ -323,6 +331,39 @@ def test_a_browser_hears_of_what_another_process_writes_and_goes_on_after_a_brea
         _, seen = asyncio.run(listen(server.port, tmp_path, write, "three", first))
         assert seen == ["two", "three"]
         assert server.end() == 0
+
+
+def test_who_is_not_known_any_more_hears_nothing_more(tmp_path: Path) -> None:
+    async def main(port: int) -> None:
+        async with opened(settings_of(tmp_path)) as (parts, _):
+            key, secret = await parts.control.create_key("listener", "read")
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            said = f"Host: localhost\r\nAuthorization: Bearer {secret}\r\n"
+            writer.write(f"GET /api/stream?logs=true HTTP/1.1\r\n{said}\r\n".encode())
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await reader.readuntil(b"hello")
+                await log(parts.database, "one")
+                await reader.readuntil(b"one")
+                await parts.control.revoke_key(key.id)
+                heard = b""
+                while not reader.at_eof():
+                    await log(parts.database, "more")
+                    heard += await some(reader)
+            writer.close()
+            await log(parts.database, "last")
+            assert b"last" not in heard
+
+    with server_process(tmp_path) as server:
+        asyncio.run(main(server.port))
+
+
+async def some(reader: asyncio.StreamReader) -> bytes:
+    """What comes within a moment."""
+    try:
+        async with asyncio.timeout(0.1):
+            return await reader.read(1 << 16)
+    except TimeoutError:
+        return b""
 
 
 async def listen(port: int, folder: Path, write: Any, line: str, after: str | None) -> tuple[str, list[str]]:

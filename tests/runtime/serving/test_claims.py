@@ -97,6 +97,22 @@ def test_a_worker_gives_a_job_up_that_it_could_not_begin_however_often_others_ha
     asyncio.run(main())
 
 
+def test_a_run_that_a_carrier_stumbles_over_waits_for_nobody(flows: Callable[[str], Path]) -> None:
+    folder, carrier = flows(FLOWS), BeginsNothing()
+
+    def stumble() -> None:
+        raise OverflowError("too large")
+
+    async def main() -> None:
+        async with at_work(folder, "one", carrier=carrier) as work:
+            loses(carrier, work)
+            carrier.then = stumble
+            run = await work.ended(await work.start("one"))
+        assert (run.state_name, "too large" in str(run.state.message)) == ("Crashed", True)
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_stops_gives_up_no_job(flows: Callable[[str], Path]) -> None:
     folder, carrier = flows(FLOWS), BeginsNothing()
 

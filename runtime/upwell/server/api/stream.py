@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Annotated, Any, Final
 
 from litestar import get
 from litestar.params import HeaderParameter
@@ -22,6 +22,9 @@ SIGN_SECONDS: Final = 15.0
 LONGEST_SECONDS: Final = 900.0
 """Then the stream ends, the browser comes again, and is asked who it is."""
 
+ASK_SECONDS: Final = 0.5
+"""Nothing is sent for longer than that to who is not known any more."""
+
 RETRY_MILLISECONDS: Final = 1000
 
 LastEventId = Annotated[str | None, HeaderParameter(name="Last-Event-ID", max_length=100)]
@@ -37,7 +40,7 @@ async def stream(
     much: load the page again.
     """
     run = None if flow_run_id is None else str(flow_run_id)
-    events = _events(parts_of(request).hub, run, logs, last_event_id)
+    events = _events(parts_of(request).hub, run, logs, last_event_id, lambda: _is_still_known(request))
     first = await anext(events)  # what is wrong with the request is said before anything is sent
     return Stream(_after(first, events), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
@@ -48,7 +51,19 @@ async def _after(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[by
         yield event
 
 
-async def _events(hub: Hub, flow_run_id: str | None, logs: bool, after: str | None) -> AsyncIterator[bytes]:
+async def _is_still_known(request: Request) -> bool:
+    """Whether who listens may still do so: the key may have been revoked, the session have ended."""
+    try:
+        scope: Any = request.scope
+        return await scope["ask_again"]() is not None  # see the perimeter
+    except Exception:  # it is refused, or cannot be seen now: whoever may comes again
+        return False
+
+
+async def _events(
+    hub: Hub, flow_run_id: str | None, logs: bool, after: str | None, is_still_known: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    asked = asyncio.get_running_loop().time()
     ends = asyncio.get_running_loop().time() + LONGEST_SECONDS
     async with hub.listen(flow_run_id, logs=logs, after=after or None) as changes:
         yield ServerSentEventMessage(data=None, retry=RETRY_MILLISECONDS, comment="hello").encode()
@@ -63,6 +78,10 @@ async def _events(hub: Hub, flow_run_id: str | None, logs: bool, after: str | No
                     change = following.result()
                 except StopAsyncIteration:
                     return
+                if (now := asyncio.get_running_loop().time()) - asked > ASK_SECONDS:
+                    if not await is_still_known():
+                        return
+                    asked = now
                 yield ServerSentEventMessage(data=change.data, event=change.event, id=change.id).encode()
                 following = asyncio.ensure_future(anext(changes))
         finally:

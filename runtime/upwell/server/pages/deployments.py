@@ -273,7 +273,7 @@ async def custom_run(request: PageRequest, deployment_id: PathId) -> Response[st
 def _run_spec(form: dict[str, str], parameters: dict[str, Any]) -> RunSpec:
     tags = tuple(tag.strip() for tag in form.get("tags", "").split(",") if tag.strip())
     priority = form.get("priority", "").strip() or "0"
-    if not priority.removeprefix("-").isdigit():
+    if not priority.removeprefix("-").isdecimal():
         raise InvalidRequestError(f"The priority is {priority[:20]!r}, and must be a whole number.")
     return RunSpec(
         parameters=parameters,
@@ -294,9 +294,11 @@ def _due(form: dict[str, str]) -> dt.datetime | None:
         return None if moment is None else now() + (now() - moment)
     try:
         local = dt.datetime.fromisoformat(form.get("at", ""))
-    except ValueError:
+        if local.tzinfo is None:
+            local = local.replace(tzinfo=zone_of(form.get("zone", "") or "UTC"))
+        return local.astimezone(dt.UTC)
+    except (ValueError, OverflowError):  # the latter at the edges of what years there are
         raise InvalidRequestError("Say at which time it is to begin.") from None
-    return local.replace(tzinfo=zone_of(form.get("zone", "") or "UTC")) if local.tzinfo is None else local
 
 
 __all__ = [

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 from msgspec import Struct
 
 from upwell.core.errors import InvalidRequestError
+from upwell.core.shown import is_secret
 from upwell.journal.deployed_runs import check_parameters
 
 Schema = Mapping[str, Any]
@@ -92,7 +93,7 @@ def _field(
     made = Field(
         name=name,
         path=prefix + name,
-        kind=_kind_of(plain, depth, default),
+        kind="password" if _is_secret(name, rule, plain) else _kind_of(plain, depth, default),
         label=str(rule.get("title", name)),
         hint=str(rule.get("description") or plain.get("description") or ""),
         optional=has_default or not required or nullable,
@@ -108,6 +109,12 @@ def _field(
     elif made.kind != "password" and has_default:
         made.shown = _shown(made.kind, default)
     return made
+
+
+def _is_secret(name: str, rule: Schema, plain: Schema) -> bool:
+    """Whether it is typed blind. What the parameter says goes before what one of its types does."""
+    said = any(it.get("format") == "password" or it.get("writeOnly") for it in (rule, plain))
+    return said or (is_secret(name) and plain.get("type") == "string" and "enum" not in plain)
 
 
 def _resolved(rule: Schema, definitions: Schema) -> tuple[Schema, bool]:
@@ -136,8 +143,6 @@ _FORMATS: Final = {"date-time": "datetime-local", "date": "date", "time": "time"
 
 def _kind_of(rule: Schema, depth: int, default: Any) -> str:
     kind = rule.get("type")
-    if rule.get("format") == "password" or rule.get("writeOnly"):
-        return "password"
     if "enum" in rule:
         return "choice"
     if kind == "string":
@@ -211,13 +216,13 @@ def _given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
     """Whether something was filled in, and what; not so for what was left as it was."""
     if field.kind == "group":
         return _group_given(field, form)
-    text = form.get(field.path, "").replace("\r\n", "\n")
+    text, shown = (it.replace("\r\n", "\n") for it in (form.get(field.path, ""), field.shown))
     if field.kind == "boolean":
         value = text == "true"
-        return (value != field.default or not field.has_default, value)
+        return (value != (shown == "true") or not field.has_default, value)
     if field.kind not in ("text", "long", "password"):
-        text = text.strip()
-    if text == field.shown:
+        text, shown = text.strip(), shown.strip()
+    if text == shown:
         return (False, None) if field.has_default or not text else (True, _value(field, text))
     if not text:
         empties: dict[str, Any] = {"text": "", "long": "", "lines": []}
@@ -232,9 +237,9 @@ def _group_given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
         given, value = _given(inner, form)
         if given:
             values[inner.name] = value
-            changed = True
+            changed = changed or inner.kind != "boolean" or inner.has_default or bool(value)
         _keep(inner, form)
-    return changed or (bool(values) and not field.has_default), values
+    return changed or (bool(values) and not field.optional), values
 
 
 def _value(field: Field, text: str) -> Any:

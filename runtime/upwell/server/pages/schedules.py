@@ -12,6 +12,7 @@ from litestar.response import Redirect, Response
 from upwell.core.deployments import Catchup, ScheduleKind, ScheduleSpec
 from upwell.core.errors import ConflictError, InvalidRequestError
 from upwell.core.ticks import zone_of
+from upwell.journal.schedules import slug_of
 from upwell.server import auth
 from upwell.server.api.asked import PathId, PathName, note
 from upwell.server.pages.deployments import deployment_page
@@ -26,8 +27,11 @@ async def add_schedule(request: PageRequest, deployment_id: PathId) -> Response[
     """Add a schedule; or say what is wrong with it."""
     form = {name: str(value) for name, value in (await request.form()).items()}
     try:
-        wanted = _spec(form)
-        changed = await parts(request).control.put_schedule(deployment_id, wanted)
+        wanted, control = _spec(form), parts(request).control
+        slug = slug_of(wanted)
+        if slug in {it.slug for it in (await control.deployment(deployment_id)).schedules}:
+            raise ConflictError(f"There is a schedule {slug} already: give this one another name, or remove that one.")
+        changed = await control.put_schedule(deployment_id, wanted)
     except (InvalidRequestError, ConflictError) as error:
         return await deployment_page(request, deployment_id, filled=form, error=str(error))
     await note(request, "put schedule", changed.full_name, wanted.slug or wanted.expression)
@@ -65,9 +69,9 @@ def _expression(kind: str, form: dict[str, str]) -> str:
     every, unit = form.get("every", "").strip(), form.get("unit", "minutes")
     try:
         seconds = float(every) * UNITS[unit]
-    except (ValueError, KeyError):
+        return str(int(seconds)) if seconds == int(seconds) else str(seconds)
+    except (ValueError, KeyError, OverflowError):  # infinity and what is no number among them
         raise InvalidRequestError(f"The interval is {every[:20]!r}, and must be a number.") from None
-    return str(int(seconds)) if seconds == int(seconds) else str(seconds)
 
 
 @post("/deployments/{deployment_id:uuid}/schedules/{slug:str}/{action:str}", include_in_schema=False, opt=auth.RUN)

@@ -135,6 +135,34 @@ def test_what_is_not_there_is_said_on_a_page(tmp_path: Path) -> None:
     on_pages(tmp_path, check)
 
 
+def test_what_does_not_fit_into_a_form_is_said_on_its_page(tmp_path: Path) -> None:
+    schedule = "kind=interval&unit=minutes&every="
+    refused = [
+        ("schedules/add", f"{schedule}nan", "must be a number"),
+        ("schedules/add", f"{schedule}inf", "must be a number"),
+        ("schedules/add", f"{schedule}5&slug=mine", "There is a schedule mine already"),
+        ("custom-run", "priority=%C2%B2", "must be a whole number"),
+        ("custom-run", "start=at&at=9999-12-31T23:59&zone=America/New_York", "Say at which time"),
+        ("custom-run", "start=at&at=0001-01-01T00:00&zone=Asia/Tokyo", "Say at which time"),
+    ]
+
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        control = asked.parts.control
+        wanted = DeploymentSpec(flow_name="f", name="forms", entrypoint="f.py:f")
+        made = (await control.apply_deployment(wanted)).id
+        await control.put_schedule(made, ScheduleSpec(kind="interval", expression="60", slug="mine"))
+        word = re.search(r'name="csrf_token" value="([^"]+)"', (await asked.http.get("/work-pools")).text)
+        assert word is not None
+        for address, body, said in refused:
+            sent = f"csrf_token={word[1]}&{body}"
+            answer = await asked.http.post(f"/deployments/{made}/{address}", content=sent, headers=FORM)
+            assert (answer.status_code < 500, said in answer.text) == (True, True), (body, answer.text[-2000:])
+        [schedule] = (await control.deployment(made)).schedules
+        assert schedule.expression == "60"
+
+    on_pages(tmp_path, check)
+
+
 def test_what_is_not_there_is_not_made_by_a_page_that_is_out_of_date(tmp_path: Path) -> None:
     async def check(asked: Asked, ids: dict[str, UUID]) -> None:
         word = re.search(r'name="csrf_token" value="([^"]+)"', (await asked.http.get("/work-pools")).text)

@@ -118,6 +118,7 @@ def test_what_is_filled_in_is_given(form: dict[str, str], given: dict[str, Any])
         ({"p.place.city": ""}, "place", "needed"),
         ({"p.place.height": "high"}, "place", "no number"),
         ({"p.mode": "slower"}, "mode", "is not one of"),
+        ({"p.count": "9" * 26}, "count", "64 bits"),
     ],
 )
 def test_what_does_not_fit_is_said_at_its_field(form: dict[str, str], name: str, says: str) -> None:
@@ -132,6 +133,42 @@ def test_a_secret_is_never_put_into_the_form_again() -> None:
     assert found is None
     assert all("canary" not in field.shown for field in fields)
     assert next(field.shown for field in fields if field.name == "token") == ""
+
+
+SECRETS: dict[str, Any] = {
+    "properties": {
+        "password": {"anyOf": [{"type": "string"}, {"type": "null"}], "format": "password"},
+        "access": {"type": "object", "properties": {"user": {"type": "string"}, "api_key": {"type": "string"}}},
+    }
+}
+
+
+def test_a_secret_is_typed_blind_wherever_it_stands() -> None:
+    fields = fields_of(SECRETS, {"password": "canary", "access": {"user": "me", "api_key": "canary"}})
+    [password, access] = fields
+    assert [password.kind, *(field.kind for field in access.fields)] == ["password", "text", "password"]
+    assert [password.shown, *(field.shown for field in access.fields)] == ["", "me", ""]
+    assert parameters_of(fields, as_shown(fields), SECRETS) == {}
+    changed = parameters_of(fields, {**as_shown(fields), "p.access.user": "you"}, SECRETS)
+    assert changed == {"access": {"user": "you", "api_key": "canary"}}
+
+
+UNTOUCHED: dict[str, Any] = {
+    "properties": {
+        "maybe": {"anyOf": [{"type": "boolean"}, {"type": "null"}], "default": None},
+        "options": {"anyOf": [{"$ref": "#/$defs/Options"}, {"type": "null"}], "default": None},
+        "lines": {"type": "array", "items": {"type": "string"}, "default": [" a", "b "]},
+        "text": {"type": "string", "default": "a\r\nb"},
+    },
+    "$defs": {"Options": {"type": "object", "properties": {"dry": {"type": "boolean"}}, "required": ["dry"]}},
+}
+
+
+def test_what_nobody_touched_stays_as_it_was() -> None:
+    fields = fields_of(UNTOUCHED, {})
+    assert parameters_of(fields, as_shown(fields), UNTOUCHED) == {}
+    chosen = parameters_of(fields, {**as_shown(fields), "p.maybe": "true", "p.options.dry": "true"}, UNTOUCHED)
+    assert chosen == {"maybe": True, "options": {"dry": True}}
 
 
 CIRCLE: dict[str, Any] = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"$ref": "#/$defs/a"}}}
