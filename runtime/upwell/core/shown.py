@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 MOST_CHARACTERS: Final = 200
@@ -19,6 +20,9 @@ MOST_ITEMS: Final = 8
 MOST_DEPTH: Final = 3
 
 HIDDEN: Final = "********"
+
+KEPT_NAMES: Final = 1024
+"""Of how many is remembered whether they speak of secrets."""
 
 _SECRET: Final = re.compile(
     r"passw(or)?d|passphrase|secret|token|api_?key|private_?key|credential|authorization|cookie", re.IGNORECASE
@@ -33,6 +37,7 @@ _type: Callable[[object], Any] = type  # so that a type checker knows what `type
 _SIMPLE: Final = frozenset({int, float, bool, type(None), complex})
 
 
+@lru_cache(KEPT_NAMES)
 def is_secret(name: str) -> bool:
     """Whether what has this name is better not shown."""
     return _SECRET.search(name) is not None
@@ -54,9 +59,8 @@ def shown(value: Any) -> str:
 def shown_arguments(names: Iterable[str], values: Iterable[Any]) -> str:
     """Arguments as in a call, `url='x', n=3`; those whose names speak of secrets are hidden."""
     pairs = zip(names, values, strict=False)
-    return _short(
-        ", ".join(f"{name}={HIDDEN if is_secret(name) else shown(value)}" for name, value in pairs), MOST_CHARACTERS * 4
-    )
+    parts = [f"{name}={HIDDEN if is_secret(name) else shown(value)}" for name, value in pairs]
+    return _short(", ".join(parts), MOST_CHARACTERS * 4)
 
 
 def shown_parameters(parameters: Mapping[str, Any]) -> dict[str, str]:

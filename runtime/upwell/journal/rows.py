@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -29,6 +30,9 @@ Run = RunFuture[Any]
 _COMPLETED: Final[str] = COMPLETED.value
 _RUNNING: Final[str] = RUNNING.value
 _AS_IS: Final = frozenset({int, float, bool, type(None)})
+
+KEPT_LABELS: Final = 1024
+"""How many lists of arguments' names are remembered: a program has few."""
 
 
 def micros(seconds: float) -> int:
@@ -97,7 +101,10 @@ class RowMaker:
 
     def add_ended(self, batch: Batch, runs: list[Run]) -> None:
         """Runs in their final state, in the order in which they ended; most are of one call in a row."""
-        for call, group in itertools.groupby(runs, _call_of):
+        for call, group in itertools.groupby(runs, _call_of_many):
+            if call is None:
+                self._add_direct(batch, group)
+                continue
             key = self.key_of(call.series)
             created = int(call.created * 1e6)
             if _is_full(call):
@@ -112,6 +119,22 @@ class RowMaker:
                 batch.add_columns("completed_runs", self._columns(key, created, call, short))
             for run in short:
                 run.item = None
+
+    def _add_direct(self, batch: Batch, runs: Iterable[Run]) -> None:
+        """Runs that were called directly, each by a call of its own."""
+        rows: list[Row] = []
+        for run in runs:
+            call = run.call
+            key, created = self.key_of(call.series), int(call.created * 1e6)
+            if _is_short(run):
+                rows.append(self._short_row(key, created, run))
+                run.item = None
+            elif _is_full(call):
+                batch.task_runs += self._full_rows(key, created, [run])
+            else:
+                self._add_others(batch, key, created, call, [run])
+        if rows:
+            batch.add_columns("completed_runs", [list(column) for column in zip(*rows, strict=True)])
 
     def _columns(self, key: int, created: int, call: Call, runs: list[Run]) -> list[list[Any]]:
         """Runs with nothing special about them."""
@@ -161,12 +184,15 @@ class RowMaker:
 
     def row_of_end(self, run: Run) -> tuple[bool, Row]:
         """The row of a run that has ended, and whether it is a short one. From any thread."""
-        call = run.call
-        key, created = self._named(call.series), int(call.created * 1e6)
-        if _is_full(call) or run.run_count != 1 or run.status != _COMPLETED or run.own_name is not None:
-            return False, self._full_row(key, created, run)
-        inputs = self._inputs_of(call)(run, run.item)
-        return True, (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs)
+        key, created = self._named(run.call.series), int(run.call.created * 1e6)
+        if _is_short(run):
+            return True, self._short_row(key, created, run)
+        return False, self._full_row(key, created, run)
+
+    def _short_row(self, key: int, created: int, run: Run) -> Row:
+        """The row of a run with nothing special about it."""
+        inputs = self._inputs_of(run.call)(run, run.item)
+        return key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs
 
     def _full_rows(self, key: int, created: int, runs: Iterable[Run]) -> Iterator[Row]:
         """The rows of runs that have ended, and that let their arguments go."""
@@ -219,11 +245,18 @@ class RowMaker:
         for *_, file in kept:
             if file is not None:
                 self._write_file(file)
-        for call, group in itertools.groupby(kept, _call_of_first):
-            key, members = self.key_of(call.series), list(group)
-            records, durable_keys = [one[1] for one in members], [one[2] for one in members]
-            columns: list[list[Any]] = [[key] * len(members), [one[0].number for one in members], records, durable_keys]
-            batch.add_columns("results", columns)
+        columns: list[list[Any]] = [
+            [],
+            [one[0].number for one in kept],
+            [one[1] for one in kept],
+            [one[2] for one in kept],
+        ]
+        for call, group in itertools.groupby([one[0] for one in kept], _call_of_many):
+            if call is None:
+                columns[0] += [self.key_of(run.call.series) for run in group]
+            else:
+                columns[0] += [self.key_of(call.series)] * sum(1 for _ in group)
+        batch.add_columns("results", columns)
 
     def add_calls(self, batch: Batch, calls: Iterable[tuple[str, bytes, Series, int, int]]) -> None:
         """The large maps of durable flow runs."""
@@ -305,24 +338,33 @@ def _is_full(call: Call) -> bool:
     return bool(call.record_fully or call.parent_id is not None or call.parent is not None)
 
 
-def _call_of(run: Run) -> Call:
-    return run.call
+def _is_short(run: Run) -> bool:
+    """Whether a run has nothing special about it."""
+    return run.run_count == 1 and run.status == _COMPLETED and run.own_name is None and not _is_full(run.call)
 
 
-def _call_of_first(kept: tuple[Run, Any, Any, Any]) -> Call:
-    return kept[0].call
+def _call_of_many(run: Run) -> Call | None:
+    """The call that a run shares with others; None if it was called directly."""
+    return None if run.inline else run.call
 
 
 def _shown_inputs(run: Run, item: Any) -> str | None:
     """The inputs of a run that has more than one, or named ones."""
     call = run.call
-    names = call.definition.parameters.names
     values: tuple[Any, ...] = (item,) if call.unary else item or ()
-    positional = values[: len(values) - len(call.row_names)]
-    labels = [*names[: len(positional)], *call.row_names]
-    if len(labels) < len(values):  # gathered by *args
-        labels = [*names[: len(positional)], *(f"#{n}" for n in range(len(names), len(positional))), *call.row_names]
-    return ", ".join(filter(None, (shown_arguments(labels, values), _constants(call)))) or None
+    labels = _labels(call.definition.parameters.names, len(values), call.row_names)
+    constants = _constants(call)
+    if not constants:
+        return shown_arguments(labels, values) or None
+    return ", ".join(filter(None, (shown_arguments(labels, values), constants))) or None
+
+
+@lru_cache(KEPT_LABELS)
+def _labels(names: tuple[str, ...], values: int, row_names: tuple[str, ...]) -> list[str]:
+    """What so many values are called: those at the end by the names they were given, others by the parameters'."""
+    positional = values - len(row_names)
+    gathered = (f"#{place}" for place in range(len(names), positional))  # by *args
+    return [*names[:positional], *gathered, *row_names]
 
 
 def _upstream_of(run: Run, item: Any, wait_for: Any) -> Iterator[tuple[str | None, Run]]:
