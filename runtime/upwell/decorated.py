@@ -109,14 +109,14 @@ class Bound:
         self.instance = instance
         self.name: str = whole.name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         return self._whole(self.instance, *args, **kwargs)
 
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+    def submit(self, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """See `Task.submit`."""
         return self._whole.submit(self.instance, *args, **kwargs)  # type: ignore[no-any-return]  # it is of any kind
 
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+    def map(self, /, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """See `Task.map`."""
         return self._whole.map(unmapped(self.instance), *args, **kwargs)  # type: ignore[no-any-return]  # it is of any kind
 

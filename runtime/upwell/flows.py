@@ -52,17 +52,17 @@ class Flow(Decorated[P, R, "BoundFlow"]):
 
     @overload
     def __call__(
-        self: Flow[P, Coroutine[Any, Any, Any]], *args: Any, return_state: Literal[True], **kwargs: Any
+        self: Flow[P, Coroutine[Any, Any, Any]], /, *args: Any, return_state: Literal[True], **kwargs: Any
     ) -> Coroutine[Any, Any, State]: ...
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def __call__(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
-    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    def __call__(self, /, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
     @overload
-    def __call__(self, *args: Any, idempotency_key: str, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
+    def __call__(self, /, *args: Any, idempotency_key: str, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
 
         The run ends when everything that it started has ended. `return_state=True` gives the final State
@@ -75,18 +75,18 @@ class Flow(Decorated[P, R, "BoundFlow"]):
         return flow_as_task(self._definition)
 
     @overload
-    def submit(self: Flow[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self: Flow[P, Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
     @overload
-    def submit(self: Flow[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+    def submit(self: Flow[P, T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a run beside the caller; returns its future at once. See `Task.submit`."""
         return submit_task(self._as_task, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
-    def map(self: Flow[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self: Flow[P, Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> FutureList[T]: ...
     @overload
-    def map(self: Flow[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+    def map(self: Flow[P, T], /, *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self, /, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run for each item of the iterables; returns their futures in order. See `Task.map`."""
         return map_task(self._as_task, args, kwargs, FutureList)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
@@ -96,7 +96,7 @@ class Flow(Decorated[P, R, "BoundFlow"]):
         copy.origin = self.origin
         return copy
 
-    def visualize(self, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
+    def visualize(self, /, *args: P.args, **kwargs: P.kwargs) -> FlowGraph:
         """What a call with these arguments would start, and what each of that needs; print it, or see `FlowGraph`.
 
         The flow's own code is run, its tasks and subflows are not: what stands for their results can only be passed on.

@@ -8,14 +8,17 @@ from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
+from upwell.core.annotations import constant_part
 from upwell.core.definition import Definition
 from upwell.core.errors import BlockingWaitError
 from upwell.core.states import COMPLETED
 from upwell.engine.calls import MapOptions, show_progress
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
+from upwell.engine.future import RunFuture
 from upwell.engine.scope import current_sketch
 from upwell.engine.stream import Feed
+from upwell.engine.submit import FINDER
 
 DEFAULT_WINDOW: Final = 256
 READING_SECONDS: Final = 0.002
@@ -33,30 +36,49 @@ R = TypeVar("R")
 
 
 class TaskStream(Generic[R]):
-    """The results of a stream, as they are taken: `async for`, or `for` in sync code. Can be taken once."""
+    """The results of a stream, as they are taken: `async for`, or `for` in sync code. Can be taken once.
+
+    constants: arguments that all runs are given. states: each run's final state is given in place of its result.
+    """
 
     def __init__(
         self,
         definition: Definition,
         inputs: Iterable[Any] | AsyncIterable[Any],
         options: MapOptions,
+        constants: dict[str, Any],
         *,
         ordered: bool,
+        states: bool = False,
     ) -> None:
         if isinstance(inputs, str | bytes) or not isinstance(inputs, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]  # users' input
             raise TypeError(f"stream takes an iterable or async iterable of inputs, not {inputs!r}")
-        if not definition.parameters.accepts(1, {}):
-            definition.parameters.bind((None,), {})
+        constants = {name: constant_part(value) for name, value in constants.items()}
+        if not definition.parameters.accepts(1, constants):
+            definition.parameters.bind((None,), constants)
+        if not FINDER.is_plain((), constants):
+            raise TypeError(
+                f"stream gives each run the same {' and '.join(map(repr, constants))}, and that cannot hold futures or "
+                "wrappers: wait for their results first, and pass those."
+            )
         self._definition = definition
+        self._constants = constants
         self._inputs = inputs
         self._options = options.checked()
         self._ordered = ordered
+        self._states = states
+        self._opened = False
         self._taken = 0
 
     def _open(self) -> Feed:
+        if self._opened:
+            raise RuntimeError(
+                f"This stream of {self._definition.name} has been taken already; call `stream` again for another one."
+            )
+        self._opened = True
         ensure_configured()
         gates = MapOptions(None, self._options.max_per_second).gates(self._definition.name)
-        feed = Feed(current_scope(), self._definition, gates, ordered=self._ordered)
+        feed = Feed(current_scope(), self._definition, gates, self._constants, ordered=self._ordered)
         if self._options.wants_progress():
             show_progress(self._definition.name, feed.call, None, lambda: self._taken)
         return feed
@@ -76,7 +98,7 @@ class TaskStream(Generic[R]):
             if isinstance(self._inputs, AsyncIterable)
             else _Reader(self._inputs, feed, self._most)
         )
-        together, in_memory = max(1, self._most // TOGETHER), feed.call.keeping is None
+        together, at_hand = max(1, self._most // TOGETHER), self._are_at_hand(feed)
         try:
             while True:
                 reader.fill()
@@ -90,7 +112,7 @@ class TaskStream(Generic[R]):
                     continue
                 self._taken += len(ended)
                 for run in ended:
-                    yield run.value if in_memory and run.status == _COMPLETED else run.result()
+                    yield run.value if at_hand and run.status == _COMPLETED else self._given(run)
         finally:
             feed.close()
             await reader.close()
@@ -106,7 +128,7 @@ class TaskStream(Generic[R]):
             feed.close()
             raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
         reader = _Reader(self._inputs, feed, self._most)
-        together, in_memory = max(1, self._most // TOGETHER), feed.call.keeping is None
+        together, at_hand = max(1, self._most // TOGETHER), self._are_at_hand(feed)
         try:
             while True:
                 reader.fill()
@@ -120,9 +142,16 @@ class TaskStream(Generic[R]):
                     continue
                 self._taken += len(ended)
                 for run in ended:
-                    yield run.value if in_memory and run.status == _COMPLETED else run.result()
+                    yield run.value if at_hand and run.status == _COMPLETED else self._given(run)
         finally:
             feed.close()
+
+    def _are_at_hand(self, feed: Feed) -> bool:
+        """Whether what is given of a run that has completed is its value, as it lies there."""
+        return feed.call.keeping is None and not self._states
+
+    def _given(self, run: RunFuture[Any]) -> Any:
+        return run.state if self._states else run.result()
 
     @property
     def _most(self) -> int:

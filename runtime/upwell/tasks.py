@@ -44,17 +44,17 @@ class Task(Decorated[P, R, "BoundTask"]):
 
     @overload
     def __call__(
-        self: Task[P, Coroutine[Any, Any, Any]], *args: Any, return_state: Literal[True], **kwargs: Any
+        self: Task[P, Coroutine[Any, Any, Any]], /, *args: Any, return_state: Literal[True], **kwargs: Any
     ) -> Coroutine[Any, Any, State]: ...
     @overload
-    def __call__(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
+    def __call__(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> State: ...
     @overload
-    def __call__(self, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
+    def __call__(self, /, *args: Any, wait_for: Any, **kwargs: Any) -> R: ...
     @overload
-    def __call__(self, *args: Any, key: Any, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
+    def __call__(self, /, *args: Any, key: Any, **kwargs: Any) -> R: ...  # pyright: ignore[reportOverlappingOverload]  # the other one's keyword is required
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Run now, and return the value; for an `async def`, a coroutine that does so when awaited.
 
         `return_state=True` gives the final State instead, and raises nothing; `wait_for=[...]` are futures to
@@ -63,16 +63,16 @@ class Task(Decorated[P, R, "BoundTask"]):
         return call_task(self._definition, args, kwargs)
 
     @overload
-    def submit(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # a State, or one to await
+    def submit(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # a State, or one to await
     @overload
-    def submit(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
     @overload
-    def submit(self: Task[P, AsyncIterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    def submit(self: Task[P, AsyncIterator[T]], /, *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
-    def submit(self: Task[P, Iterator[T]], *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
+    def submit(self: Task[P, Iterator[T]], /, *args: Any, **kwargs: Any) -> TaskFuture[list[T]]: ...
     @overload
-    def submit(self: Task[P, T], *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
-    def submit(self, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
+    def submit(self: Task[P, T], /, *args: Any, **kwargs: Any) -> TaskFuture[T]: ...
+    def submit(self, /, *args: Any, **kwargs: Any) -> TaskFuture[Any]:
         """Start a run on its task runner; returns its future at once.
 
         Futures among the arguments, at any depth, are waited for, and replaced by their results.
@@ -85,16 +85,16 @@ class Task(Decorated[P, R, "BoundTask"]):
         return submit_task(self._definition, args, kwargs)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
-    def map(self, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # States, or them to await
+    def map(self, /, *args: Any, return_state: Literal[True], **kwargs: Any) -> Any: ...  # States, or them to await
     @overload
-    def map(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self: Task[P, Coroutine[Any, Any, T]], /, *args: Any, **kwargs: Any) -> FutureList[T]: ...
     @overload
-    def map(self: Task[P, AsyncIterator[T]], *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
+    def map(self: Task[P, AsyncIterator[T]], /, *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
     @overload
-    def map(self: Task[P, Iterator[T]], *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
+    def map(self: Task[P, Iterator[T]], /, *args: Any, **kwargs: Any) -> FutureList[list[T]]: ...
     @overload
-    def map(self: Task[P, T], *args: Any, **kwargs: Any) -> FutureList[T]: ...
-    def map(self, *args: Any, **kwargs: Any) -> FutureList[Any]:
+    def map(self: Task[P, T], /, *args: Any, **kwargs: Any) -> FutureList[T]: ...
+    def map(self, /, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run for each item of the iterables, taken together as by `zip`; returns their futures in order.
 
         Wrap in `unmapped` what every run shall get whole; texts, bytes and dicts are always given whole.
@@ -108,6 +108,18 @@ class Task(Decorated[P, R, "BoundTask"]):
 
     @overload
     def stream(
+        self,
+        inputs: Iterable[Any] | AsyncIterable[Any],
+        *,
+        return_state: Literal[True],
+        max_at_once: int = ...,
+        max_per_second: float | None = ...,
+        ordered: bool = ...,
+        progress: bool | None = ...,
+        **constants: Any,
+    ) -> TaskStream[State]: ...
+    @overload
+    def stream(
         self: Task[P, Coroutine[Any, Any, T]],
         inputs: Iterable[Any] | AsyncIterable[Any],
         *,
@@ -115,6 +127,7 @@ class Task(Decorated[P, R, "BoundTask"]):
         max_per_second: float | None = ...,
         ordered: bool = ...,
         progress: bool | None = ...,
+        **constants: Any,
     ) -> TaskStream[T]: ...
     @overload
     def stream(
@@ -125,26 +138,35 @@ class Task(Decorated[P, R, "BoundTask"]):
         max_per_second: float | None = ...,
         ordered: bool = ...,
         progress: bool | None = ...,
+        **constants: Any,
     ) -> TaskStream[T]: ...
     def stream(
         self,
         inputs: Iterable[Any] | AsyncIterable[Any],
         *,
+        return_state: bool = False,
         max_at_once: int = 256,
         max_per_second: float | None = None,
         ordered: bool = True,
         progress: bool | None = None,
+        **constants: Any,
     ) -> TaskStream[Any]:
         """Map over inputs of any number, endless ones too, in constant memory: `async for result in ...`.
 
         Inputs are taken as results are: `max_at_once` runs are under way or wait to be taken, never more.
         ordered: results come in the order of the inputs; False: as they are ready.
+        return_state: final states come in place of results, and a run that has failed raises nothing.
+        constants: arguments that all runs are given.
         In sync code `for result in ...` does the same. Leaving the loop early cancels what is under way.
+
+        Raises:
+            TypeError: the inputs are no iterable, or what all runs are given holds futures.
+            ParameterBindError: the function does not take one input and these arguments.
         """
         from upwell.streams import TaskStream  # only here: it costs a start more than it gives it
 
         options = MapOptions(max_at_once, max_per_second, progress)
-        return TaskStream(self._definition, inputs, options, ordered=ordered)
+        return TaskStream(self._definition, inputs, options, constants, ordered=ordered, states=return_state)
 
     def on_commit(self, hook: H) -> H:
         """Call `hook(transaction)` when a run counts: with the transaction around it, or at its own end."""
@@ -158,7 +180,7 @@ class Task(Decorated[P, R, "BoundTask"]):
         self._definition.rollback_hooks.append(hook)
         return hook
 
-    def explain_cache(self, *args: P.args, **kwargs: P.kwargs) -> CacheExplanation:
+    def explain_cache(self, /, *args: P.args, **kwargs: P.kwargs) -> CacheExplanation:
         """Whether a call with these arguments would find its result in the cache, and why; print it.
 
         Nothing is run. Works inside of flows and outside; what is asked may block for a moment.
@@ -179,10 +201,10 @@ class Task(Decorated[P, R, "BoundTask"]):
         return found
 
     @overload
-    def delay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    def delay(self: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
     @overload
-    def delay(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
-    def delay(self, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
+    def delay(self: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    def delay(self, /, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
         """Ask for a run in the background: some process that serves this task carries it out, now or when there is one.
 
         The arguments are kept as JSON. Blocks for the moment that it takes to store them; `await adelay(...)` does not.
@@ -195,10 +217,10 @@ class Task(Decorated[P, R, "BoundTask"]):
         return delay(self, args, kwargs)
 
     @overload
-    async def adelay(self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    async def adelay(self: Task[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
     @overload
-    async def adelay(self: Task[P, T], *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
-    async def adelay(self, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
+    async def adelay(self: Task[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DelayedRun[T]: ...
+    async def adelay(self, /, *args: Any, **kwargs: Any) -> DelayedRun[Any]:
         """The same in async code."""
         from upwell.task_worker import adelay
 

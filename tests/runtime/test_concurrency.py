@@ -255,6 +255,27 @@ def test_a_blocking_wait_on_a_loop_is_refused_with_the_way_out(run: Run) -> None
     run(main())
 
 
+def test_whoever_waits_for_a_limit_that_is_removed_is_let_in() -> None:
+    set_limit("db", 1)
+    crowd = Crowd()
+
+    async def use() -> None:
+        async with async_limits.concurrency("db"):
+            await crowd.stay(None, 10)
+
+    async def main() -> None:
+        using = [asyncio.create_task(use()) for _ in range(4)]
+        await asyncio.sleep(1)
+        assert crowd.now == 1
+        remove_limit("db")
+        await asyncio.sleep(1)
+        assert crowd.now == 4
+        await asyncio.gather(*using)
+
+    with virtual_clock() as clock:
+        clock.run(main())
+
+
 def test_a_limit_can_be_changed_switched_off_and_removed_while_in_use() -> None:
     set_limit("db", 1)
     crowd = Crowd()

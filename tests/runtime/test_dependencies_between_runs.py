@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,7 +13,8 @@ import pytest
 from tests.runtime.given import Run
 
 from upwell import Runtime, allow_failure, flow, quote, task, unmapped
-from upwell.core.errors import DependencyCycleError, NotReadyRun
+from upwell.core.errors import DependencyCycleError, NotReadyRun, ParameterTypeError
+from upwell.futures import wait_async
 from upwell.states import State
 from upwell.utilities.annotations import opaque
 
@@ -104,6 +106,57 @@ def test_futures_in_sets_are_resolved() -> None:
         return show.submit({a, b}).result(), show.submit(frozenset([a, b])).result()
 
     assert around() == ({1, 2}, frozenset({1, 2}))
+
+
+class Contrary(dict[str, Any]):
+    def __copy__(self) -> Contrary:
+        raise RuntimeError("there is only one of me")
+
+
+HOLDING_A_LIST: dict[str, Callable[[Any], Any]] = {
+    "set": lambda future: {future},
+    "frozenset": lambda future: frozenset([future]),
+    "dict": lambda future: {future: 1},
+    "Contrary": lambda future: Contrary(key=future),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDING_A_LIST)
+def test_a_run_whose_argument_cannot_be_put_together_fails_and_says_what_it_was(kind: str, run: Run) -> None:
+    @flow
+    async def main() -> dict[str, State]:
+        submitted = show.submit(HOLDING_A_LIST[kind](one.submit([1])))
+        dependant = show.submit(submitted)
+        await wait_async([submitted, dependant], timeout=30)
+        called = await show_later(HOLDING_A_LIST[kind](one.submit([1])), return_state=True)
+        return {"submitted": submitted.state, "called": called, "dependant": dependant.state}
+
+    states = run(main())
+    for state in states["submitted"], states["called"]:
+        assert (state.type.value, state.name) == ("FAILED", "Failed")
+        assert f"no {kind} can be made with their results" in (state.message or "")
+        assert isinstance(state.data, ParameterTypeError)
+    assert states["dependant"].name == "NotReady"
+
+
+@pytest.mark.parametrize("kind", HOLDING_A_LIST)
+def test_a_flow_fails_whose_result_or_argument_cannot_be_put_together(kind: str) -> None:
+    @flow
+    def returns() -> Any:
+        return HOLDING_A_LIST[kind](one.submit([1]))
+
+    @flow
+    def takes(value: Any) -> Any:
+        return value
+
+    @flow
+    def gives() -> Any:
+        return takes(HOLDING_A_LIST[kind](one.submit([1])), return_state=True)
+
+    states: list[Any] = [returns(return_state=True), gives(return_state=True)]
+    for state in states:
+        assert state.name == "Failed"
+        assert f"no {kind} can be made with their results" in (state.message or "")
 
 
 def test_the_callers_own_structures_are_not_changed() -> None:

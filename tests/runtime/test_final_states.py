@@ -11,7 +11,7 @@ import pytest
 from tests.runtime.given import Run
 
 from upwell import State, flow, task
-from upwell.core.errors import CancelledRun, FailedRun
+from upwell.core.errors import CancelledRun, FailedRun, FlowRunTimeoutError
 from upwell.states import Cancelled, Completed, Failed, Paused, Pending, Running, Scheduled
 
 
@@ -368,3 +368,58 @@ def test_a_completed_flow_logs_nothing_at_error(caplog: pytest.LogCaptureFixture
     messages = [r.getMessage() for r in caplog.records]
     assert any(message.startswith("Beginning flow run") for message in messages)
     assert any(message.startswith("Finished in state Completed()") for message in messages)
+
+
+# --- submitted flow runs --------------------------------------------------------------------------------------------
+
+
+def test_the_run_of_a_submitted_flow_ends_as_the_flow_run_does(run: Run) -> None:
+    def ends(state: State) -> Callable[[], State]:
+        return lambda: state
+
+    @task
+    def fails() -> None:
+        raise ValueError("no")
+
+    @flow
+    def unseen() -> None:
+        fails.submit()
+
+    @flow
+    async def late() -> None:
+        await asyncio.sleep(60)
+
+    @flow
+    def takes(number: int) -> int:
+        return number
+
+    given = (Completed(name="Skipped", message="nothing to do"), Failed(name="Odd"), Cancelled(message="no"), Paused())
+    flows: list[tuple[Any, tuple[Any, ...]]] = [(flow(ends(state)), ()) for state in given]
+    flows += [(unseen, ()), (takes, ("x",)), (takes, (1,))]
+
+    def told(state: State) -> tuple[Any, ...]:
+        return state.type.value, state.name, state.message
+
+    @flow
+    def sync_main() -> dict[str, Any]:
+        called = [told(each(*args, return_state=True)) for each, args in flows]
+        futures = [each.submit(*args) for each, args in flows]
+        for future in futures:
+            future.wait()
+        return {"called": called, "submitted": [told(future.state) for future in futures]}
+
+    @flow
+    async def async_main() -> dict[str, Any]:
+        soon = late.with_options(timeout_seconds=0.01)
+        future = soon.submit()
+        with pytest.raises(FlowRunTimeoutError):
+            await future
+        return {"called": told(await soon(return_state=True)), "submitted": told(future.state)}
+
+    seen = sync_main()
+    assert seen["submitted"][:3] == seen["called"][:3]
+    assert seen["submitted"][4:] == seen["called"][4:]
+    assert seen["submitted"][3][0] == "FAILED"  # a run that stands for another has no more to wait for
+    seen = run(async_main())
+    assert seen["submitted"] == seen["called"]
+    assert seen["called"][1] == "TimedOut"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.runtime.given import Run, double, double_later
 
-from upwell import Runtime, flow, task
+from upwell import Runtime, flow, task, unmapped
 from upwell.core.errors import BlockingWaitError, ConfigurationError, ParameterBindError, RuntimeClosedError
 from upwell.testing import run_virtual, virtual_clock
 
@@ -498,3 +498,59 @@ def test_a_slow_source_of_sync_code_is_read_on_while_runs_are_under_way(monkeypa
         return number
 
     assert sorted(together.stream(range(3))) == [0, 1, 2]
+
+
+@task
+def quotient(number: int, by: int, *, plus: int = 0) -> int:
+    return number // by + plus
+
+
+def test_all_runs_of_a_stream_are_given_the_same_constants(run: Run) -> None:
+    @flow
+    async def main() -> list[int]:
+        return [result async for result in quotient.stream([4, 6], by=2, plus=unmapped(1))]
+
+    assert run(main()) == [3, 4]
+    assert list(quotient.stream(range(3), by=1)) == [0, 1, 2]
+
+
+def test_constants_of_a_stream_are_refused_that_no_run_could_be_given() -> None:
+    with pytest.raises(ParameterBindError, match="by"):
+        quotient.stream([1], plus=1)
+    with pytest.raises(ParameterBindError, match="wait_for"):
+        quotient.stream([1], by=1, wait_for=[])
+
+    @flow
+    def main() -> None:
+        with pytest.raises(TypeError, match="'by', and that cannot hold futures"):
+            quotient.stream([1], by=double.submit(1))
+
+    main()
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_a_stream_of_states_raises_nothing(ordered: bool, run: Run) -> None:
+    @flow
+    async def main() -> list[str]:
+        taken = [state async for state in quotient.stream([1, 2], by=0, return_state=True, ordered=ordered)]
+        taken += [state async for state in quotient.stream([1], by=1, return_state=True)]
+        return [state.name for state in taken]
+
+    assert run(main()) == ["Failed", "Failed", "Completed"]
+    assert [state.name for state in quotient.stream([1, 2], by=0, return_state=True)] == ["Failed", "Failed"]
+
+
+def test_a_stream_is_taken_once(run: Run) -> None:
+    taken = double.stream([1, 2])
+    assert list(taken) == [2, 4]
+    with pytest.raises(RuntimeError, match="has been taken already"):
+        list(taken)
+
+    async def twice() -> None:
+        later = double_later.stream([1])
+        assert [result async for result in later] == [2]
+        with pytest.raises(RuntimeError, match="has been taken already"):
+            async for _ in later:
+                pass
+
+    run(twice())

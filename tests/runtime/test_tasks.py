@@ -441,3 +441,16 @@ def test_a_runtime_is_where_the_tasks_of_its_block_run(run: Run) -> None:
             return await futures, await runtime.submit(square, 4), await runtime.map(square, [5])
 
     assert run(main()) == ([0, 1, 4], 16, [25])
+
+
+def test_a_function_may_have_a_parameter_that_is_called_self() -> None:
+    @task
+    def of(self: int) -> int:  # as where a method is taken out of its class
+        return self
+
+    @flow
+    def around(self: int) -> list[int]:
+        return [of(self=self), of.submit(self=self).result(), *of.map(self=[self]).result()]
+
+    assert around(self=3) == [3, 3, 3]
+    assert around.submit(self=4).result() == [4, 4, 4]

@@ -128,6 +128,7 @@ class Definition:
             and self.options.log_prints is None
             and self.options.run_name is None
             and not self.is_flow
+            and not self.wraps_flow
             and not self.hooks[RUNNING]
         )
         self.silent = not self.hooks[COMPLETED]

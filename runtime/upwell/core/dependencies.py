@@ -242,15 +242,15 @@ class _Rebuild:
         name = type(self.old).__qualname__
         if self.loops:
             raise ParameterTypeError(
-                f"An argument holds a {name} that contains itself and also futures, and their results cannot "
-                "be put in place: pass the futures as arguments of their own, or wrap the object in `quote`."
+                f"A {name} contains itself and also futures, and their results cannot be put in place: "
+                "pass the futures as arguments of their own, or wrap the object in `quote`."
             )
         try:
             self.result = self.shape.rebuild(self.old, self.parts)
         except Exception as error:
             raise ParameterTypeError(
-                f"An argument holds futures inside a {name}, and no {name} can be made with their results: "
-                f"{error}. Pass them in a list or dict, or as arguments of their own."
+                f"A {name} holds futures, and no {name} can be made with their results: {error}. "
+                "Put them in a list or a dict, or pass them as arguments of their own."
             ) from error
         return self.result
 

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from upwell.core.lifecycle import Finish
 from upwell.core.states import CANCELLED, COMPLETED, FAILED, PAUSED, State
+
+
+class EndedSubmission(NamedTuple):
+    """What a submitted flow run returns to the run that stands for it: the state in which it has ended."""
+
+    state: State
+
+    def finish(self) -> Finish:
+        """The same end, for that run."""
+        state = self.state
+        if not state.is_final():
+            return Finish(FAILED, None, state.message)
+        is_usual = state.name.upper() == state.type.value
+        return Finish(state.type, None if is_usual else state.name, state.message)
 
 
 def state_from_states(states: Sequence[State]) -> Finish:

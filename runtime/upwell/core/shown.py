@@ -47,7 +47,10 @@ def shown(value: Any) -> str:
     """A value in a few words: `5`, `'abc'`, `[1, 2, 3]`, `<list of 100,000>`, `<DataFrame (10, 3)>`."""
     kind = _type(value)
     if kind in _SIMPLE:
-        return repr(value)
+        try:
+            return _short(repr(value))
+        except ValueError:  # Python writes no number of so many digits
+            return f"<int of {value.bit_length():,} bits>"
     if kind is str:
         return _text(value)
     try:
@@ -82,7 +85,10 @@ def _short(text: str, most: int = MOST_CHARACTERS) -> str:
 def _shown_inside(value: Any, depth: int) -> str:
     kind = _type(value)
     if kind in _SIMPLE:
-        return repr(value)
+        try:
+            return _short(repr(value))
+        except ValueError:  # Python writes no number of so many digits
+            return f"<int of {value.bit_length():,} bits>"
     if kind is str:
         return _text(value)
     if kind in (bytes, bytearray):

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from upwell.core.definition import Definition, FunctionKind
 from upwell.core.errors import BlockingWaitError, ConfigurationError
+from upwell.core.flow_states import EndedSubmission
 from upwell.core.options import Options, check_at_least_one, check_idempotency_key, check_seconds
 from upwell.core.retries import RetryPolicy
 from upwell.core.states import State
@@ -253,12 +253,14 @@ def flow_as_task(definition: Definition) -> Definition:
     """What `.submit` and `.map` of a flow run: its direct call, on the loop or on a thread."""
 
     async def call_async(*args: Any, **kwargs: Any) -> Any:
-        answer: Any = call_flow(definition, args, kwargs)
-        return await answer if inspect.iscoroutine(answer) else [item async for item in answer]
+        if definition.kind.is_generator:
+            return [item async for item in call_flow(definition, args, kwargs)]
+        return EndedSubmission(await call_flow(definition, args, {**kwargs, "return_state": True}))
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        answer: Any = call_flow(definition, args, kwargs)
-        return list(answer) if definition.kind is FunctionKind.GENERATOR else answer
+        if definition.kind.is_generator:
+            return list(call_flow(definition, args, kwargs))
+        return EndedSubmission(call_flow(definition, args, {**kwargs, "return_state": True}))
 
     fn = functools.wraps(definition.fn)(call_async if definition.kind.is_async else call)
     options = Options(task_runner=DEFAULT_RUNNER)

@@ -353,7 +353,10 @@ def _ending_of_returned(run: FlowRun, value: Any) -> Ending:
     if states:
         finish = state_from_states(states)
         if finish.type is COMPLETED:
-            return Ending(finish, FINDER.resolve(value, value_of))
+            try:
+                return Ending(finish, FINDER.resolve(value, value_of))
+            except Exception as problem:  # such as: a set that is to hold a list
+                return Ending(Finish(FAILED, None, f"Its result cannot be put together: {describe(problem)}"), problem)
         bad = next(state for state in states if not state.is_completed())
         return Ending(finish, bad.exception())
     unseen = run.scope.never_looked_at()

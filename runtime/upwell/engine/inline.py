@@ -11,7 +11,7 @@ from typing import Any
 
 from upwell.core.definition import Definition
 from upwell.core.dependencies import Dependency
-from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
+from upwell.core.lifecycle import RAISED, RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import attempt_fully, outcome_of, timeout_error
 from upwell.engine.caching_inline import give_up, keep_result, look_up
@@ -195,7 +195,11 @@ def _upstream(run: Run) -> Generator[Any, Any, bool]:
         if type(future) is not Dependency and not is_completed(future):
             never_ready(run, future)
             return False
-    run.item = resolved(run.item)
+    try:
+        run.item = resolved(run.item)
+    except Exception as error:  # such as: a set that is to hold a list
+        yield from _end(run, Outcome(RAISED, error))
+        return False
     run.upstream = None
     return True
 

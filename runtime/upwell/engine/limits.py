@@ -6,6 +6,7 @@ A name that is not known here may be one of the store's, whose limits hold acros
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
@@ -183,8 +184,10 @@ class Limits:
         return known
 
     def remove(self, name: str) -> None:
-        """Forget a limit; who holds its slots keeps them to the end."""
-        self._limits.pop(name, None)
+        """Forget a limit: whoever waits for it is let in."""
+        found = self._limits.pop(name, None)
+        if found is not None:
+            found.set(sys.maxsize, found.slot_decay_per_second)
 
     def __bool__(self) -> bool:
         return bool(self._limits) or bool(self._around)

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from upwell.core.dependencies import Dependency
 from upwell.core.errors import RuntimeClosedError
-from upwell.core.lifecycle import HAS_CRASHED, Outcome, describe
+from upwell.core.lifecycle import HAS_CRASHED, RAISED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.aside import Aside
@@ -268,8 +268,14 @@ class Engine(EngineSeam):
                 return
         elif not self._have_all_ended(run, upstream):
             return
-        if not run.done:
-            self.upstream_completed(run, resolved(run.item))
+        if run.done:
+            return
+        try:
+            item = resolved(run.item)
+        except Exception as error:  # such as: a set that is to hold a list
+            self.settlement.give_up(run, Outcome(RAISED, error))
+        else:
+            self.upstream_completed(run, item)
 
     def upstream_completed(self, run: Run, item: Any) -> None:
         """All that this run waited for has ended well; it begins as soon as gates and caches let it. item: its own."""

@@ -9,6 +9,7 @@ from contextvars import Context
 from itertools import islice
 from typing import Any, Final
 
+from upwell.core.flow_states import EndedSubmission
 from upwell.core.lifecycle import RETURNED, WAS_CANCELLED, Finish, Outcome, final_state, may_retry, safe_repr
 from upwell.core.states import COMPLETED, FAILED, NOT_READY, PENDING, RUNNING, SCHEDULED, State, StateType
 from upwell.engine.attempt import call_hook
@@ -221,6 +222,9 @@ class Settlement:
             return
         definition = run.call.definition
         if outcome.kind is RETURNED:
+            if type(outcome.value) is EndedSubmission:
+                self._end_as_its_flow_run(run, outcome.value, now)
+                return
             outcome = keep(run, outcome)
             if outcome.kind is not RETURNED:  # it cannot be stored, however often it is tried
                 self._conclude(run, outcome, now)
@@ -238,6 +242,13 @@ class Settlement:
                 self._spawn(self._retry_if_wanted(run, outcome, now), run.context_of_hooks())
             return
         self._conclude(run, outcome, now)
+
+    def _end_as_its_flow_run(self, run: Run, ended: EndedSubmission, now: float) -> None:
+        """A run that stands for a submitted flow run ends as that has."""
+        end, outcome = ended.finish(), Outcome(RETURNED, ended.state.data)
+        if end.type is COMPLETED:
+            outcome = keep(run, outcome)
+        self._finish(run, outcome, end, now)
 
     def cancel_retry(self, run: Run) -> bool:
         """Forget a retry that is due later; False if there is none."""

@@ -26,7 +26,15 @@ class Feed:
     The window holds the runs that were started and not taken, so its length bounds the memory of a stream.
     """
 
-    def __init__(self, scope: Scope, definition: Definition, gates: tuple[Any, ...], *, ordered: bool) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        definition: Definition,
+        gates: tuple[Any, ...],
+        constants: dict[str, Any],
+        *,
+        ordered: bool,
+    ) -> None:
         self._scope = scope
         self._engine: Any = scope.engine
         self._ordered = ordered
@@ -37,7 +45,8 @@ class Feed:
         self._durable = scope.durable
         self._definition = definition
         series = scope.series_of(definition) if scope.durable is None else scope.durable.series_of(definition)
-        self.call = new_call(series, copy_context(), unary=True, gates=gates)
+        self._constants = constants
+        self.call = new_call(series, copy_context(), unary=True, kwargs=constants or None, gates=gates)
         self._ended_by: str | None = None
         self._is_open = True
         scope.streams.add(self)
@@ -58,7 +67,7 @@ class Feed:
         call, places = self.call, None
         numbers: Iterable[int] = call.series.numbers
         if self._durable is not None:
-            _, places = self._durable.place_map(self._definition, items, {}, as_whole=False)
+            _, places = self._durable.place_map(self._definition, items, self._constants, as_whole=False)
             numbers = places.numbers
         runs: list[Run] = list(map(RunFuture, [call] * len(items), numbers, items))
         begun = runs if places is None else restored(self._durable, runs, places)

@@ -152,7 +152,10 @@ class RowMaker:
         around = _around_the_only(call)
         if around is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
             before, after = around
-            return [f"{before}{run.item}{after}" for run in runs]
+            try:
+                return [f"{before}{run.item}{after}" for run in runs]
+            except ValueError:  # one of them is a number that Python does not write
+                pass
         show = self._inputs_of(call)
         return [show(run, run.item) for run in runs]
 
@@ -220,7 +223,7 @@ class RowMaker:
         before, after = around
 
         def one(_run: Run, item: Any) -> str:
-            return f"{before}{item if type(item) in _AS_IS else shown(item)}{after}"
+            return f"{before}{shown(item)}{after}"
 
         return one
 

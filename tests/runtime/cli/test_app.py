@@ -36,6 +36,11 @@ def leaves() -> list[tuple[str, ...]]:
     return sorted(it for it in everything if not any(other[:-1] == it for other in everything))
 
 
+def test_an_interpreter_without_its_scripts_has_the_command_line_as_a_module() -> None:
+    told = subprocess.run([sys.executable, "-m", "upwell", "version"], capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("upwell ")
+
+
 # --- help ---------------------------------------------------------------------------------------------------
 
 

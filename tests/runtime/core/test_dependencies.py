@@ -246,7 +246,7 @@ def test_a_cycle_with_futures_is_an_error_that_says_what_to_do(finder: Dependenc
     loop: list[Any] = []
     loop.extend([{"back": loop}, Future(1)])
     assert len(finder.find(loop)) == 1
-    with pytest.raises(ParameterTypeError, match="a list that contains itself"):
+    with pytest.raises(ParameterTypeError, match="A list contains itself"):
         finder.resolve(loop, result_of)
 
 

@@ -45,6 +45,12 @@ def test_code_of_the_values_own_hurts_nobody() -> None:
     assert shown(dt.datetime(2024, 5, 1, tzinfo=dt.UTC)).endswith("tzinfo=datetime.timezone.utc)")
 
 
+def test_a_number_that_is_too_long_to_be_written_is_described() -> None:
+    assert shown(10**5000) == "<int of 16,610 bits>"
+    assert shown([10**5000, 1]) == "[<int of 16,610 bits>, 1]"
+    assert shown(10**1000) == f"1{'0' * (MOST_CHARACTERS - 1)}..."
+
+
 @dataclass
 class Login:
     user: str

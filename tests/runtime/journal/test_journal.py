@@ -70,6 +70,48 @@ def test_what_happens_outside_of_flows_is_in_the_file_soon(home: Path) -> None:
     assert ask(SqliteDatabase(home / "upwell.db"), "SELECT state FROM task_runs") == [("COMPLETED",)] * 2
 
 
+@task
+def named(number: Any = 0, *more: Any, password: str = "") -> Any:
+    return number, more, password
+
+
+def test_direct_calls_are_recorded_as_they_were_made(home: Path) -> None:
+    @flow
+    def main() -> None:
+        named(1)
+        named([1, 2], "x", password="hunter2")
+        named(number=None)
+        named()
+        with pytest.raises(ZeroDivisionError):
+            divided(0)
+        named(10**5000)
+
+    @task
+    def divided(by: int) -> float:
+        return 1 / by
+
+    main()
+    rows = ask(SqliteDatabase(home / "upwell.db"), "SELECT state, inputs FROM task_runs ORDER BY series, number")
+    assert rows == [
+        ("COMPLETED", "number=1"),
+        ("COMPLETED", "number=[1, 2], more='x', password=********"),
+        ("COMPLETED", "number=None"),
+        ("COMPLETED", None),
+        ("COMPLETED", "number=<int of 16,610 bits>"),
+        ("FAILED", "by=0"),
+    ]
+
+
+def test_a_number_of_too_many_digits_loses_no_run_of_a_map(home: Path) -> None:
+    @flow
+    def main() -> None:
+        named.map([1, 10**5000, 2]).wait()
+
+    main()
+    rows = ask(SqliteDatabase(home / "upwell.db"), "SELECT inputs FROM task_runs ORDER BY number")
+    assert rows == [("number=1",), ("number=<int of 16,610 bits>",), ("number=2",)]
+
+
 def test_whoever_waits_is_called_once_whatever_others_do(tmp_path: Path) -> None:
     called: list[int] = []
 

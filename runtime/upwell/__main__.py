@@ -1,0 +1,9 @@
+"""`python -m upwell`: the command line, for an interpreter whose scripts are not on the path."""
+
+from __future__ import annotations
+
+import sys
+
+from upwell.cli.main import main
+
+sys.exit(main())
