@@ -18,7 +18,7 @@ from upwell.core.lifecycle import Outcome, OutcomeKind
 from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.engine.clock import INTERRUPTIBLE
-from upwell.engine.interrupts import Interrupted, clear_raise_in_thread, raise_in_thread
+from upwell.engine.interrupts import Interrupted, cancelled_because, clear_raise_in_thread, raise_in_thread
 from upwell.settings import current
 
 DEFAULT_MAX_WORKERS: Final = 32
@@ -220,7 +220,8 @@ class _Worker:
             was_interrupted = self._interrupted is not None
             self._interrupted = outcome
             if not was_interrupted and not self._pool.host.cancel_coroutine(attempt):
-                raise_in_thread(self._thread_id, Interrupted)
+                is_cancelled = outcome.kind is OutcomeKind.CANCELLED
+                raise_in_thread(self._thread_id, cancelled_because(outcome.message) if is_cancelled else Interrupted)
             return True
 
     def abandon(self, attempt: Attempt) -> bool:

@@ -21,7 +21,7 @@ from upwell.core.lifecycle import (
 )
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture
-from upwell.engine.interrupts import meant_by
+from upwell.engine.interrupts import Interrupted, meant_by
 from upwell.engine.prints import printing_to_log
 
 
@@ -107,7 +107,7 @@ def outcome_of(error: BaseException) -> Outcome:
     error.__traceback__ = users
     if isinstance(error, TaskRunTimeoutError):
         return Outcome(TIMED_OUT, error)
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(error, asyncio.CancelledError | Interrupted):  # the latter was meant for code around this
         return Outcome(WAS_CANCELLED, None, str(error) or CANCELLED_UNSAID)
     if isinstance(error, Exception):
         return Outcome(RAISED, error)

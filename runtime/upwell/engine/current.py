@@ -16,7 +16,7 @@ from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.lifecycle import PROGRAM_HAS_ENDED
@@ -49,23 +49,32 @@ def current_scope() -> Scope:
             engine = portal_engine() if loop is None else engine_of(loop)
         scope = recording(engine.scope)
     if scope.ended:
-        raise RuntimeClosedError(
-            f"{scope.name} has ended, so nothing can be started in it any more. "
-            "Wait for background code before the flow returns, or start it outside of the flow."
-        )
+        _refuse(scope)
     return scope
 
 
+def _refuse(ended: Scope) -> NoReturn:
+    """Raises RuntimeClosedError: this scope has ended."""
+    raise RuntimeClosedError(
+        f"{ended.name} has ended, so nothing can be started in it any more. "
+        "Wait for background code before the flow returns, or start it outside of the flow."
+    )
+
+
 def engine_for_flow() -> Engine | Callable[[], Engine]:
-    """The engine for a flow run that begins here; the portal is made only when something is submitted."""
+    """The engine for a flow run that begins here; the portal is made only when something is submitted.
+
+    Raises:
+        RuntimeClosedError: the runtime around the caller is closed.
+    """
     scope = CURRENT_SCOPE.get()
     engine = scope.engine if scope is not None and scope.has_engine else CURRENT_ENGINE.get()
     loop = _get_running_loop()
-    if loop is None:
-        return engine if isinstance(engine, Engine) else portal_engine  # a worker's thread, or a plain caller's
-    if isinstance(engine, Engine) and engine.loop is loop:
+    if isinstance(engine, Engine) and (loop is None or engine.loop is loop):
+        if engine.scope.ended:
+            _refuse(engine.scope)
         return engine
-    return engine_of(loop)
+    return portal_engine if loop is None else engine_of(loop)  # a worker's thread, or a plain caller's
 
 
 def engine_for_blocking_flow() -> Engine | Callable[[], Engine]:

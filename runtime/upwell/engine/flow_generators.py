@@ -72,7 +72,7 @@ def _generator(run: FlowRun) -> Life[Any]:
 
 
 def _end(run: FlowRun, under_way: UnderWay, bounds: Bounds, outcome: Outcome, untouched: bool) -> Life[Any]:
-    ending = yield from end_children(run, outcome)
+    ending = yield from end_children(run, outcome, bounds.seconds_left())
     try:
         if untouched and (yield from is_tried_again(run, ending)):
             bounds.renew()

@@ -93,10 +93,17 @@ def conclude(run: FlowRun, ending: Ending) -> Life[None]:
         message=ending.finish.message,
         data=ending.value,
     )
-    if ending.is_known:
+    try:
+        if not ending.is_known:
+            yield from call_hooks(run, state)
+    finally:  # who is interrupted in a hook has ended all the same
+        yield from _enter(run, state, is_known=ending.is_known)
+
+
+def _enter(run: FlowRun, state: State, *, is_known: bool) -> Life[None]:
+    if is_known:
         run.states.append(state)
     else:
-        yield from call_hooks(run, state)
         _keep_result(run, state)
         run.move(state)
     if run.scope.parent is not None and run.scope.parent.durable is not None:
@@ -130,8 +137,9 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
             return problem
         while True:
             yield from begin_attempt(run)
-            outcome: Outcome = yield FlowAttempt(run)
-            ending = yield from end_children(run, outcome)
+            attempt = FlowAttempt(run)
+            outcome: Outcome = yield attempt
+            ending = yield from end_children(run, outcome, attempt.seconds_left())
             if not (yield from is_tried_again(run, ending)):
                 return ending
     except BaseException as error:  # the caller was interrupted between attempts
@@ -239,10 +247,11 @@ def _keep_result(run: FlowRun, state: State) -> None:
 class FlowAttempt:
     """Call the flow's function in its scope; answers with the outcome, never raises."""
 
-    __slots__ = ("_run",)
+    __slots__ = ("_began", "_run")
 
     def __init__(self, run: FlowRun) -> None:
         self._run = run
+        self._began = clock().time()
 
     def block(self) -> Outcome:
         run = self._run
@@ -262,6 +271,11 @@ class FlowAttempt:
                     return Outcome(RETURNED, await returned)
         except BaseException as error:
             return self.outcome(self.timeout() if isinstance(error, TimeoutError) and limit.expired() else error)
+
+    def seconds_left(self) -> float | None:
+        """For what it has started and left behind; None: as long as it likes."""
+        seconds = self._run.definition.options.timeout_seconds
+        return None if seconds is None else max(seconds - (clock().time() - self._began), 0)
 
     def timeout(self) -> FlowRunTimeoutError:
         """What its code is interrupted with."""
@@ -293,29 +307,40 @@ def inside(run: FlowRun) -> Generator[None, None, None]:
         CURRENT_SCOPE.reset(scope_token)
 
 
-def end_children(run: FlowRun, outcome: Outcome) -> Generator[Any, Any, Ending]:
+def end_children(run: FlowRun, outcome: Outcome, seconds_left: float | None = None) -> Generator[Any, Any, Ending]:
     """Wait for everything that the attempt has started, then say how the run ends.
 
     After an exception, what has not begun does not begin, and what runs is waited for. After a timeout, a
-    cancellation or Ctrl-C, what runs is cancelled too.
+    cancellation or Ctrl-C, also one that comes while it waits, what runs is cancelled too.
+    seconds_left: how long what runs may go on, after which the run has timed out.
     """
     scope = run.scope
     interruption = outcome.value if outcome.kind is WAS_CANCELLED else None
     if outcome.kind is not RETURNED:
         _stop(run, outcome, also_running=outcome.kind is not RAISED)
     elif scope.streams:
-        scope.engine.perform(lambda: scope.end_streams(f"{scope.name} has returned."))
+        scope.perform(lambda: scope.end_streams(f"{scope.name} has returned."))
+    if outcome.kind is not RETURNED and outcome.kind is not RAISED:
+        seconds_left = None
+    was_stopped = scope.stop_reason is not None
     while True:
         try:
-            yield ScopeEmpty(scope)
-            break
+            if (yield ScopeEmpty(scope, seconds_left)):
+                break
+            seconds_left, attempt = None, FlowAttempt(run)
+            timed_out = attempt.outcome(attempt.timeout())
+            _stop(run, timed_out, also_running=True)
+            if outcome.kind is RETURNED:
+                outcome = timed_out
         except BaseException as error:
             if interruption is None:
-                interruption = error
+                interruption, seconds_left = error, None
                 outcome = Outcome(WAS_CANCELLED, error)
                 _stop(run, outcome, also_running=True)
     if cancelled := scope.what_was_cancelled():
         run.log.warning("%s", cancelled)
+    if outcome.kind is RETURNED and scope.stop_reason is not None and not was_stopped:  # as by a runtime that closes
+        return Ending(Finish(CANCELLED, None, scope.stop_reason))
     if outcome.kind is RETURNED:
         return _ending_of_returned(run, outcome.value)
     if outcome.kind is WAS_CANCELLED:
@@ -330,9 +355,7 @@ def _stop(run: FlowRun, outcome: Outcome, *, also_running: bool) -> None:
         run.move(State(type=CANCELLING, message=reason))
     else:
         reason = f"{scope.name} failed: {describe(outcome.value)}"
-    if not scope.has_engine:
-        return
-    scope.engine.perform(lambda: scope.stop(reason, also_running))
+    scope.perform(lambda: scope.stop(reason, also_running))
 
 
 def why_interrupted(run: FlowRun, error: BaseException | None) -> str:

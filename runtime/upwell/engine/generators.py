@@ -65,6 +65,10 @@ class Bounds:
         """Another attempt begins."""
         self._left = self._seconds
 
+    def seconds_left(self) -> float | None:
+        """Of this attempt's time; None: as long as it likes."""
+        return self._left
+
     def blocking(self) -> AbstractContextManager[None]:
         """Around a step in this thread."""
         return _UNBOUNDED if self._are_none else self._blocking()

@@ -234,7 +234,7 @@ def _limits(run: Run) -> list[NamedLimit]:
 def _interrupted(run: Run, error: BaseException) -> None:
     """The caller was interrupted between attempts."""
     if not run.done:
-        finish(run, StateType.CANCELLED, error, f"Cancelled: {error!r}", None, clock().time())
+        finish(run, StateType.CANCELLED, error, f"Cancelled: {str(error) or repr(error)}", None, clock().time())
 
 
 def _is_tried_again(run: Run, outcome: Outcome) -> Generator[Any, Any, bool]:

@@ -36,12 +36,25 @@ KILLED_BY_CTRL_C: Final = 130  # what a shell reports for a program that SIGINT 
 
 
 class Interrupted(BaseException):
-    """Raised inside the user's code when its time is up; never seen by users."""
+    """Raised inside the user's code when its time is up, or it is cancelled; never seen by users.
+
+    why: what to say of runs in that code that are not what was interrupted: they are cancelled with it.
+    """
+
+    why = "The run around it exceeded its timeout."
+
+    def __str__(self) -> str:
+        return self.why
 
     @staticmethod
     def means() -> BaseException | None:
         """What is to be raised in its place, if another thread has raised it."""
         return None
+
+
+def cancelled_because(reason: str) -> type[Interrupted]:
+    """What to raise in code that is cancelled for this reason."""
+    return type("Interrupted", (Interrupted,), {"why": reason})
 
 
 class Stopped(KeyboardInterrupt):

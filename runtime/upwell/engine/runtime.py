@@ -10,7 +10,6 @@ this order: `accept` -> `_admit` -> `_pass_gates` -> `_route` -> settle.
 from __future__ import annotations
 
 import asyncio
-import threading
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage]  # None where no loop runs, at no cost
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -20,7 +19,7 @@ from functools import partial
 from typing import Any, Final
 
 from upwell.core.dependencies import Dependency
-from upwell.core.errors import RuntimeClosedError
+from upwell.core.errors import BlockingWaitError, RuntimeClosedError
 from upwell.core.lifecycle import HAS_CRASHED, RAISED, Outcome, describe
 from upwell.core.seams import TaskRunner
 from upwell.core.states import COMPLETED, PENDING, RUNNING, SCHEDULED, State, StateType
@@ -30,8 +29,9 @@ from upwell.engine.call import Call
 from upwell.engine.clock import clock, moment
 from upwell.engine.dispatch import Dispatcher
 from upwell.engine.finish import until_done
-from upwell.engine.future import RunFuture
+from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.gates import Lane, LimitGate
+from upwell.engine.inbox import Inbox
 from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit
 from upwell.engine.loggers import ENGINE
 from upwell.engine.logs import task_run_logger
@@ -39,8 +39,9 @@ from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
 from upwell.engine.registry import runner_named
 from upwell.engine.remote import Remote
-from upwell.engine.scope import EngineSeam, Scope
+from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.engine.settle import Settlement, finish, record_move, run_hook
+from upwell.engine.steps import ScopeEmpty
 from upwell.engine.submit import DEFAULT_RUNNER, is_completed, resolved
 from upwell.settings import current as settings
 
@@ -48,7 +49,7 @@ Run = RunFuture[Any]
 _COMPLETED: Final[str] = COMPLETED.value
 
 
-class Engine(EngineSeam):
+class Engine(Inbox):
     """Drives runs on one loop. Unless said otherwise, methods are called on that loop's thread."""
 
     def __init__(
@@ -57,7 +58,7 @@ class Engine(EngineSeam):
         task_runner: Any = None,
         limits: Mapping[str, Any] | None = None,
     ) -> None:
-        self.loop = loop
+        super().__init__(loop)
         self.closed = False
         self.limits = Limits(limits, around=PROCESS_LIMITS)
         self.task_runner = task_runner or settings().task_default_task_runner or DEFAULT_RUNNER
@@ -71,47 +72,14 @@ class Engine(EngineSeam):
         self._remotes: dict[Any, Remote] = {}
         self._lanes: dict[Any, Lane] = {}
         self._named_runners: dict[str, TaskRunner] = {}
-        self._inbox: deque[Callable[[], None]] = deque()
-        self._inbox_due = False
         self._spawned: set[asyncio.Task[None]] = set()
-        self._thread = threading.get_ident()
         self._limit_gates: dict[NamedLimit, LimitGate] = {}
         self._never_begun: deque[tuple[Run, Any]] = deque()
         self._busy_scopes: set[Scope] = set()
         self._closing: asyncio.Task[None] | None = None
         self.keeps: Any = None  # what must live as long as the engine
 
-    # --- crossing to the loop's thread -------------------------------------------------------------------
-
-    def on_loop_thread(self) -> bool:
-        """Whether the caller is on the loop's thread while the loop runs."""
-        return threading.get_ident() == self._thread
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        """Call this on the loop's thread, in order; many calls wake the loop once. From any thread."""
-        self._inbox.append(callback)
-        if not self._inbox_due:
-            self._inbox_due = True
-            try:
-                self.loop.call_soon_threadsafe(self._take_inbox)
-            except RuntimeError as error:  # the loop is closed
-                raise RuntimeClosedError(
-                    "The runtime's event loop has ended, so nothing can be handed to it any more. "
-                    "Start work only while the flow, or the `async with Runtime()` block, is open."
-                ) from error
-
-    def perform(self, callback: Callable[[], None]) -> None:
-        """Call this on the loop's thread: now, if this is it. From any thread."""
-        if self.on_loop_thread():
-            callback()
-        else:
-            self.call_soon(callback)
-
-    def _take_inbox(self) -> None:
-        self._inbox_due = False
-        inbox = self._inbox
-        while inbox:
-            inbox.popleft()()
+    # --- work of its own on the loop -----------------------------------------------------------------------
 
     def _later(self, callback: Callable[[], None]) -> None:
         self.loop.call_soon(callback)
@@ -464,19 +432,36 @@ class Engine(EngineSeam):
         self.settlement.cancel(run, reason)
 
     async def close(self, reason: str = "The runtime was closed.") -> None:
-        """Stop what is under way and end the workers, however often this is cancelled; may be called twice."""
+        """Stop what is under way and end the workers, however often this is cancelled; may be called twice.
+
+        A run that calls it is itself under way: it is cancelled while it waits here, and the others are waited for.
+
+        Raises:
+            BlockingWaitError: a hook calls it, which would be waited for by what it waits for.
+        """
+        if asyncio.current_task() in self._spawned:
+            raise BlockingWaitError(
+                "A runtime cannot be closed from a hook of a run in it, for it waits until its hooks have ended. "
+                "Set an event in the hook, and close the runtime in the code that opened it."
+            )
         if self._closing is None:
             self.closed = True
             self._closing = self.loop.create_task(self._close(reason))
-        await until_done(self._closing)
+        if self._is_around_caller():
+            await asyncio.wait([self._closing])
+        else:
+            await until_done(self._closing)
+
+    def _is_around_caller(self) -> bool:
+        run = CURRENT_RUN.get()
+        scopes = (CURRENT_SCOPE.get(), None if run is None else run.call.scope)
+        return any(it is not None and it.has_engine and it.engine is self for it in scopes)
 
     async def _close(self, reason: str) -> None:
         self.scope.begin_again()  # what was cancelled until now was told of, or left by its user
         for scope in [self.scope, *self._busy_scopes]:
             scope.stop(reason)
-            empty = self.loop.create_future()
-            scope.notify_when_empty(partial(_set, empty))
-            await empty
+            await ScopeEmpty(scope).wait()
         if cancelled := self.scope.what_was_cancelled():  # those of flow runs are told of by these
             ENGINE.warning("%s %s", reason, cancelled)
         while self._spawned:
@@ -499,8 +484,3 @@ class Engine(EngineSeam):
     async def step_aside_until(self, run: Run, waiter: asyncio.Future[None], target: Run | None) -> None:
         """The same for a wait on the running loop: this one, or that of a worker's thread."""
         await self._aside.step_aside_until(run, waiter, target)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from functools import cached_property
 from itertools import count as counting
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from msgspec import Struct
 
 from upwell.core.definition import Definition
+from upwell.core.errors import RuntimeClosedError
 from upwell.core.ids import RANDOM_BITS
 from upwell.core.states import RUNNING
 from upwell.engine.chance import random_bits
@@ -209,6 +211,12 @@ class Scope:
             return str(self.flow_run.id)
         elsewhere = ELSEWHERE.get()
         return elsewhere.facts().flow_run_id if elsewhere is not None else None
+
+    def perform(self, act: Callable[[], None]) -> None:
+        """Do this on the loop's thread, unless nothing was started here, or the loop has ended; from any thread."""
+        if self.has_engine:
+            with suppress(RuntimeClosedError):
+                self.engine.perform(act)
 
     def notify_when_empty(self, callback: Callable[[], object]) -> None:
         """Call this as soon as nothing that was started here is under way."""

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from upwell.core.errors import BlockingWaitError
+from upwell.core.errors import BlockingWaitError, RuntimeClosedError
 from upwell.engine.attempt import call_hook
 from upwell.engine.clock import ERRANDS, Gate, clock
 from upwell.engine.finish import until_done
@@ -93,31 +93,39 @@ class AllEnded:
 
 
 class ScopeEmpty:
-    """Wait until nothing that was started in a scope is under way, however often the wait is cancelled."""
+    """Wait until nothing that was started in a scope is under way, but no longer than `seconds`; answers with whether
+    that is so.
+    """
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, seconds: float | None = None) -> None:
         self._scope = scope
+        self._seconds = seconds
 
-    def block(self) -> None:
+    def block(self) -> bool:
         if not self._scope.has_engine:
-            return
+            return True
         empty = Gate()
-        self._scope.engine.call_soon(lambda: self._scope.notify_when_empty(empty.open))
-        empty.wait()
+        self._tell_when_empty(empty.open)
+        return empty.wait(self._seconds)
 
-    async def wait(self) -> None:
+    async def wait(self) -> bool:
         if not self._scope.has_engine:
-            return
+            return True
         loop = asyncio.get_running_loop()
         empty: asyncio.Future[None] = loop.create_future()
         if self._scope.engine.on_loop_thread():
             self._scope.notify_when_empty(lambda: _set(empty))
         else:
-            elsewhere = self._scope.engine
-            wake = lambda: loop.call_soon_threadsafe(_set, empty)  # noqa: E731
-            elsewhere.call_soon(lambda: self._scope.notify_when_empty(wake))
+            self._tell_when_empty(lambda: loop.call_soon_threadsafe(_set, empty))
         if not empty.done():
-            await until_done(empty)
+            await asyncio.wait([empty], timeout=self._seconds)
+        return empty.done()
+
+    def _tell_when_empty(self, tell: Callable[[], object]) -> None:
+        try:
+            self._scope.engine.call_soon(lambda: self._scope.notify_when_empty(tell))
+        except RuntimeClosedError:  # nothing is under way on a loop that has ended
+            tell()
 
 
 class Written:

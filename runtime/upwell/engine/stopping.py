@@ -99,8 +99,7 @@ class UnderWay:
 
     def _stop_started(self, reason: str) -> None:
         scope = self.run.scope
-        if scope.has_engine:
-            scope.engine.perform(lambda: scope.stop(reason))
+        scope.perform(lambda: scope.stop(reason))
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         if not self.is_told and not self.is_away and self._can_be_stopped():
