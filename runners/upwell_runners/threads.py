@@ -19,6 +19,7 @@ from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.engine.clock import INTERRUPTIBLE
 from upwell.engine.interrupts import Interrupted, cancelled_because, clear_raise_in_thread, raise_in_thread
+from upwell.engine.stopping import ends_in_thread
 from upwell.settings import current
 
 DEFAULT_MAX_WORKERS: Final = 32
@@ -137,6 +138,9 @@ class ThreadPoolTaskRunner:
 
     def _abandon(self, worker: _Worker, attempt: Attempt, outcome: Outcome) -> None:
         """Give up a thread whose code does not react: its run ends, and another worker takes its place."""
+        if worker.is_ending(attempt):
+            self.host.call_later(GRACE_SECONDS, lambda: self._abandon(worker, attempt, outcome))
+            return
         if not worker.abandon(attempt):
             return
         with self._counting:
@@ -223,6 +227,10 @@ class _Worker:
                 is_cancelled = outcome.kind is OutcomeKind.CANCELLED
                 raise_in_thread(self._thread_id, cancelled_because(outcome.message) if is_cancelled else Interrupted)
             return True
+
+    def is_ending(self, attempt: Attempt) -> bool:
+        """Whether it executes this attempt, a flow's, that has reacted: the flow run waits for what it has started."""
+        return self._attempt is attempt and ends_in_thread(self._thread_id)
 
     def abandon(self, attempt: Attempt) -> bool:
         """Stop caring for this thread, if it is executing this attempt still."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from upwell.core.states import CANCELLING
 from upwell.engine.interrupts import Stopped, clear_raise_in_thread, interrupt_main_thread, raise_in_thread
 
 if TYPE_CHECKING:
@@ -136,6 +137,12 @@ def stop_flow_run(flow_run_id: str, reason: str) -> bool:
     for one in found:
         one.stop(reason)
     return bool(found)
+
+
+def ends_in_thread(thread_id: int) -> bool:
+    """Whether a flow run in this thread has been interrupted, and waits until what it has started has ended, too."""
+    here = [one.run for one in UNDER_WAY.copy() if one.task is None and one.thread_id == thread_id]
+    return any(run.states and run.state.type is CANCELLING for run in here)
 
 
 def stop_durable_flow_runs(reason: str) -> None:

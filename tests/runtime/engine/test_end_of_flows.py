@@ -251,10 +251,13 @@ def test_the_time_of_a_generator_is_what_it_has_not_used_itself() -> None:
         yield 1
         futures.append(rest.submit())
 
+    async def take_all() -> None:
+        async for _ in gives():
+            await asyncio.sleep(50)
+
     async def main() -> None:
         with pytest.raises(FlowRunTimeoutError):
-            async for _ in gives():
-                await asyncio.sleep(50)
+            await take_all()
 
     with virtual_clock() as clock:
         clock.run(main())
