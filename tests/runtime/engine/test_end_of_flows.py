@@ -1,9 +1,11 @@
 """A flow whose function has returned, or raised, and that waits for what it has started: what ends that wait."""
 
+# A lambda as a hook needs no annotations here.
+# pyright: reportUnknownLambdaType=false, reportUnknownMemberType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -246,7 +248,7 @@ def test_the_time_of_a_generator_is_what_it_has_not_used_itself() -> None:
     futures: list[Any] = []
 
     @flow(timeout_seconds=10)
-    async def gives() -> Any:
+    async def gives() -> AsyncIterator[int]:
         await asyncio.sleep(4)
         yield 1
         futures.append(rest.submit())
