@@ -31,7 +31,7 @@ def layer_of(module: str) -> int:
         return JOURNAL
     if f"{module}.".startswith("upwell.server."):
         return SERVER
-    if module.startswith("upwell.cli"):
+    if module.startswith("upwell.cli") or module == "upwell.__main__":
         return CLI
     return FACE
 
