@@ -104,7 +104,6 @@ def _enter(run: FlowRun, state: State, *, is_known: bool) -> Life[None]:
     if is_known:
         run.states.append(state)
     else:
-        _keep_result(run, state)
         run.move(state)
     if run.scope.parent is not None and run.scope.parent.durable is not None:
         run.scope.parent.durable.children.keep(run)
@@ -115,18 +114,19 @@ def _enter(run: FlowRun, state: State, *, is_known: bool) -> Life[None]:
 
 
 def _persisted(run: FlowRun, ending: Ending) -> Generator[Any, Any, Ending]:
-    """Store the result of a flow run that says so; one that cannot be stored has failed."""
+    """Store the result of a flow run that says so, or is to be known again; one that cannot be stored has failed."""
     if ending.finish.type is not COMPLETED or ending.is_known:
         return ending
     results = results_of_flow(run.definition)
-    if results is None:
-        return ending
     try:
-        record: ResultRecord = yield Beside(results.put, ending.value)
+        if results is None:
+            _keep_result(run, ending.value)
+        else:
+            record: ResultRecord = yield Beside(results.put, ending.value)
+            run.result_record = record.to_bytes()
     except Exception as error:
         message = f"Its result cannot be stored: {describe(error)}"
         return replace(ending, finish=Finish(FAILED, None, message), value=error)
-    run.result_record = record.to_bytes()
     return ending
 
 
@@ -233,14 +233,20 @@ def _known_end(run: FlowRun, ended: tuple[str, str | None, str | None, bytes | N
     return Ending(finish, run.scope.recorder.journal.kept.load(result), None, True)  # type: ignore[union-attr]  # it asked
 
 
-def _keep_result(run: FlowRun, state: State) -> None:
-    """Store the value of a durable flow run: who calls it again, or resumes what is around it, gets it from there."""
+def _keep_result(run: FlowRun, value: Any) -> None:
+    """Store the value of a durable or keyed flow run, for who calls it again, or resumes what is around it.
+
+    Raises:
+        UpwellError: it cannot be stored; says what, and why.
+    """
     recorder = run.scope.recorder
-    if not run.needs_claim or recorder is None or not state.is_completed() or run.result_record is not None:
+    if not run.needs_claim or recorder is None:
         return
     try:
-        run.result_record, run.result_file = recorder.journal.kept.dump(state.data)
+        run.result_record, run.result_file = recorder.journal.kept.dump(value)
     except UpwellError as error:
+        if run.parent_flow_run_id is None or run.wish.idempotency_key is not None:
+            raise
         run.log.warning("The result of flow run '%s' cannot be stored, and can only be read here: %s", run.name, error)
 
 

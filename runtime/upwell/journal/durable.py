@@ -84,12 +84,16 @@ class Beginnings:
             await asyncio.sleep(WATCH_SECONDS * random.uniform(0.5, 1.5))
 
 
-async def begin_flow_run(journal: Any, store: Any, maker: RowMaker, run: FlowRun) -> Claim:
-    """The same in the process that keeps this journal."""
-    if journal.beginnings is None:
-        journal.beginnings = Beginnings(durable_of(store, journal.process.id, settings().durable_max_crashes))
-    beginnings: Beginnings = journal.beginnings
-    return await beginnings.begin_flow_run(maker, run)
+def begin_flow_run(journal: Any, run: FlowRun) -> Any:
+    """The same in the process that keeps this journal, on the journal's loop; the Claim, as a future."""
+
+    async def begin(store: Any) -> Claim:
+        if journal.beginnings is None:
+            journal.beginnings = Beginnings(durable_of(store, journal.process.id, settings().durable_max_crashes))
+        beginnings: Beginnings = journal.beginnings
+        return await beginnings.begin_flow_run(journal.rows, run)
+
+    return journal.ask(begin, lambda: 0.0 if run.is_given_up else PATIENCE_SECONDS)
 
 
 def is_refusal(error: Exception) -> bool:

@@ -142,15 +142,15 @@ class Journal:
         """Have the store say which run a durable flow run is, on the journal's loop; its Claim, as a future."""
         from upwell.journal.durable import begin_flow_run  # here: it costs a start more than most flows need
 
-        return self.ask(lambda store: begin_flow_run(self, store, self.rows, run))
+        return begin_flow_run(self, run)
 
-    def ask(self, work: Callable[[Store], Any]) -> Any:
+    def ask(self, work: Callable[[Store], Any], patience: Callable[[], float] = lambda: PATIENCE_SECONDS) -> Any:
         """Have the store do something on the journal's loop: `work(store)` gives a coroutine; its future.
 
         Raises (in the future):
-            StoreUnavailable: the store cannot be opened.
+            StoreUnavailable: the store could not be opened for so many seconds as `patience` says.
         """
-        asked = self._asked(work)
+        asked = self._asked(work, patience)
         try:
             return asyncio.run_coroutine_threadsafe(asked, self._loop)
         except RuntimeError:  # the loop has ended
@@ -159,24 +159,24 @@ class Journal:
             refused.set_exception(StoreUnavailable("The journal is closed."))
             return refused
 
-    async def _asked(self, work: Callable[[Store], Any]) -> Any:
+    async def _asked(self, work: Callable[[Store], Any], patience: Callable[[], float]) -> Any:
         if self.closed:  # nobody would wait for it any more
             raise StoreUnavailable("The journal is closed.")
         task = asyncio.current_task()
         assert task is not None
         self._asked_for.add(task)
         try:
-            await self._be_open()
+            await self._be_open(patience)
             return await work(self._store)
         finally:
             self._asked_for.discard(task)
 
-    async def _be_open(self) -> None:
-        until = self._loop.time() + PATIENCE_SECONDS
+    async def _be_open(self, patience: Callable[[], float]) -> None:
+        began = self._loop.time()
         while not self._opened:
             await self._write_in_background()
             if not self._opened:
-                if self._loop.time() >= until or self._closing:
+                if self._loop.time() - began >= patience() or self._closing:
                     raise StoreUnavailable(f"The store cannot be opened: {self.problem}") from self.problem
                 await asyncio.sleep(self._pause())
 

@@ -18,6 +18,7 @@ from upwell.exceptions import (
     ConfigurationError,
     DefinitionError,
     DurableKeyError,
+    FailedRun,
     SerializationError,
 )
 from upwell.settings import temporary_settings
@@ -77,6 +78,27 @@ def test_a_parameter_that_cannot_be_stored_is_named_before_anything_runs(home: P
     with pytest.raises(SerializationError, match="The parameter 'two' of the durable flow 'takes-anything' cannot be"):
         takes_anything(1, threading.Lock())
     assert not ran
+
+
+@flow
+def keeps_a_lock() -> Any:
+    ran["keeps_a_lock"] += 1
+    return {"locks": [threading.Lock()]}
+
+
+@pytest.mark.parametrize(("durable", "key"), [(True, None), ("strict", None), (False, "a"), (True, "a")])
+def test_a_result_that_nobody_could_be_given_again_fails_its_run(durable: Any, key: str | None, home: Path) -> None:
+    with pytest.raises(SerializationError, match=r"value\['locks'\]\[0\]: _thread.lock cannot be serialized"):
+        keeps_a_lock.with_options(durable=durable)(idempotency_key=key)
+    assert ask(home, "SELECT state FROM flow_runs") == [("FAILED",)]
+    assert "Its result cannot be stored" in ask(home, "SELECT message FROM flow_runs")[0][0]
+
+
+def test_whoever_asks_for_it_by_its_key_is_told_the_same(home: Path) -> None:
+    for expected in (SerializationError, FailedRun):
+        with pytest.raises(expected, match="_thread.lock cannot be serialized"):
+            keeps_a_lock(idempotency_key="a")
+    assert ran["keeps_a_lock"] == 1
 
 
 @task(retries=5)

@@ -20,7 +20,7 @@ from tests.runtime.journal.writing import ask, count_rows, journal_of, spooled
 
 from upwell import flow, get_run_logger, task
 from upwell.journal.batch import Batch
-from upwell.journal.database import Database
+from upwell.journal.database import Database, StoreUnavailable
 from upwell.journal.journal import Journal
 from upwell.journal.postgres import PostgresDatabase
 from upwell.journal.processes import Process
@@ -131,6 +131,31 @@ def test_an_error_that_nobody_foresaw_is_a_fault_like_any_other(
         database = FaultyDatabase(memory, fail_at=n, error=lambda: ZeroDivisionError("nobody foresaw this"))
         run_with(database, tmp_path, opened=False)
         assert count_rows(memory) == wanted, f"operation {n}"
+
+
+@flow
+def keyed() -> int:
+    return 1
+
+
+def test_a_flow_that_needs_the_store_waits_longer_for_it_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = FaultyDatabase(MemoryDatabase(), fail_at=1, times=3)
+    with journal_of(lambda: database, tmp_path), patience(monkeypatch, 0.0):
+        assert keyed(idempotency_key="a") == 1
+    assert database.failed == 3
+
+
+def test_and_in_the_end_it_fails_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("upwell.journal.durable.PATIENCE_SECONDS", 0.0)
+    database = FaultyDatabase(MemoryDatabase(), fail_at=1, times=NEVER)
+    with (
+        journal_of(lambda: database, tmp_path),
+        patience(monkeypatch, 0.0),
+        pytest.raises(StoreUnavailable, match="made to fail"),
+    ):
+        keyed(idempotency_key="a")
 
 
 def test_what_a_store_that_fails_for_good_does_not_take_is_spooled_and_brought_in_by_the_next(
