@@ -11,8 +11,8 @@ from upwell.cli.filters import flow_run_filter
 from upwell.cli.group import examples, group
 from upwell.cli.listing import first_items, first_of
 from upwell.cli.lookup import find_flow_run
-from upwell.cli.many import ask_about, change, meant_by, specs, wanted_of
-from upwell.cli.output import UsageError, say, say_json, show, show_fields, span_text
+from upwell.cli.many import ask_about, change, changed, meant_by, specs, told, wanted_of
+from upwell.cli.output import UsageError, note, say, say_json, show, show_fields, span_text
 from upwell.cli.times import now
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from upwell.cli.options import (
         DryRun,
         Entrypoint,
+        Format,
         KeepChanged,
         Limit,
         LogLines,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         WhichFlowRuns,
         Yes,
     )
+    from upwell.core.bulk import BulkItem
     from upwell.core.model import FlowRunRecord
     from upwell.history import History
 
@@ -200,6 +202,7 @@ def resume(
     keep_changed: KeepChanged = False,
     dry_run: DryRun = False,
     yes: Yes = False,
+    output: Output = "table",
 ) -> int:
     """Go on with durable flow runs whose process died: what they finished is not run again.
 
@@ -209,25 +212,39 @@ def resume(
 
     from upwell.cli.here import resume_here
 
-    here, code = asyncio.run(_resumed_by_workers(run, which, dry_run=dry_run, yes=yes))
-    return max([code, *(resume_here(it, entrypoint, keep_changed) for it in here)])
+    here, items = asyncio.run(_resumed_by_workers(run, which, dry_run=dry_run, yes=yes, output=output))
+    tell = say if output == "table" else note
+    codes = [resume_here(it, entrypoint, keep_changed, tell) for it in here]
+    if here and output == "json":
+        items += asyncio.run(_as_they_are(here))
+    return max([told(items, output, dry_run=dry_run) if items or not here else 0, *codes])
 
 
 async def _resumed_by_workers(
-    names: tuple[str, ...], which: WhichFlowRuns | None, *, dry_run: bool, yes: bool
-) -> tuple[list[FlowRunRecord], int]:
-    """Have those resumed that are of deployments; the others, and the exit code."""
+    names: tuple[str, ...], which: WhichFlowRuns | None, *, dry_run: bool, yes: bool, output: Format
+) -> tuple[list[FlowRunRecord], list[BulkItem]]:
+    """Have those resumed that are of deployments, and say what became of them; the others come first."""
     wanted = await wanted_of("resume", names, which, dry_run=dry_run)
     if dry_run:
-        return [], await change(wanted, yes=True)
+        return [], await changed(wanted, yes=True, output=output)
     meant = await meant_by(wanted)
     if not (names or yes):
         ask_about([it.name for it in meant], "resume")
     here = [it.run for it in meant if it.run is not None and it.run.deployment_id is None]
     others = [it.id for it in meant if it.run is None or it.run.deployment_id is not None]
-    if here and not others:
-        return here, 0
-    return here, await change(specs("resume", others), yes=True)
+    return here, await changed(specs("resume", others), yes=True, output=output) if others else []
+
+
+async def _as_they_are(resumed: list[FlowRunRecord]) -> list[BulkItem]:
+    """What became of runs that have gone on here."""
+    from upwell.cli.here import why_not_resumed
+    from upwell.core.bulk import BulkItem
+
+    async with recorded() as history:
+        return [
+            BulkItem(id=it.id, name=it.name, refused=why_not_resumed(it), run=await history.flow_run(it.id))
+            for it in resumed
+        ]
 
 
 @app.command(

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple, TypeAlias, TypeVar, overload
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MOST_COLUMNS: Final = 76
+"""That an example has, behind four blanks."""
 
 
 class Command(NamedTuple):
@@ -84,8 +87,16 @@ def group(name: str, *commands: str, more: str = "", help: str = "") -> Group:  
 
 def examples(*commands: str, more: str = "") -> str:
     """What stands at the end of a command's help."""
-    lines = "\n".join(f"    {command}" for command in commands)
+    lines = "\n".join(f"    {_in_lines(command)}" for command in commands)
     return f"Examples:\n\n{lines}" + (f"\n\n{more}" if more else "")
+
+
+def _in_lines(command: str) -> str:
+    """So that it can be copied from a terminal of 80 columns."""
+    if len(command) <= MOST_COLUMNS:
+        return command
+    cut = command.rindex(" --", 0, MOST_COLUMNS - 2)
+    return f"{command[:cut]} \\\n        {command[cut + 1 :]}"
 
 
 def load(home: str) -> Group:

@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from upwell.flows import Flow
 
 
-def carry_out(name: str, call: Callable[[], Any]) -> int:
-    """Have a flow run, and say how it ended; the exit code. call: calls the flow so that it answers with its state."""
+def carry_out(name: str, call: Callable[[], Any], tell: Callable[[str], None] = say) -> int:
+    """Have a flow run, and tell how it ended; the exit code. call: calls the flow so that it answers with its state."""
     ended, message = _end_of(call())
-    say(f"{name}: {ended}" + (f": {message}" if message else ""))
+    try:
+        tell(f"{name}: {ended}" + (f": {message}" if message else ""))
+    except BrokenPipeError:  # nobody reads it any more; how it ended is still said by the exit code
+        pass
     return 0 if ended == "Completed" else FAILED
 
 
@@ -39,25 +42,31 @@ def find_flow(entrypoint: str) -> Flow[..., Any]:
     return load_flow(entrypoint)
 
 
-def resume_here(run: FlowRunRecord, entrypoint: str | None, keep_changed: bool) -> int:
+def resume_here(
+    run: FlowRunRecord, entrypoint: str | None, keep_changed: bool, tell: Callable[[str], None] = say
+) -> int:
     """Go on with a durable run; the exit code. entrypoint: where its flow is, where the store does not say it."""
     from upwell.durability import resume
 
-    shown = f"The flow run {run.name!r} is {run.state.name}"
-    if run.state.is_final():
-        how = f"`upwell flow-run fork {run.name}` runs it again" if run.durable else "it is not durable, either"
-        complain(f"{shown}, so there is nothing to resume; {how}.")
-        return FAILED
-    if run.state.name != "AwaitingResume":
-        complain(f"{shown}, so there is nothing to resume.")
+    if (refused := why_not_resumed(run)) is not None:
+        complain(refused)
         return FAILED
     try:
         _look_in_this_folder()
         flow = None if entrypoint is None else find_flow(entrypoint)
-        return carry_out(run.name, lambda: resume(run.id, flow, keep_changed=keep_changed, return_state=True))
+        return carry_out(run.name, lambda: resume(run.id, flow, keep_changed=keep_changed, return_state=True), tell)
     except UpwellError as error:
         complain(str(error))
         return FAILED
+
+
+def why_not_resumed(run: FlowRunRecord) -> str | None:
+    """Why there is nothing to go on with, if so."""
+    shown = f"The flow run {run.name!r} is {run.state.name}, so there is nothing to resume"
+    if run.state.is_final():
+        how = f"`upwell flow-run fork {run.name}` runs it again" if run.durable else "it is not durable, either"
+        return f"{shown}; {how}."
+    return None if run.state.name == "AwaitingResume" else f"{shown}."
 
 
 def fork_here(run: str, before: str | None, entrypoint: str | None, keep_changed: bool) -> int:

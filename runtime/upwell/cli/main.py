@@ -37,6 +37,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     from upwell.cli.front import answer_to
 
     _have_somewhere_to_write()
+    code = 0
     words = _use_profile(list(sys.argv[1:] if arguments is None else arguments))
     words = [*(ALIASES.get(name, name) for name in words[:1]), *words[1:]]
     try:
@@ -46,7 +47,7 @@ def _main(arguments: Sequence[str] | None) -> int:
         return code
     except BrokenPipeError:  # who reads has read enough, such as `head`
         _write_no_more()
-        return 0
+        return code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):  # that is what rich makes of it
             return 0

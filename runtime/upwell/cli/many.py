@@ -69,7 +69,15 @@ def specs(action: BulkAction, ids: Sequence[UUID], **details: Unpack[Details]) -
 
 
 async def change(wanted: Sequence[BulkSpec], *, yes: bool, output: Format = "table", asks_always: bool = False) -> int:
-    """Have it done, and say what became of each; the exit code: 1 if one was refused.
+    """Have it done, and say what became of each; the exit code: 1 if one was refused. See `changed`."""
+    items = await changed(wanted, yes=yes, output=output, asks_always=asks_always)
+    return told(items, output, dry_run=wanted[0].dry_run)
+
+
+async def changed(
+    wanted: Sequence[BulkSpec], *, yes: bool, output: Format = "table", asks_always: bool = False
+) -> list[BulkItem]:
+    """Have it done, and tell people of each; what became of them.
 
     asks_always: those that are named are asked about, too.
 
@@ -84,9 +92,14 @@ async def change(wanted: Sequence[BulkSpec], *, yes: bool, output: Format = "tab
             items += done.items
             if output == "table":
                 _tell(done.items, wanted[0])
+    return items
+
+
+def told(items: Sequence[BulkItem], output: Format, *, dry_run: bool = False) -> int:
+    """Tell programs what became of them; the exit code."""
     refused = sum(item.refused is not None for item in items)
     if output == "json":
-        say_json({"done": 0 if wanted[0].dry_run else len(items) - refused, "refused": refused, "items": items})
+        say_json({"done": 0 if dry_run else len(items) - refused, "refused": refused, "items": items})
     elif not items:
         note("No flow run fits.")
     return FAILED if refused else 0

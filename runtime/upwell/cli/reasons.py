@@ -176,7 +176,7 @@ async def _how_it_ended(history: History, run: FlowRunRecord) -> AsyncIterator[s
         yield f"`upwell flow-run retry {run.name}` runs it again."
     if run.durable:
         yield f"`upwell flow-run fork {run.name}` runs it again here, and takes over what it finished."
-    elif run.state.type is StateType.CRASHED:
+    elif run.state.type is StateType.CRASHED and run.start_time is not None:  # else nothing was lost with it
         yield "`@flow(durable=True)` would have it go on where it was."
 
 

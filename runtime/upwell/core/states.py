@@ -52,6 +52,12 @@ TERMINAL: Final = frozenset({COMPLETED, FAILED, CANCELLED, CRASHED})
 
 NOT_READY: Final = "NotReady"
 
+NAMES: Final = (
+    "AwaitingConcurrencySlot", "AwaitingResume", "AwaitingRetry", "Cached", "Late", NOT_READY, "Retrying", "RolledBack",
+    "Skipped", "Suspended", "TimedOut",
+)  # fmt: skip  # a list of names
+"""Those that states have here besides that of their type."""
+
 MOVES: Final[dict[StateType, frozenset[StateType]]] = {
     SCHEDULED: frozenset({SCHEDULED, PENDING, RUNNING, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}),
     PENDING: frozenset({SCHEDULED, PENDING, RUNNING, COMPLETED, FAILED, CANCELLING, CANCELLED, CRASHED, PAUSED}),

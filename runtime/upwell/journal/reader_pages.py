@@ -16,7 +16,7 @@ import msgspec
 
 from upwell.core.errors import InvalidRequestError
 from upwell.core.ids import LEAST_DIGITS, ids_beginning
-from upwell.core.states import COMPLETED, StateType
+from upwell.core.states import COMPLETED, NAMES, StateType
 from upwell.journal.database import Session
 
 MOST_ITEMS: Final = 1_000
@@ -116,12 +116,12 @@ def key_of(text: str | None, **kinds: tuple[type, ...]) -> tuple[str, Key] | Non
 
 
 def state_condition(alias: str, state: StateType | str, parameters: dict[str, Any]) -> Condition:
-    """Runs in a state of this type (`FAILED`) or of this name (`TimedOut`)."""
+    """Runs in a state of this type (`FAILED`) or of this name (`TimedOut`); of those known here in any case."""
     if state.upper() in StateType.__members__:
         parameters["state"] = state.upper()
         and_so = "" if state.upper() == COMPLETED.value else f" AND {alias}.state <> 'COMPLETED'"
         return Condition(f"{alias}.state", "= :state", and_so)
-    parameters["state_name"] = state
+    parameters["state_name"] = next((name for name in NAMES if name.lower() == state.lower()), state)
     return Condition(f"{alias}.state_name", "= :state_name")
 
 

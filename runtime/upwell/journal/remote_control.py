@@ -298,6 +298,8 @@ def _part(text: str) -> str:
     """
     if text in ("", ".", ".."):
         raise InvalidRequestError(f"{text!r} is no name.")
+    if "/" in text:  # which no name has: in an address it would be two
+        raise InvalidRequestError(f"{text!r} is no name, for it has a slash in it.")
     return quote(text, safe="")
 
 

@@ -90,6 +90,17 @@ def test_runs_that_are_resumed_by_a_filter_may_fail_again(durable: Upwell, folde
     assert (resumed.code, "crawl: Failed: " in resumed.out, "no more paper" in resumed.out) == (1, True, True)
 
 
+def test_what_became_of_resumed_runs_is_told_to_programs_too(durable: Upwell, folder: Path) -> None:
+    is_killed_within(folder, durable)
+    (folder / "repaired").touch()
+    dry = durable("flow-run", "resume", "crawl", "--dry-run", "-o", "json").json
+    assert (dry["done"], [item["name"] for item in dry["items"]]) == (0, ["crawl"])
+    resumed = durable("flow-run", "resume", "crawl", "-o", "json").json
+    assert (resumed["done"], resumed["items"][0]["run"]["state"]["type"]) == (1, "COMPLETED")
+    again = durable("flow-run", "resume", "crawl", "-o", "json")
+    assert (again.code, again.json["refused"], "nothing to resume" in again.json["items"][0]["refused"]) == (1, 1, True)
+
+
 def test_the_flow_of_a_run_may_be_elsewhere_now(durable: Upwell, folder: Path) -> None:
     is_killed_within(folder, durable)
     (folder / "repaired").touch()

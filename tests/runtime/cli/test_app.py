@@ -54,6 +54,13 @@ def test_every_command_has_help_with_examples_and_says_what_its_options_are(upwe
         assert missing == [], f"{missing} of {command} are not explained"
 
 
+def test_examples_are_whole_at_the_usual_width(upwell: Upwell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in sorted(set(commands())):
+        examples = upwell(*command, "--help").out.partition("Examples:\n\n")[2].partition("\n\n")[0]
+        assert all(line.startswith("    ") for line in examples.rstrip().splitlines()), examples
+
+
 def groups() -> list[tuple[str, ...]]:
     return sorted({command[:-1] for command in commands() if len(command) > 1})
 
@@ -243,6 +250,12 @@ def in_the_shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 def test_who_reads_may_stop_reading(folder: Path, words: str) -> None:
     done = in_the_shell(folder, f"{UPWELL} {words} | head -1")
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
+
+
+@pytest.mark.parametrize("buffered", ["", "PYTHONUNBUFFERED=1 "])
+def test_who_stops_reading_does_not_change_how_a_flow_ended(folder: Path, buffered: str) -> None:
+    done = in_the_shell(folder, f"{buffered}{UPWELL} run flows.py:etl -p n=14 2>&1 | true; exit ${{PIPESTATUS[0]}}")
+    assert done.returncode == 1
 
 
 def test_there_may_be_no_output_and_no_room_for_it(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def test_a_failed_run_is_explained_by_its_task_runs(ran: Upwell) -> None:
     explained = ran("explain", "double-13", "-o", "json").json
     assert "It began 2 times, for the reasons above." in explained["reasons"]
     assert any("Attempt 1 of 2 failed: ValueError('unlucky')" in reason for reason in explained["reasons"])
+
+
+def test_a_run_that_died_before_it_began_has_lost_nothing(deployed: Upwell, folder: Path) -> None:
+    deployed("deployment", "run", "etl/etl", "--name", "early")
+    store = sqlite3.connect(folder.parent / "home" / "upwell.db")
+    with store:
+        store.execute("UPDATE flow_runs SET state = 'CRASHED', ended = created WHERE name = 'early'")
+    store.close()
+    told = deployed("explain", "early").out
+    assert "`upwell flow-run retry early` runs it again." in told
+    assert "durable=True" not in told
 
 
 def test_a_run_that_is_not_there(ran: Upwell) -> None:

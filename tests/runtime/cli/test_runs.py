@@ -63,6 +63,19 @@ def test_the_exit_code_says_how_it_went(upwell: Upwell, arguments: list[str], co
     assert said in done.out + done.err
 
 
+SLOW = """
+from upwell import flow, task
+
+@task(timeout_seconds=0.001)
+async def waits() -> None:
+    import asyncio
+    await asyncio.sleep(60)
+
+@flow
+async def slow():
+    return await waits(return_state=True)
+"""
+
 # --- listings -----------------------------------------------------------------------------------------------
 
 
@@ -78,6 +91,13 @@ def test_filters_leave_out_runs(ran: Upwell) -> None:
     assert ran("flow-run", "ls", "--until", "2020-01-01", "-o", "json").json == []
     assert ran("flow-run", "ls", "--text", "nothing").err == "No flow run fits; or none is recorded here yet.\n"
     assert len(ran("task-run", "ls", "--task", "double", "--state", "FAILED", "-o", "json").json) == 1
+
+
+def test_states_are_known_in_any_case(upwell: Upwell, folder: Path) -> None:
+    (folder / "slow.py").write_text(SLOW)
+    upwell("run", "slow.py:slow")
+    for state in ("TimedOut", "timedout", "TIMEDOUT", "failed", "Failed"):
+        assert len(upwell("task-run", "ls", "--state", state, "-o", "json").json) == 1, state
 
 
 def test_a_listing_says_that_there_are_more_and_zero_is_all(ran: Upwell) -> None:

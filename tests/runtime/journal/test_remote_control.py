@@ -104,7 +104,7 @@ def test_a_key_does_what_its_scope_allows_and_says_so(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("name", ["", ".", ".."])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b"])
 def test_a_name_that_leads_to_another_address_changes_nothing_there(tmp_path: Path, name: str) -> None:
     async def main() -> None:
         async with served(tmp_path) as (_, control, _, deployment, _):
