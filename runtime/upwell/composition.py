@@ -413,10 +413,12 @@ def _database_of(store: Store) -> Database:
 
 
 @asynccontextmanager
-async def open_control(patience_seconds: float | None = None) -> AsyncGenerator[Control]:
+async def open_control(
+    patience_seconds: float | None = None, *, actor: str | None = None
+) -> AsyncGenerator[Control]:
     """What people and workers ask of the store that the settings name, or of a server, for use on this loop.
 
-    patience_seconds: see `api_client`.
+    patience_seconds: see `api_client`. actor: as whom to record what is changed; a server records that itself.
 
     Raises:
         StoreUnavailable: the store cannot be opened.
@@ -430,11 +432,16 @@ async def open_control(patience_seconds: float | None = None) -> AsyncGenerator[
         from upwell.journal.sql_control import SqlControl
 
         async with _open_database() as database:
-            yield SqlControl(database)
+            if actor is None:
+                yield SqlControl(database)
+            else:
+                from upwell.journal.audited import AuditedControl
+
+                yield AuditedControl(database, actor)
 
 
 @asynccontextmanager
-async def open_limits(patience_seconds: float | None = None) -> AsyncGenerator[LimitStore]:
+async def open_limits(patience_seconds: float | None = None, *, actor: str) -> AsyncGenerator[LimitStore]:
     """The same of its limits, for who takes no slots of them."""
     if is_remote(settings()):
         from upwell.journal.remote_parts import RemoteLimits  # here, as below: few programs have limits
@@ -443,10 +450,10 @@ async def open_limits(patience_seconds: float | None = None) -> AsyncGenerator[L
         async with _open_client(patience_seconds) as client:
             yield RemoteLimits(RemoteJournal(client))
     else:
-        from upwell.journal.limit_store import SqlLimits
+        from upwell.journal.audited import AuditedLimits
 
         async with _open_database() as database:
-            yield SqlLimits(database)
+            yield AuditedLimits(database, actor)
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from upwell.cli.asking import control
+from upwell.cli.asking import ACTOR, control
 from upwell.cli.group import group
 from upwell.cli.listing import first_items
 from upwell.cli.output import UsageError, confirm, note, say, say_json, show
@@ -39,7 +39,7 @@ async def create(name: str, /, *, scope: Scope = "run", expires: str | None = No
     until = None if expires is None else at(expires) if "-" in expires else now() + span(expires)
     async with control() as asked:
         key, secret = await asked.create_key(name, scope, until)
-        await asked.audit("the command line", "create key", name, f"scope {scope}")
+        await asked.audit(ACTOR, "create key", name, f"scope {scope}")
     if output == "json":
         say_json({"key": secret, "record": key})
         return
@@ -80,7 +80,7 @@ async def revoke(key: str, /, *, yes: Yes = False) -> None:
         found = await _find(asked, key)
         confirm(f"Revoke the key {found.name}?", yes)
         await asked.revoke_key(found.id)
-        await asked.audit("the command line", "revoke key", found.name)
+        await asked.audit(ACTOR, "revoke key", found.name)
     say(f"The key {found.name} is revoked.")
 
 

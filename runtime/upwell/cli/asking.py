@@ -22,6 +22,9 @@ R = TypeVar("R")
 
 NOTHING_KEPT: Final = "UPWELL_JOURNAL=memory keeps nothing that outlives a command: unset it."
 
+ACTOR: Final = "the command line"
+"""Who has made a change, in the record of a store that is used directly."""
+
 PATIENCE_SECONDS: Final = 3.0
 """How long a server that cannot be reached is tried again: it may be starting, and somebody waits."""
 
@@ -89,7 +92,7 @@ async def control() -> AsyncGenerator[Control]:
     if current().journal == "memory":
         raise ConfigurationError(NOTHING_KEPT)
     if not has_no_loop():
-        async with open_control(PATIENCE_SECONDS) as asked:
+        async with open_control(PATIENCE_SECONDS, actor=ACTOR) as asked:
             yield asked
         return
     async with _read_here() as database:
@@ -117,7 +120,7 @@ async def limits() -> AsyncGenerator[LimitStore]:
         from upwell.cli.living import seen_who_died
         from upwell.composition import open_limits
 
-        async with seen_who_died(False), open_limits(PATIENCE_SECONDS) as asked:
+        async with seen_who_died(False), open_limits(PATIENCE_SECONDS, actor=ACTOR) as asked:
             yield asked
         return
     await _needs_no_loop(watching=False)

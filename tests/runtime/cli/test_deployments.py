@@ -280,6 +280,34 @@ def test_work_pools_and_their_queues(upwell: Upwell) -> None:
 # --- keys ---------------------------------------------------------------------------------------------------
 
 
+def test_what_is_changed_without_a_server_is_recorded_too(deployed: Upwell) -> None:
+    deployed("gcl", "create", "db", "--limit", "3")
+    deployed("gcl", "update", "db", "--limit", "4")
+    deployed("gcl", "delete", "db", "--yes")
+    deployed("work-pool", "create", "other")
+    deployed("work-pool", "queue", "create", "other", "urgent")
+    deployed("work-pool", "queue", "delete", "other", "urgent", "--yes")
+    deployed("work-pool", "delete", "other", "--yes")
+    deployed("deployment", "schedule", "create", "etl/etl", "--interval", "10m", "--slug", "often")
+    deployed("deployment", "schedule", "backfill", "etl/etl", "--since", "2026-01-01", "--until", "2026-01-01T00:15")
+    deployed("deployment", "schedule", "pause", "etl/etl", "often")
+    deployed("deployment", "schedule", "delete", "etl/etl", "often", "--yes")
+    for _ in range(2):
+        deployed("deployment", "run", "etl/etl", "--idempotency-key", "once", "--name", "one")
+    deployed("flow-run", "cancel", "one", "--reason", "wrong day", "--dry-run")
+    deployed("flow-run", "cancel", "one", "--reason", "wrong day")
+    deployed("deployment", "pause", "etl/etl")
+    deployed("deployment", "delete", "etl/etl", "--yes")
+    records = deployed("api-key", "audit", "-o", "json", "--limit", "0").json
+    assert {it["actor"] for it in records} == {"the command line"}
+    assert [it["action"] for it in reversed(records)] == [
+        "put work pool", *["apply deployment"] * 3, "put limit", "put limit", "delete limit", "put work pool",
+        "put work queue", "delete work queue", "delete work pool", "put schedule", "backfill", "pause schedule",
+        "delete schedule", "run deployment", "cancel flow run", "pause deployment", "delete deployment",
+    ]  # fmt: skip  # a list of words
+    assert (records[2]["detail"], records[0]["target"]) == ("wrong day", "etl/etl")
+
+
 def test_a_key_is_shown_once_and_can_be_revoked(upwell: Upwell) -> None:
     made = upwell("api-key", "create", "laptop", "--scope", "admin", "--expires", "90d")
     secret = made.out.strip()

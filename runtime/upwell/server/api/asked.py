@@ -10,6 +10,7 @@ from litestar import Request as LitestarRequest
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from upwell.core.bulk import BulkDone, BulkSpec
+from upwell.journal.audited import notes_of_bulk
 from upwell.server.auth import actor_of
 from upwell.server.parts import parts_of
 
@@ -45,7 +46,5 @@ async def note(request: Request, action: str, target: object, detail: str | None
 
 async def note_bulk(request: Request, wanted: BulkSpec, done: BulkDone) -> None:
     """The same of each flow run of many that it was done to."""
-    for item in done.items:
-        if item.refused is None and not wanted.dry_run:
-            again = f"as {item.run.id}" if wanted.action == "retry" and item.run is not None else None
-            await note(request, f"{wanted.action} flow run", item.id, wanted.reason or again)
+    for action, target, detail in notes_of_bulk(wanted, done):
+        await note(request, action, target, detail)
