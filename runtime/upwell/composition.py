@@ -413,9 +413,7 @@ def _database_of(store: Store) -> Database:
 
 
 @asynccontextmanager
-async def open_control(
-    patience_seconds: float | None = None, *, actor: str | None = None
-) -> AsyncGenerator[Control]:
+async def open_control(patience_seconds: float | None = None, *, actor: str | None = None) -> AsyncGenerator[Control]:
     """What people and workers ask of the store that the settings name, or of a server, for use on this loop.
 
     patience_seconds: see `api_client`. actor: as whom to record what is changed; a server records that itself.

@@ -12,6 +12,7 @@ from upwell.core.results import StoredValue
 from upwell.core.states import COMPLETED, State
 from upwell.engine.clock import Gate, clock
 from upwell.engine.future import RunFuture, TaskFuture, wait_aside
+from upwell.engine.steps import refuse_to_block
 from upwell.engine.submit import FINDER, value_of
 
 R = TypeVar("R")
@@ -97,7 +98,11 @@ def first(futures: Iterable[TaskFuture[R]], timeout: float | None = None) -> Tas
 
     Raises:
         TimeoutError: none has, within `timeout` seconds. ValueError: there are no futures.
+        BlockingWaitError: called on an event loop's thread, where `await first_async(...)` is right.
     """
+    futures = list(futures)
+    if not all(future.is_done() for future in futures):
+        refuse_to_block("first", "first_async")
     for future in as_completed(_some(futures), timeout):
         return future
     raise AssertionError("as_completed yields each future or raises")

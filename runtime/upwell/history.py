@@ -46,6 +46,8 @@ PAGE_ITEMS: Final = 50
 
 Order: TypeAlias = Literal["newest", "oldest"]
 Id: TypeAlias = UUID | str
+When: TypeAlias = dt.datetime | dt.timedelta
+"""A moment, with its time zone; or so long ago."""
 
 
 class History:
@@ -97,8 +99,8 @@ class History:
         flow: str | None = None,
         state: StateType | str | None = None,
         tags: Iterable[str] | None = None,
-        since: dt.datetime | None = None,
-        until: dt.datetime | None = None,
+        since: When | None = None,
+        until: When | None = None,
         text: str | None = None,
         parent: Id | None = None,
         deployment: Id | None = None,
@@ -113,7 +115,7 @@ class History:
             flow: the name of their flow.
             state: a type of state (`"FAILED"`), or a state's name (`"TimedOut"`).
             tags: all of these they have.
-            since, until: created at or after the one, and before the other.
+            since, until: created at or after the one, and before the other; a timedelta is so long ago.
             text: part of their name or of their flow's, in capitals or not.
             parent: the flow run that started them.
             deployment: whose runs they are, by its id or as `flow/deployment`.
@@ -124,8 +126,8 @@ class History:
             flow=flow,
             state=state,
             tags=tags,
-            since=since,
-            until=until,
+            since=_moment("since", since),
+            until=_moment("until", until),
             text=text,
             parent=parent,
             deployment=deployment,
@@ -162,8 +164,8 @@ class History:
         flow: str | None = None,
         state: StateType | str | None = None,
         tags: Iterable[str] | None = None,
-        since: dt.datetime | None = None,
-        until: dt.datetime | None = None,
+        since: When | None = None,
+        until: When | None = None,
         text: str | None = None,
         parent: Id | None = None,
         order: Order = "newest",
@@ -181,7 +183,7 @@ class History:
             flow: the name of the flow in whose runs they ran.
             state: a type of state (`"FAILED"`), or a state's name (`"TimedOut"`).
             tags: all of these they have.
-            since, until: created at or after the one, and before the other.
+            since, until: created at or after the one, and before the other; a timedelta is so long ago.
             text: part of their task's name or of their own (`task_run_name`), in capitals or not; or `fetch-3`.
             parent: the task run that started them.
             after: the `next` of the page before.
@@ -192,8 +194,8 @@ class History:
             flow=flow,
             state=state,
             tags=tags,
-            since=since,
-            until=until,
+            since=_moment("since", since),
+            until=_moment("until", until),
             text=text,
             parent=parent,
         )
@@ -285,8 +287,8 @@ class History:
         *,
         of: Literal["task_runs", "flow_runs"] = "task_runs",
         by: Literal["minute", "hour", "day"] | float = "hour",
-        since: dt.datetime | None = None,
-        until: dt.datetime | None = None,
+        since: When | None = None,
+        until: When | None = None,
     ) -> list[StateCounts]:
         """How many runs are in which state now, by when they were created; an item for each span of time.
 
@@ -296,10 +298,10 @@ class History:
             by: how long a span is: a name, or seconds.
             since, until: the last day unless said; no more than 10,000 spans.
         """
-        until = until or moment(clock().time()) + dt.timedelta(microseconds=1)
-        since = since or until - dt.timedelta(days=1)
+        last = _moment("until", until) or moment(clock().time()) + dt.timedelta(microseconds=1)
+        first = _moment("since", since) or last - dt.timedelta(days=1)
         reader = await self._reader()
-        return await reader.counts(of, by, since, until)
+        return await reader.counts(of, by, first, last)
 
     # --- the store ------------------------------------------------------------------------------------------
 
@@ -365,6 +367,14 @@ async def _written(journal: Journal) -> None:
 
 
 # --- the same from sync code --------------------------------------------------------------------------------
+
+
+def _moment(name: str, when: When | None) -> dt.datetime | None:
+    if isinstance(when, dt.timedelta):
+        return moment(clock().time()) - when
+    if when is None or isinstance(when, dt.datetime):
+        return when
+    raise TypeError(f"{name} takes a datetime with a time zone, or a timedelta: so long ago; not {when!r}")
 
 
 def _blocking(question: Callable[Concatenate[History, P], Coroutine[Any, Any, R]]) -> Callable[P, R]:

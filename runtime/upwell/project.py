@@ -316,13 +316,26 @@ async def _ensure_pool(control: "Control", name: str, kind: str) -> None:
 
 
 async def _apply(control: "Control", spec: DeploymentSpec) -> Change:
+    made = await _queue_made(control, spec)
     try:
         before = await control.deployment(f"{spec.flow_name}/{spec.name}")
     except NotFoundError:
-        return Change(deployment=await control.apply_deployment(spec), what="created")
+        return Change(deployment=await control.apply_deployment(spec), what="created", details=made)
     after = await control.apply_deployment(spec)
-    details = tuple(_differences(before, after))
+    details = (*_differences(before, after), *made)
     return Change(deployment=after, what="changed" if details else "unchanged", details=details)
+
+
+async def _queue_made(control: "Control", spec: DeploymentSpec) -> tuple[str, ...]:
+    """Says so where the deployment's queue is not there yet, for it may be a slip."""
+    if spec.work_pool is None or spec.work_queue is None:
+        return ()
+    try:
+        pool = await control.work_pool(spec.work_pool)
+    except NotFoundError:  # which is said where the deployment is stored
+        return ()
+    known = spec.work_queue in {queue.name for queue in pool.queues}
+    return () if known else (f"work queue {spec.work_queue} of {spec.work_pool}: made",)
 
 
 _NOT_COMPARED: Final = ("id", "schedules", "created", "updated")

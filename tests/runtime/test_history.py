@@ -60,6 +60,17 @@ def test_where_nothing_was_recorded_there_is_nothing_and_no_file_is_made(home: P
     assert list(home.rglob("*.db*")) == []
 
 
+def test_a_span_of_time_may_be_said_by_how_long_ago_it_was() -> None:
+    doubles()
+    assert len(history.flow_runs(since=dt.timedelta(hours=1)).items) == 1
+    assert len(history.task_runs(since=dt.timedelta(hours=1), until=dt.timedelta(minutes=30)).items) == 0
+    assert sum(span.total for span in history.counts(of="flow_runs", since=dt.timedelta(hours=1))) == 1
+    with pytest.raises(
+        TypeError, match="since takes a datetime with a time zone, or a timedelta: so long ago; not '1h'"
+    ):
+        history.flow_runs(since="1h")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # a mistake
+
+
 def test_a_history_that_was_opened_before_the_first_run_sees_it() -> None:
     async def main() -> list[int]:
         found: list[int] = []

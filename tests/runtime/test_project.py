@@ -93,6 +93,7 @@ deployments:
 def test_all_that_a_file_says_is_made_so(made: Callable[..., list[Change]]) -> None:
     nightly, second = made(WHOLE)
     assert (nightly.what, second.what) == ("created", "created")
+    assert (nightly.details, second.details) == (("work queue fast of big: made",), ())
     found = nightly.deployment
     assert (found.full_name, found.entrypoint) == ("etl/nightly", "flows/b1_etl.py:etl")
     assert (found.description, found.version, found.tags) == ("Each night.", "1.5", ("a", "b"))

@@ -154,6 +154,14 @@ def test_first_in_time_or_a_timeout() -> None:
         assert clock.elapsed == pytest.approx(5, abs=0.01)
 
 
+def test_a_blocking_first_on_a_loop_names_the_one_to_await(run: Run) -> None:
+    async def main() -> None:
+        with pytest.raises(BlockingWaitError, match=r"await first_async\("):
+            first(after.map([0.001, 0.002]))
+
+    run(main())
+
+
 def test_blocking_waits_on_the_loops_own_thread_are_refused(run: Run) -> None:
     async def main() -> None:
         futures = after.map([0.001])

@@ -19,12 +19,12 @@ app = group(
     "work-pool",
     "upwell work-pool create default",
     "upwell work-pool create containers --type docker --limit 4",
-    "upwell work-pool queue create default urgent --priority 1",
+    "upwell work-pool queue create default urgent --priority 0",
     "upwell work-pool pause default",
 )
 queue = group(
     "queue",
-    "upwell work-pool queue create default urgent --priority 1",
+    "upwell work-pool queue create default urgent --priority 0",
     "upwell work-pool queue ls default",
     help="Queues of a work pool, served by their priority.",
 )
@@ -174,7 +174,7 @@ async def create_queue(
     """Add a queue to a work pool, or change the one of that name.
 
     Args:
-        priority: Of two queues, the one with the lower number is served first.
+        priority: Of two queues, the one with the lower number is served first; 1 unless said, as `default` has.
         limit: How many of its runs go on at once.
     """
     from upwell.core.deployments import WorkQueue

@@ -312,8 +312,12 @@ async def _queue_of(session: Session, wanted: DeploymentSpec) -> str | None:
 async def _check_queue(session: Session, pool: str | None, queue: str) -> None:
     known = [row[1] for row in await session.fetch("queues_of_pools", names=ids_json([pool]))] if pool else []
     if queue not in known:
-        where = f"the work pool {pool!r} has {', '.join(known)}" if pool else "its deployment has no work pool"
-        raise NotFoundError(f"There is no work queue {queue!r}: {where}.")
+        if not pool:
+            raise NotFoundError(f"There is no work queue {queue!r}: its deployment has no work pool.")
+        raise NotFoundError(
+            f"There is no work queue {queue!r}: the work pool {pool!r} has {', '.join(known)}. Make it with "
+            f"`upwell work-pool queue create {pool} {queue}`."
+        )
 
 
 async def _follow(session: Session, before: Deployment, after: Deployment, now: int) -> None:
