@@ -372,7 +372,7 @@ async def _written(journal: Journal) -> None:
 def _moment(name: str, when: When | None) -> dt.datetime | None:
     if isinstance(when, dt.timedelta):
         return moment(clock().time()) - when
-    if when is None or isinstance(when, dt.datetime):
+    if when is None or isinstance(when, dt.datetime):  # pyright: ignore[reportUnnecessaryIsInstance]  # users err
         return when
     raise TypeError(f"{name} takes a datetime with a time zone, or a timedelta: so long ago; not {when!r}")
 

@@ -176,9 +176,9 @@ class Journal:
         while not self._opened:
             await self._write_in_background()
             if not self._opened:
-                if self._loop.time() - began >= patience() or self._closing:
+                if (left := began + patience() - self._loop.time()) <= 0 or self._closing:
                     raise StoreUnavailable(f"The store cannot be opened: {self.problem}") from self.problem
-                await asyncio.sleep(self._pause())
+                await asyncio.sleep(min(self._pause(), left))
 
     def close(self) -> None:
         """Write or spool what is left, and end the thread; may be called twice.
