@@ -110,6 +110,7 @@ class Task(Decorated[P, R, "BoundTask"]):
     def stream(
         self,
         inputs: Iterable[Any] | AsyncIterable[Any],
+        /,
         *,
         return_state: Literal[True],
         max_at_once: int = ...,
@@ -122,6 +123,7 @@ class Task(Decorated[P, R, "BoundTask"]):
     def stream(
         self: Task[P, Coroutine[Any, Any, T]],
         inputs: Iterable[Any] | AsyncIterable[Any],
+        /,
         *,
         max_at_once: int = ...,
         max_per_second: float | None = ...,
@@ -133,6 +135,7 @@ class Task(Decorated[P, R, "BoundTask"]):
     def stream(
         self: Task[P, T],
         inputs: Iterable[Any] | AsyncIterable[Any],
+        /,
         *,
         max_at_once: int = ...,
         max_per_second: float | None = ...,
@@ -143,6 +146,7 @@ class Task(Decorated[P, R, "BoundTask"]):
     def stream(
         self,
         inputs: Iterable[Any] | AsyncIterable[Any],
+        /,
         *,
         return_state: bool = False,
         max_at_once: int = 256,
@@ -256,7 +260,7 @@ class BoundTask(Bound):
         super().__init__(task, instance)
         self.task = task
 
-    def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], **options: Any) -> TaskStream[Any]:
+    def stream(self, inputs: Iterable[Any] | AsyncIterable[Any], /, **options: Any) -> TaskStream[Any]:
         """See `Task.stream`."""
         return self.task.bound_to(self.instance).stream(inputs, **options)
 

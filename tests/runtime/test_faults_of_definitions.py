@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -427,3 +428,43 @@ def test_submitting_in_an_async_flow_that_has_ended_is_refused(ends: Ends) -> No
         return str(await background)
 
     assert "has ended" in str(ends(asyncio.run, main()))
+
+
+def passed_on(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """As many decorators are: a plain function around whatever it is given."""
+
+    @functools.wraps(fn)
+    def inner(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return inner
+
+
+async def later(x: int) -> int:
+    return x
+
+
+@pytest.mark.parametrize("fn", [passed_on(later), functools.partial(passed_on(later))])
+def test_a_decorator_that_hides_a_coroutine_function_is_told_so(fn: Any) -> None:
+    named: Any = {"name": "later"}
+    on_threads, around = task(**named)(fn), flow(**named)(fn)
+    states: list[Any] = [
+        on_threads(1, return_state=True),
+        on_threads.submit(1, return_state=True),
+        on_threads.map([1], return_state=True)[0],
+        around(1, return_state=True),
+        around.submit(1, return_state=True),
+    ]
+    for state in states:
+        assert state.type.value == "FAILED"
+        assert "returned a coroutine that nobody has run" in (state.message or "")
+
+
+def test_a_decorator_that_runs_the_coroutine_itself_is_left_alone() -> None:
+    @functools.wraps(later)
+    def at_once(x: int) -> int:
+        return asyncio.run(later(x))
+
+    assert task(at_once)(1) == 1
+    assert task(at_once).submit(1).result() == 1
+    assert flow(at_once)(1) == 1

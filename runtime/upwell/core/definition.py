@@ -31,11 +31,16 @@ class FunctionKind(Enum):
         return self in (FunctionKind.GENERATOR, FunctionKind.ASYNC_GENERATOR)
 
 
-def kind_of(fn: Callable[..., Any]) -> FunctionKind:
-    """How this callable is called; looks through partials and callable objects."""
+def _without_partials(fn: Callable[..., Any]) -> Any:
     inner: Any = fn
     while isinstance(inner, functools.partial):
         inner = inner.func  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return inner
+
+
+def kind_of(fn: Callable[..., Any]) -> FunctionKind:
+    """How this callable is called; looks through partials and callable objects."""
+    inner = _without_partials(fn)
     if not (inspect.isfunction(inner) or inspect.ismethod(inner)) and callable(inner):
         inner = getattr(inner, "__call__", inner)  # noqa: B004  # the bound method says what kind it is
     if inspect.isasyncgenfunction(inner):
@@ -45,6 +50,14 @@ def kind_of(fn: Callable[..., Any]) -> FunctionKind:
     if inspect.isgeneratorfunction(inner):
         return FunctionKind.GENERATOR
     return FunctionKind.SYNC
+
+
+def hides_coroutine(fn: Callable[..., Any]) -> bool:
+    """Whether a plain function stands around a coroutine function, as that of a decorator may: what it returns tells
+    whether it has run that, or leaves it to its caller.
+    """
+    inner = _without_partials(fn)
+    return hasattr(inner, "__wrapped__") and kind_of(inspect.unwrap(inner)) is FunctionKind.COROUTINE
 
 
 HOOK_OPTIONS: Final = {
@@ -62,6 +75,7 @@ class Definition:
     face: the object that the user holds, given to hooks.
     plain: nothing is to be done around the function but to call it; such runs take the shortest path.
     silent: nothing is to be done when a run of it completes.
+    hides_coroutine: it is no coroutine function, and may return a coroutine; see `check_returned`.
     settled: how often these two were decided.
     commit_hooks, rollback_hooks: called when a transaction that a run of it is in is committed, or rolled back.
     wraps_flow: its runs are submitted flow runs, which speak for themselves.
@@ -71,6 +85,7 @@ class Definition:
         "commit_hooks",
         "face",
         "fn",
+        "hides_coroutine",
         "hooks",
         "is_flow",
         "kind",
@@ -100,6 +115,7 @@ class Definition:
         self.fn = fn
         self.name = name
         self.kind = kind_of(fn)
+        self.hides_coroutine = self.kind is FunctionKind.SYNC and hides_coroutine(fn)
         self.options = options
         self.parameters = parameters
         self.retry = retry
@@ -119,6 +135,20 @@ class Definition:
         self.silent = False
         self.settled = 0
         self.settle_plainness()
+
+    def check_returned(self, value: object) -> None:
+        """See that what a function returned is no coroutine, which nobody would run; for one that may return one.
+
+        Raises:
+            TypeError: it is.
+        """
+        if inspect.iscoroutine(value):
+            value.close()
+            raise TypeError(
+                f"{self.name!r} is a plain function around a coroutine function, as a decorator makes one, and "
+                "returned a coroutine that nobody has run. Make the decorator's inner function `async def`, and await "
+                "in it."
+            )
 
     def settle_plainness(self) -> None:
         """Decide `plain` and `silent` again, after a hook was added; `settled` tells whoever has relied on them."""

@@ -86,6 +86,8 @@ def execute_here(run: RunFuture[Any]) -> Outcome:
                 value = context.run(fn, *args, **kwargs)
         else:
             value = context.run(fn, *args, **kwargs)
+        if definition.hides_coroutine:
+            definition.check_returned(value)
     except BaseException as error:
         outcome = outcome_of(error)
         outcome.started, outcome.ended = started, clock().time()

@@ -263,7 +263,10 @@ class FlowAttempt:
         run = self._run
         try:
             with inside(run), interrupted_after(run.definition.options.timeout_seconds, self.timeout):
-                return Outcome(RETURNED, run.definition.fn(*run.args, **run.kwargs))
+                value = run.definition.fn(*run.args, **run.kwargs)
+                if run.definition.hides_coroutine:
+                    run.definition.check_returned(value)
+                return Outcome(RETURNED, value)
         except BaseException as error:
             return self.outcome(error)
 

@@ -160,6 +160,8 @@ class InlineAttempt:
                     interrupted_after(options.timeout_seconds, lambda: timeout_error(run)),
                 ):
                     value = definition.fn(*run.args, **run.kwargs)
+            if definition.hides_coroutine:
+                definition.check_returned(value)
         except BaseException as error:
             return _outcome(error)
         finally:
