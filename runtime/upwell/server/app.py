@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -49,7 +50,8 @@ class Server(Litestar):
 
     async def __call__(self, scope: Scope | Any, receive: Receive | Any, send: Send | Any) -> None:
         if self.perimeter is None:
-            self.perimeter = Perimeter(super().__call__, self.state.parts.access, self.state.public_files)
+            state = self.state
+            self.perimeter = Perimeter(super().__call__, state.parts.access, state.public_files, state.ended_page)
         await self.perimeter(scope, receive, self.state.metrics.timed(scope, send))
 
     @staticmethod
@@ -61,12 +63,13 @@ class Server(Litestar):
 
 def create_app(parts: Parts) -> Server:
     """The application over these parts."""
-    pages, public_files, faults = _pages()
+    pages = _pages()
+    state = {"public_files": pages.public_files, "ended_page": pages.ended_page, "metrics": ServerMetrics()}
     return Server(
-        route_handlers=[*api_routes(), *pages],
+        route_handlers=[*api_routes(), *pages.routes],
         guards=[auth.check],
-        exception_handlers={**HANDLERS, **faults},
-        state=State({"parts": parts, "public_files": public_files, "metrics": ServerMetrics()}),
+        exception_handlers={**HANDLERS, **pages.faults},
+        state=State({"parts": parts, **state}),
         openapi_config=_openapi(),
         request_max_body_size=MOST_BODY_BYTES,
         logging_config=None,
@@ -110,14 +113,27 @@ def _openapi() -> OpenAPIConfig:
     )
 
 
-def _pages() -> tuple[Sequence[ControllerRouterHandler], frozenset[str], dict[Any, Any]]:
-    """The pages, the addresses of those files that somebody who is not known may see, and what is shown of faults."""
+class _Pages(NamedTuple):
+    """What the pages bring along.
+
+    public_files: addresses of what somebody who is not known may see. faults: what is shown of faults.
+    ended_page: makes the page for a form whose sender's session has ended.
+    """
+
+    routes: Sequence[ControllerRouterHandler] = ()
+    public_files: frozenset[str] = frozenset()
+    faults: Mapping[Any, Any] = MappingProxyType({})
+    ended_page: Callable[[], bytes] | None = None
+
+
+def _pages() -> _Pages:
+    """The pages, where they are installed."""
     try:
         pages: Any = importlib.import_module(PAGES)
     except ModuleNotFoundError as error:
         if error.name != PAGES:
             raise
-        return (), frozenset(), {}
+        return _Pages()
     if not hasattr(pages, "routes"):
-        return (), frozenset(), {}
-    return pages.routes(), frozenset(pages.PUBLIC_FILES), pages.FAULTS
+        return _Pages()
+    return _Pages(pages.routes(), frozenset(pages.PUBLIC_FILES), pages.FAULTS, pages.session_ended)

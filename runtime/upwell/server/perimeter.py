@@ -9,7 +9,7 @@ Every answer goes out with headers that have a browser load, run and frame nothi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
@@ -44,6 +44,7 @@ HEADERS: Final = (
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 )
 _CACHE: Final = (b"cache-control", b"no-cache, private")
+_HTML: Final = {"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store"}
 
 
 class Refused(Exception):
@@ -56,11 +57,22 @@ class Refused(Exception):
 
 
 class Perimeter:
-    """Stands before an application. public: addresses beside `PUBLIC` that anybody may see, each in full."""
+    """Stands before an application.
 
-    def __init__(self, app: ASGIApp, access: Access, public: Collection[str] = ()) -> None:
+    public: addresses beside `PUBLIC` that anybody may see, each in full.
+    ended_page: makes the page for whoever sends a form, and whose session has ended; None: there are no pages.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        public: Collection[str] = (),
+        ended_page: Callable[[], bytes] | None = None,
+    ) -> None:
         self._app = app
         self._access = access
+        self._ended_page = ended_page
         self._public = PUBLIC | frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -75,9 +87,9 @@ class Perimeter:
         try:
             actor = await self._check(scope)
         except Refused as refused:
-            await _answer(send, problem(refused.status, refused.detail))
+            await _say(send, problem(refused.status, refused.detail))
         except StoreUnavailable:  # which one it is concerns nobody who is not known
-            await _answer(send, problem(HTTPStatus.SERVICE_UNAVAILABLE, "The store cannot be used now; try again."))
+            await _say(send, problem(HTTPStatus.SERVICE_UNAVAILABLE, "The store cannot be used now; try again."))
         else:
             if actor is None and scope["path"] not in self._public:
                 await self._ask_who(scope, send)
@@ -109,14 +121,17 @@ class Perimeter:
 
     async def _ask_who(self, scope: Any, send: Send) -> None:
         path = scope["path"]
-        accepts = _headers_of(scope).get("accept", "")
-        if _method_of(scope) in ("GET", "HEAD") and "text/html" in accepts and not path.startswith("/api/"):
+        is_page = "text/html" in _headers_of(scope).get("accept", "") and not path.startswith("/api/")
+        if is_page and _method_of(scope) == "POST" and self._ended_page is not None:
+            await _answer(send, HTTPStatus.UNAUTHORIZED, self._ended_page(), _HTML)
+            return
+        if is_page and _method_of(scope) in ("GET", "HEAD"):
             query = scope.get("query_string", b"").decode("latin-1")
             following = path + (f"?{query}" if query else "")
-            await _answer(send, None, {"Location": f"{LOGIN}?next={quote(following, safe='')}"})
+            await _answer(send, HTTPStatus.SEE_OTHER, b"", {"Location": f"{LOGIN}?next={quote(following, safe='')}"})
             return
         detail = "This needs an API key: `Authorization: Bearer KEY`. `upwell api-key create NAME` makes one."
-        await _answer(send, problem(HTTPStatus.UNAUTHORIZED, detail))
+        await _say(send, problem(HTTPStatus.UNAUTHORIZED, detail))
 
 
 def _method_of(scope: Any) -> str:
@@ -189,13 +204,13 @@ def _with_headers(send: Send) -> Send:
     return send_with
 
 
-async def _answer(send: Send, what: Problem | None, headers: dict[str, str] | None = None) -> None:
-    """A problem; without one, the way to the login page."""
-    status = HTTPStatus.SEE_OTHER if what is None else what.status
-    body = b"" if what is None else encoded(what)
-    said = {"Content-Length": str(len(body)), **headers_of(status), **(headers or {})}
-    if body:
-        said["Content-Type"] = MEDIA_TYPE
+async def _say(send: Send, what: Problem) -> None:
+    """Why a request goes no further."""
+    await _answer(send, what.status, encoded(what), {"Content-Type": MEDIA_TYPE})
+
+
+async def _answer(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    said = {"Content-Length": str(len(body)), **headers_of(status), **headers}
     start: Any = {
         "type": "http.response.start",
         "status": int(status),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from upwell.server.access import host_of, is_loopback
 from upwell.server.serve import serve
 
 VERSION = "/api/version"
+FORM_TYPE = "application/x-www-form-urlencoded"
 
 
 async def status(asked: Asked, **headers: str) -> int:
@@ -169,6 +171,41 @@ def test_a_session_ends_with_its_key(tmp_path: Path) -> None:
             assert (await asked.http.get(VERSION, headers=cookie)).status_code == 401
             with pytest.raises(AccessError):
                 await asked.parts.access.log_in(secret)
+
+    asyncio.run(main())
+
+
+def test_a_form_of_a_session_that_has_ended_is_answered_by_a_page_that_says_so(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path) as asked:
+            _, secret = await asked.parts.control.create_key("me", "admin")
+            token = await asked.parts.access.log_in(secret)
+            await asked.parts.access.log_out(token)
+            browser = {"Cookie": f"upwell_session={token}", "Accept": "text/html", "Content-Type": FORM_TYPE}
+            answer = await asked.http.post("/limits/put", content=b"name=x&slots=1", headers=browser)
+            assert answer.status_code == 401
+            assert answer.headers["content-type"].startswith("text/html")
+            assert "Your session has ended" in answer.text
+            program = {**browser, "Accept": "*/*"}
+            answer = await asked.http.post("/limits/put", content=b"name=x&slots=1", headers=program)
+            assert (answer.status_code, answer.json()["status"]) == (401, 401)
+
+    asyncio.run(main())
+
+
+def test_whoever_makes_the_first_key_on_a_page_stays_in(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with asking(tmp_path) as asked:
+            word = re.search(r'name="csrf_token" value="([^"]+)"', (await asked.http.get("/keys")).text)
+            assert word is not None
+            body = f"csrf_token={word[1]}&name=me&scope=admin&days="
+            made = await asked.http.post("/keys/new", content=body, headers={"Content-Type": FORM_TYPE})
+            assert made.status_code == 200
+            assert "upwell_session=" in made.headers["set-cookie"]
+            cookie = {"Cookie": made.headers["set-cookie"].partition(";")[0]}
+            assert (await asked.http.get("/keys", headers=cookie)).status_code == 200
+            asked.http.cookies.clear()
+            assert (await asked.http.get("/keys")).status_code == 401
 
     asyncio.run(main())
 

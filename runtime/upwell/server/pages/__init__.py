@@ -16,7 +16,9 @@ def routes() -> list[ControllerRouterHandler]:
 
 
 def __getattr__(name: str) -> object:
-    """PUBLIC_FILES: what the login page loads, which anybody may have. FAULTS: what is shown of faults."""
+    """PUBLIC_FILES: what the login page loads, which anybody may have. FAULTS: what is shown of faults.
+    session_ended: makes the page for a form whose sender's session has ended.
+    """
     if name == "PUBLIC_FILES":
         from upwell.server.pages.assets import asset, assets
 
@@ -25,6 +27,10 @@ def __getattr__(name: str) -> object:
         from upwell.server.pages.routing import FAULTS
 
         return FAULTS
+    if name == "session_ended":
+        from upwell.server.pages.rendering import session_ended
+
+        return session_ended
     raise AttributeError(name)
 
 

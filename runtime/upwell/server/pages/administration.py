@@ -17,6 +17,7 @@ from upwell.core.shown import is_secret
 from upwell.server import auth
 from upwell.server.api.admin import version_of_upwell
 from upwell.server.api.asked import PathId, note
+from upwell.server.pages.login import open_session
 from upwell.server.pages.rendering import PageRequest, now, page, parts, redirect
 from upwell.settings import Settings
 
@@ -93,9 +94,13 @@ async def new_key(request: PageRequest) -> Response[str]:
         key, secret = await parts(request).control.create_key(form.get("name", ""), cast(Scope, scope), expires)
     except InvalidRequestError as error:
         return await _keys_page(request, error=str(error))
-    parts(request).access.forget()
+    access = parts(request).access
+    access.forget()
     await note(request, "create key", key.name, key.scope)
-    return await _keys_page(request, secret)
+    answer = await _keys_page(request, secret)
+    if auth.actor_of(request).via == "loopback":  # from now on everybody needs a key, and this is the maker's
+        open_session(request, answer, await access.log_in(secret))
+    return answer
 
 
 @post("/keys/{key_id:uuid}/revoke", include_in_schema=False, opt=auth.ADMIN)

@@ -39,6 +39,7 @@ class Tiles(Struct, frozen=True, kw_only=True):
     late: int
     scheduled: int
     failed: int
+    crashed: int
     completed: int
     rate: int | None
 
@@ -98,15 +99,15 @@ def _bounds(moment: dt.datetime, hours: int) -> tuple[dt.datetime, dt.datetime]:
 
 def _tiles(spans: list[StateCounts], open_runs: dict[tuple[StateType, str], int]) -> Tiles:
     totals = charts.sums(spans)
-    failed = totals[FAILED] + totals[CRASHED]
-    ended = failed + totals[COMPLETED] + totals[CANCELLED]
+    ended = totals[FAILED] + totals[CRASHED] + totals[COMPLETED] + totals[CANCELLED]
     late = sum(number for (_, name), number in open_runs.items() if name == "Late")
     scheduled = sum(number for (kind, name), number in open_runs.items() if kind is SCHEDULED and name != "Late")
     return Tiles(
         running=sum(number for (kind, _), number in open_runs.items() if kind is RUNNING),
         late=late,
         scheduled=scheduled,
-        failed=failed,
+        failed=totals[FAILED],
+        crashed=totals[CRASHED],
         completed=totals[COMPLETED],
         rate=totals[COMPLETED] * 100 // ended if ended else None,  # 100 only if all did
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from litestar import get, post
 from litestar.response import Redirect, Response
 
@@ -35,9 +37,14 @@ async def log_in(request: PageRequest) -> Response[str] | Redirect:
     except AccessError as error:
         return page(request, "login.html", status=403, following=following, error=str(error))
     answer = Redirect(following, status_code=303)
+    open_session(request, answer, token)
+    return answer
+
+
+def open_session(request: PageRequest, answer: Response[Any], token: str) -> None:
+    """Have the browser keep a session that was opened."""
     secure = request.headers.get("origin", "").startswith("https:")
     answer.set_cookie(key=COOKIE, value=token, httponly=True, samesite="strict", path="/", secure=secure)
-    return answer
 
 
 @post("/logout", include_in_schema=False, opt=auth.READ, status_code=303)
@@ -51,4 +58,4 @@ async def log_out(request: PageRequest) -> Redirect:
     return answer
 
 
-__all__ = ["log_in", "log_out", "login_page"]
+__all__ = ["log_in", "log_out", "login_page", "open_session"]

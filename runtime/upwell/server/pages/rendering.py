@@ -134,6 +134,11 @@ def page(
     return answer
 
 
+def session_ended() -> bytes:
+    """The page for a form that came from somebody whose session had ended."""
+    return environment().get_template("ended.html").render().encode()
+
+
 def redirect(address: str, notice: str) -> Redirect:
     """Another page, which says this once: what was done."""
     answer = Redirect(address, status_code=303)
@@ -149,4 +154,4 @@ def parts(request: PageRequest) -> Parts:
     return parts_of(request)
 
 
-__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "redirect"]
+__all__ = ["PageRequest", "as_json", "environment", "now", "page", "parts", "redirect", "session_ended"]

@@ -437,6 +437,27 @@ def test_the_login_page_works_by_itself(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Log in")).to_be_visible()
 
 
+def test_a_page_says_when_its_session_has_ended(visit: Visit, tmp_path: Path) -> None:
+    with server_process(tmp_path) as server:
+        visit.url = server.url
+        page = visit.to("/keys")
+        page.locator("summary", has_text="New key").click()
+        page.get_by_label("Name").fill("me")
+        page.get_by_label("May").select_option("admin")
+        page.get_by_role("button", name="Make it").click()
+        key = page.locator("code.secret").inner_text()
+        visit.to("/limits")
+        expect(page.locator("html")).to_have_attribute("data-live", "on")
+        asked = page.request.get(f"{server.url}/api/api-keys", headers={"Authorization": f"Bearer {key}"})
+        (made,) = asked.json()
+        page.request.delete(f"{server.url}/api/api-keys/{made['id']}", headers={"Authorization": f"Bearer {key}"})
+        link = page.get_by_role("link", name="Session ended: log in")
+        expect(link).to_be_visible()
+        expect(link).to_have_attribute("href", "/login?next=%2Flimits")
+        page.goto("about:blank")  # it would complain about the server's end
+        visit.complaints.clear()  # what a browser says of an address that it may not see any more
+
+
 def test_what_is_done_to_many(visit: Visit) -> None:
     page = visit.to("/runs?q=hourly-weather&state=COMPLETED")
     before = page.locator("[data-rows] tbody tr").count()

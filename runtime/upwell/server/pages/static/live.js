@@ -53,10 +53,21 @@ function open() {
     changed(); // what has happened since the page was made
     root.dataset.live = "on";
   });
-  source.addEventListener("error", () => { root.dataset.live = "off"; });
+  source.addEventListener("error", () => {
+    root.dataset.live = "off";
+    if (source?.readyState === EventSource.CLOSED) changed(); // refused: the page says why
+  });
   source.addEventListener("reset", linesWereLost);
   for (const name of ["flow-run", "task-runs", "reset"]) source.addEventListener(name, changed);
   source.addEventListener("log", (event) => logLines(JSON.parse(event.data)));
+}
+
+// Whoever is sent to the login page has no session any more: what stands here stays as it was.
+function sessionHasEnded() {
+  document.documentElement.dataset.live = "out";
+  const link = document.querySelector(".live .when-out");
+  if (link) link.href = `/login?next=${encodeURIComponent(location.pathname + location.search)}`;
+  close();
 }
 
 // A browser has few connections to one server: a page that nobody sees gives its own back.
@@ -105,6 +116,7 @@ async function refresh() {
     const address = location.href;
     const answer = await fetch(address, { headers: { Accept: "text/html" }, redirect: "manual" });
     const text = answer.ok ? await answer.text() : "";
+    if (answer.type === "opaqueredirect") sessionHasEnded();
     if (pressed || location.href !== address) wanted = true; // a filter may have been applied meanwhile
     else if (text) put(new DOMParser().parseFromString(text, "text/html"));
   } catch {
