@@ -234,11 +234,17 @@ def _group_given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
     values = _object(field.default)
     changed = False
     for inner in field.fields:
-        given, value = _given(inner, form)
-        if given:
-            values[inner.name] = value
-            changed = changed or inner.kind != "boolean" or inner.has_default or bool(value)
+        try:
+            given, value = _given(inner, form)
+        except ValueError as error:
+            inner.error = str(error)
+        else:
+            if given:
+                values[inner.name] = value
+                changed = changed or inner.kind != "boolean" or inner.has_default or bool(value)
         _keep(inner, form)
+    if wrong := [inner.name for inner in field.fields if inner.error]:
+        raise ValueError(f"See {', '.join(wrong)}.")
     return changed or (bool(values) and not field.optional), values
 
 

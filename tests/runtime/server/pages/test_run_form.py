@@ -177,3 +177,22 @@ CIRCLE: dict[str, Any] = {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {
 @pytest.mark.parametrize("schema", [{}, {"properties": None}, {"properties": {"a": True}}, CIRCLE])
 def test_a_schema_may_be_anything(schema: dict[str, Any]) -> None:
     assert len(fields_of(schema, {})) <= 1
+
+
+def test_what_is_wrong_inside_of_a_group_loses_nothing_else_of_it() -> None:
+    found, fields = filled({**WELL, "p.place.height": "tall", "p.place.city": "Quito"})
+    assert found is None
+    place = next(field for field in fields if field.name == "place")
+    assert place.error == "See height."
+    assert {inner.name: (inner.shown, inner.error) for inner in place.fields} == {
+        "city": ("Quito", ""),
+        "height": ("tall", "'tall' is no number."),
+    }
+
+
+def test_fields_after_the_wrong_one_of_a_group_are_kept() -> None:
+    properties = {"first": {"type": "number"}, "second": {"type": "string"}}
+    schema = {"type": "object", "properties": {"both": {"type": "object", "properties": properties, "default": {}}}}
+    fields = fields_of(schema, {})
+    assert parameters_of(fields, {"p.both.first": "x", "p.both.second": "kept"}, schema) is None
+    assert [inner.shown for inner in fields[0].fields] == ["x", "kept"]
