@@ -243,8 +243,8 @@ def _group_given(field: Field, form: Mapping[str, str]) -> tuple[bool, Any]:
                 values[inner.name] = value
                 changed = changed or inner.kind != "boolean" or inner.has_default or bool(value)
         _keep(inner, form)
-    if wrong := [inner.name for inner in field.fields if inner.error]:
-        raise ValueError(f"See {', '.join(wrong)}.")
+    if wrong := [f"{inner.name}: {inner.error}" for inner in field.fields if inner.error]:
+        raise ValueError(" ".join(wrong))
     return changed or (bool(values) and not field.optional), values
 
 

@@ -183,7 +183,7 @@ def test_what_is_wrong_inside_of_a_group_loses_nothing_else_of_it() -> None:
     found, fields = filled({**WELL, "p.place.height": "tall", "p.place.city": "Quito"})
     assert found is None
     place = next(field for field in fields if field.name == "place")
-    assert place.error == "See height."
+    assert place.error == "height: 'tall' is no number."
     assert {inner.name: (inner.shown, inner.error) for inner in place.fields} == {
         "city": ("Quito", ""),
         "height": ("tall", "'tall' is no number."),
