@@ -34,6 +34,8 @@ _NO_DEFAULT: Any = Parameter.empty
 class Parameters:
     """The parameters of a function, a bound method, a functools.partial or another callable.
 
+    positional_names: of those that a value can be given to by its place; gathered_name: of that which takes all beyond.
+
     Raises ReservedArgumentError if one has a name that upwell's own calls use.
     """
 
@@ -51,14 +53,15 @@ class Parameters:
             )
         self._fn = fn
         self._defaults = {p.name: p.default for p in parameters if p.default is not _NO_DEFAULT}
-        self._positional_names = [p.name for p in parameters if p.kind in _POSITIONAL]
+        self.positional_names = tuple(p.name for p in parameters if p.kind in _POSITIONAL)
+        self.gathered_name = next((p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL), "")
         self._keyword_names = {p.name for p in parameters if p.kind is not Parameter.POSITIONAL_ONLY}
         self._simple = not any(p.kind in _VARIADIC for p in parameters)
         needed = [p for p in parameters if p.kind not in _VARIADIC and p.default is _NO_DEFAULT]
         by_keyword = any(p.kind is Parameter.KEYWORD_ONLY for p in needed)
         endless = any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
         self.min_positional = sys.maxsize if by_keyword else len(needed)
-        self.max_positional = sys.maxsize if endless else len(self._positional_names)
+        self.max_positional = sys.maxsize if endless else len(self.positional_names)
         self._coercions: dict[str, Coercion] | None = None
 
     def accepts(self, n_positional: int, kwargs: Mapping[str, Any]) -> bool:
@@ -141,7 +144,7 @@ class Parameters:
     def plan_map(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "MapPlan":
         """Decide what a `.map` with these arguments goes over; see MapPlan."""
         self.bind(args, kwargs)  # a call that cannot work fails here, once, and not in every run
-        labels = self._positional_names[: len(args)]
+        labels = list(self.positional_names[: len(args)])
         labels += [f"argument {number}" for number in range(len(labels) + 1, len(args) + 1)]
         return _plan_map(args, kwargs, labels)
 

@@ -355,7 +355,8 @@ def _shown_inputs(run: Run, item: Any) -> str | None:
     """The inputs of a run that has more than one, or named ones."""
     call = run.call
     values: tuple[Any, ...] = (item,) if call.unary else item or ()
-    labels = _labels(call.definition.parameters.names, len(values), call.row_names)
+    parameters = call.definition.parameters
+    labels = _labels(parameters.positional_names, parameters.gathered_name, len(values), call.row_names)
     constants = _constants(call)
     if not constants:
         return shown_arguments(labels, values) or None
@@ -363,11 +364,14 @@ def _shown_inputs(run: Run, item: Any) -> str | None:
 
 
 @lru_cache(KEPT_LABELS)
-def _labels(names: tuple[str, ...], values: int, row_names: tuple[str, ...]) -> list[str]:
-    """What so many values are called: those at the end by the names they were given, others by the parameters'."""
+def _labels(names: tuple[str, ...], gathered: str, values: int, row_names: tuple[str, ...]) -> list[str]:
+    """What so many values are called: those at the end by the names they were given, others by the parameters'.
+
+    gathered: the parameter that takes all positional values beyond those with names of their own.
+    """
     positional = values - len(row_names)
-    gathered = (f"#{place}" for place in range(len(names), positional))  # by *args
-    return [*names[:positional], *gathered, *row_names]
+    more = (f"{gathered}[{place}]" for place in range(positional - len(names)))
+    return [*names[:positional], *more, *row_names]
 
 
 def _upstream_of(run: Run, item: Any, wait_for: Any) -> Iterator[tuple[str | None, Run]]:

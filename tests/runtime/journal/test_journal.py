@@ -94,7 +94,7 @@ def test_direct_calls_are_recorded_as_they_were_made(home: Path) -> None:
     rows = ask(SqliteDatabase(home / "upwell.db"), "SELECT state, inputs FROM task_runs ORDER BY series, number")
     assert rows == [
         ("COMPLETED", "number=1"),
-        ("COMPLETED", "number=[1, 2], more='x', password=********"),
+        ("COMPLETED", "number=[1, 2], more[0]='x', password=********"),
         ("COMPLETED", "number=None"),
         ("COMPLETED", None),
         ("COMPLETED", "number=<int of 16,610 bits>"),
