@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -23,6 +24,8 @@ from upwell.server.parts import Parts
 
 LISTED: Final = 6
 LEAST_LETTERS: Final = 2
+_BEGINNING: Final = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}")
+"""Of an id, as people copy it: at least the part before the first dash."""
 
 
 class Hit(Struct, frozen=True, kw_only=True):
@@ -66,7 +69,9 @@ async def _find(here: Parts, text: str) -> Hits:
     ]
     runs = (await here.reader.flow_runs(flow_run_filter(text=text or None, ahead=False), "newest", LISTED, None)).items
     deployments = (await here.control.deployments(text=text or None, limit=LISTED)).items
+    begun = await here.reader.flow_runs_by_id(low, LISTED) if _BEGINNING.fullmatch(low) else []
     return [
+        ("By id", [_of_run(run, "flow run") for run in begun]),
         ("Flows", flows[:LISTED] if text else []),
         ("Deployments", [_of_deployment(item) for item in (deployments if text else deployments[:3])]),
         ("Runs", [_of_run(run, run.state.name) for run in (runs if len(text) >= LEAST_LETTERS else runs[:3])]),

@@ -190,6 +190,16 @@ def test_a_form_of_another_page_changes_nothing(tmp_path: Path) -> None:
     on_pages(tmp_path, check)
 
 
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    async def check(asked: Asked, ids: dict[str, UUID]) -> None:
+        whole = str(ids["run"])
+        for text, is_found in ((whole[:8], True), (whole[:20].upper(), True), (whole, True), (whole[:7], False)):
+            page = await asked.http.get("/search", params={"part": "found", "q": text})
+            assert (f'href="/runs/{whole}"' in page.text) is is_found, text
+
+    on_pages(tmp_path, check)
+
+
 def test_a_key_that_may_look_sees_no_buttons_and_does_nothing(tmp_path: Path) -> None:
     async def check(asked: Asked, ids: dict[str, UUID]) -> None:
         reader = await asked.key("read")
