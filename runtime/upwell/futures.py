@@ -49,13 +49,8 @@ class FutureList(list[TaskFuture[R]], Generic[R]):
 
 def _take_those_there(futures: Iterator[TaskFuture[R]], results: list[R]) -> TaskFuture[R] | None:
     """Append the results that are in memory, up to the first future that must be asked; returns that one."""
-    for future in futures:
-        if not (  # told here: a call for each would cost as much as all else
-            isinstance(future, RunFuture)
-            and future.done
-            and future.status == _COMPLETED
-            and type(future.value) is not StoredValue
-        ):
+    for future in futures:  # told here: a call for each would cost as much as all else
+        if type(future) is not RunFuture or future.status != _COMPLETED or type(future.value) is StoredValue:
             return future
         results.append(future.value)
     return None

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 from upwell.core.annotations import constant_part
 from upwell.core.definition import Definition
 from upwell.core.errors import BlockingWaitError
-from upwell.core.states import COMPLETED
+from upwell.core.states import State
 from upwell.engine.calls import MapOptions, show_progress
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
@@ -29,8 +29,6 @@ Nor must it hold up what could run beside: while there is room, a result is wait
 READING_STEP: Final = 32
 TOGETHER: Final = 8
 """Such a part of the window is looked at in one go, as far as it has ended."""
-
-_COMPLETED: Final[str] = COMPLETED.value
 
 R = TypeVar("R")
 
@@ -98,21 +96,12 @@ class TaskStream(Generic[R]):
             if isinstance(self._inputs, AsyncIterable)
             else _Reader(self._inputs, feed, self._most)
         )
-        together, at_hand = max(1, self._most // TOGETHER), self._are_at_hand(feed)
         try:
-            while True:
-                reader.fill()
-                ended = feed.take_ended(together)
-                if not ended:
-                    reader.fill(to_the_brim=True)
-                    if reader.exhausted and not len(feed):
-                        reader.check()
-                        return
+            while (results := self._next(reader, feed)) is not None:
+                if not results:
                     await feed.until_some_ended(reader.patience)
-                    continue
-                self._taken += len(ended)
-                for run in ended:
-                    yield run.value if at_hand and run.status == _COMPLETED else self._given(run)
+                for result in results:
+                    yield result
         finally:
             feed.close()
             await reader.close()
@@ -128,34 +117,33 @@ class TaskStream(Generic[R]):
             feed.close()
             raise BlockingWaitError("On the event loop's own thread, write `async for result in task.stream(...)`.")
         reader = _Reader(self._inputs, feed, self._most)
-        together, at_hand = max(1, self._most // TOGETHER), self._are_at_hand(feed)
         try:
-            while True:
-                reader.fill()
-                ended = feed.take_ended(together)
-                if not ended:
-                    reader.fill(to_the_brim=True)
-                    if reader.exhausted and not len(feed):
-                        reader.check()
-                        return
+            while (results := self._next(reader, feed)) is not None:
+                if not results:
                     feed.wait_until_some_ended(reader.patience)
-                    continue
-                self._taken += len(ended)
-                for run in ended:
-                    yield run.value if at_hand and run.status == _COMPLETED else self._given(run)
+                yield from results
         finally:
             feed.close()
 
-    def _are_at_hand(self, feed: Feed) -> bool:
-        """Whether what is given of a run that has completed is its value, as it lies there."""
-        return feed.call.keeping is None and not self._states
-
-    def _given(self, run: RunFuture[Any]) -> Any:
-        return run.state if self._states else run.result()
+    def _next(self, reader: _Reader | _Pump, feed: Feed) -> list[R] | None:
+        """The next results, as far as they are there; None at the end. Starts runs where there is room for them."""
+        reader.fill()
+        results = feed.take(max(1, self._most // TOGETHER), _state_of if self._states else None)
+        if not results:
+            reader.fill(to_the_brim=True)
+            if reader.exhausted and not len(feed):
+                reader.check()
+                return None
+        self._taken += len(results)
+        return results
 
     @property
     def _most(self) -> int:
         return self._options.max_at_once or DEFAULT_WINDOW
+
+
+def _state_of(run: RunFuture[Any]) -> State:
+    return run.state
 
 
 class _Reader:

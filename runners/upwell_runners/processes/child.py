@@ -205,17 +205,17 @@ class Child:
             rows, packed = parcels, True
         self._begin(callee, batch, rows)
         take, run, ask, progress = self._rows.popleft, RUN_ROW[batch.form], self._facts_of, self._progress
-        report = self._report
+        note_time, note_value, announce = self._report.times.append, self._report.values.append, batch.announce
         serial = batch.first
         now = last_report = time.time()
-        report.times.append(now)
+        note_time(now)
         while True:  # the hot path: every line of it counts for tiny tasks
             try:
                 row = take()
             except IndexError:
                 break
             progress[0] = serial
-            if batch.announce:
+            if announce:
                 self._send(frame(Kind.STARTED, serial))
             try:
                 if packed:
@@ -225,8 +225,8 @@ class Child:
                 value = Failure(error)
             del row  # before its segment could be missed
             now = time.time()
-            report.times.append(now)
-            report.values.append(value)
+            note_time(now)
+            note_value(value)
             del value
             serial += 1
             if not 0 <= now - last_report < REPORT_SECONDS:

@@ -159,15 +159,20 @@ class MapPlan(Struct, frozen=True):
     """What `.map` runs over: one row a call.
 
     A row holds the call's positional arguments, then the values of `kwarg_names`; `static_kwargs` are the
-    same for every call. Mapped are iterables, generators included (read once). Constants are whatever stands
-    in `unmapped`, `quote` or `opaque`, text and bytes, dicts, pydantic models, and all that is not iterable.
-    `allow_failure` around an iterable is put around each of its items, around a constant it stays.
+    same for every call. A column holds one of these for all calls. Mapped are iterables, generators included
+    (read once). Constants are whatever stands in `unmapped`, `quote` or `opaque`, text and bytes, dicts,
+    pydantic models, and all that is not iterable. `allow_failure` around an iterable is put around each of
+    its items, around a constant it stays.
     """
 
     length: int
-    rows: Iterator[tuple[Any, ...]]
+    columns: tuple[Iterable[Any], ...]
     kwarg_names: tuple[str, ...]
     static_kwargs: dict[str, Any]
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The rows, each made as it is asked for; can be gone through once."""
+        return zip(*self.columns, strict=True)
 
 
 def _plan_map(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: list[str]) -> MapPlan:
@@ -189,7 +194,7 @@ def _plan_map(args: tuple[Any, ...], kwargs: Mapping[str, Any], labels: list[str
     ]
     return MapPlan(
         length,
-        zip(*columns, *mapped_kwargs.values(), strict=True),
+        (*columns, *mapped_kwargs.values()),
         tuple(mapped_kwargs),
         {name: constant_part(value) for name, value in kwargs.items() if name not in mapped_kwargs},
     )

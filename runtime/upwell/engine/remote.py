@@ -10,7 +10,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
 
@@ -90,20 +91,16 @@ class Remote:
             return
         waiting, self._waiting = self._waiting, []
         batch: list[Run] = []
-        call: Call | None = None
-        stopped, live = False, set[Any]()
-        for run in waiting:
-            if run.done:
+        for call, runs in groupby(waiting, _call_of):
+            begun = [run for run in runs if not run.done]
+            if call.scope.stop_reason is not None:
+                for run in begun:
+                    self._refuse(run)
                 continue
-            if run.call is not call:
-                call = run.call
-                stopped, live = call.scope.stop_reason is not None, call.scope.live
-            if stopped:
-                self._refuse(run)
-                continue
-            run.run_count += 1
-            live.add(run)
-            batch.append(run)
+            for run in begun:
+                run.run_count += 1
+            call.scope.live.update(begun)
+            batch += begun
         self._under_way.update(batch)
         if batch:
             try:
@@ -173,8 +170,7 @@ class Remote:
         call = attempts[0].call
         if not call.unary or call.kwargs or call.row_names:
             return None
-        items = [run.item for run in attempts if run.call is call]
-        return items if len(items) == len(attempts) else None
+        return list(map(_item_of, attempts)) if len(set(map(_call_of, attempts))) == 1 else None
 
     def _report(self) -> None:
         if not self._report_due:
@@ -251,7 +247,7 @@ class Remote:
             call.plain
             and not self._timers
             and under_way.issuperset(runs)  # else one was given up meanwhile
-            and all(run.call is call for run in runs)
+            and len(set(map(_call_of, runs))) == 1
         ):
             under_way.difference_update(runs)
             call.scope.live.difference_update(runs)
@@ -269,6 +265,10 @@ class Remote:
         self._timers.pop(run, None)
         if run in self._under_way:
             self.runner.interrupt(run, TIMED_OUT, timeout_error(run))
+
+
+_call_of: Final[Callable[[Run], Call]] = attrgetter("call")
+_item_of: Final[Callable[[Run], Any]] = attrgetter("item")
 
 
 def _call_later(seconds: float, callback: Callable[[], None]) -> None:

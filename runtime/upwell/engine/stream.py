@@ -8,16 +8,19 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
+from upwell.core.results import StoredValue
+from upwell.core.states import COMPLETED
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
 from upwell.engine.scope import Scope
 from upwell.engine.submit import FINDER, dependencies_of, new_call, restored
 
 Run = RunFuture[Any]
+_COMPLETED: Final[str] = COMPLETED.value
 
 
 class Feed:
@@ -90,32 +93,35 @@ class Feed:
         if wake is not None:
             wake()
 
-    def take_ended(self, most: int) -> list[Run]:
-        """The next runs to take, as far as they have ended, and not more than so many.
+    def take(self, most: int, given: Callable[[Run], Any] | None = None) -> list[Any]:
+        """The next results, as far as they are there, and not more than so many.
+
+        given: what is given of a run, in place of its result.
 
         Raises:
             RuntimeClosedError: what is around the stream has ended.
+            The exception of a run that did not complete, once it is the next.
         """
         if self._ended_by is not None:
             raise RuntimeClosedError(
                 f"Nothing more can be taken from this stream of {self._definition.name}: {self._ended_by} Take what "
                 "you want from a stream before what is around it ends."
             )
-        taken: list[Run] = []
-        if self._ordered:
-            order = self._order
-            while order and order[0].done and len(taken) < most:
-                run = order.popleft()
+        results: list[Any] = []
+        ordered = self._ordered
+        queue = self._order if ordered else self._ended
+        while queue and (run := queue[0]).done and len(results) < most:
+            is_at_hand = given is None and run.status == _COMPLETED and type(run.value) is not StoredValue
+            if results and not is_at_hand:  # what it raises must not take those before it along
+                break
+            queue.popleft()
+            if not ordered:
+                del self._window[id(run)]
+            if not is_at_hand:
                 run.looked = True  # else a failure that is left with the stream would count as one that nobody saw
-                taken.append(run)
-        else:
-            ended, window = self._ended, self._window
-            while ended and len(taken) < most:
-                run = ended.popleft()
-                del window[id(run)]
-                run.looked = True
-                taken.append(run)
-        return taken
+                return [run.result() if given is None else given(run)]
+            results.append(run.value)
+        return results
 
     async def until_some_ended(self, seconds: float | None) -> None:
         """Wait on the running loop until there is a run to take, or for so long."""
@@ -123,7 +129,10 @@ class Feed:
         waiter: asyncio.Future[None] = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _set, waiter)
         try:
-            with self._watched(lambda: loop.call_soon_threadsafe(_set, waiter)) as first:
+            wake: Callable[[], object] = partial(_set, waiter)
+            if loop is not self._engine.loop:  # whose thread is the one that wakes
+                wake = partial(loop.call_soon_threadsafe, _set, waiter)
+            with self._watched(wake) as first:
                 await until_aside(waiter, first)
         finally:
             if timer is not None:

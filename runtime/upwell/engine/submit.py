@@ -289,7 +289,7 @@ def map_over(
     if not plan.length:
         return []
     unary = len(args) == 1 and not plan.kwarg_names
-    items: list[Any] = [row[0] for row in plan.rows] if unary else list(plan.rows)
+    items: list[Any] = list(plan.columns[0] if unary else plan.rows())
     durable, places = scope.durable, None
     numbers: Iterable[int]
     if durable is None:

@@ -142,7 +142,7 @@ def test_a_builtin_that_does_not_tell_its_signature_takes_anything() -> None:
 
 
 def rows(fn: Any, *args: Any, **kwargs: Any) -> list[tuple[Any, ...]]:
-    return list(Parameters(fn).plan_map(args, kwargs).rows)
+    return list(Parameters(fn).plan_map(args, kwargs).rows())
 
 
 def three(a: Any, b: Any = 0, c: Any = 0) -> None: ...
@@ -157,7 +157,7 @@ def test_mapped_keywords_stand_behind_the_positional_values() -> None:
     assert plan.length == 2
     assert plan.kwarg_names == ("b",)
     assert plan.static_kwargs == {"c": "z"}
-    assert list(plan.rows) == [(1, 3), (2, 4)]
+    assert list(plan.rows()) == [(1, 3), (2, 4)]
 
 
 def generator_of(n: int) -> Iterator[int]:
@@ -175,7 +175,7 @@ class Model(pydantic.BaseModel):
 @pytest.mark.parametrize("inputs", [range(2), generator_of(1), np.arange(2), {1, 2}, {"k": 1}.values(), Colour])
 def test_every_iterable_is_mapped(inputs: Any) -> None:
     plan = Parameters(three).plan_map((inputs,), {})
-    assert len(list(plan.rows)) == plan.length > 0
+    assert len(list(plan.rows())) == plan.length > 0
 
 
 @pytest.mark.parametrize("constant", ["ab", b"ab", {"a": 1}, 5, None, quote([1]), Model(n=1), np.array(5)])
@@ -192,7 +192,7 @@ def test_defaults_are_not_mapped() -> None:
 
 def test_nothing_is_mapped_over_an_empty_list() -> None:
     plan = Parameters(three).plan_map(([], 3), {})
-    assert (plan.length, list(plan.rows)) == (0, [])
+    assert (plan.length, list(plan.rows())) == (0, [])
 
 
 def test_allow_failure_goes_to_each_item_and_stays_around_constants() -> None:
