@@ -128,10 +128,14 @@ class Feed:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _set, waiter)
+
+        def wake() -> None:
+            if loop is self._engine.loop:  # and this its thread
+                _set(waiter)
+            else:
+                loop.call_soon_threadsafe(_set, waiter)
+
         try:
-            wake: Callable[[], object] = partial(_set, waiter)
-            if loop is not self._engine.loop:  # whose thread is the one that wakes
-                wake = partial(loop.call_soon_threadsafe, _set, waiter)
             with self._watched(wake) as first:
                 await until_aside(waiter, first)
         finally:
