@@ -15,7 +15,7 @@ from upwell.decorated import Bound, Decorated
 from upwell.engine.caching import keep_flows_with
 from upwell.engine.calls import call_flow, flow_as_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
-from upwell.futures import FutureList
+from upwell.futures import FutureList, future_list
 
 if TYPE_CHECKING:
     import os
@@ -88,7 +88,7 @@ class Flow(Decorated[P, R, "BoundFlow"]):
     def map(self: Flow[P, T], /, *args: Any, **kwargs: Any) -> FutureList[T]: ...
     def map(self, /, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run for each item of the iterables; returns their futures in order. See `Task.map`."""
-        return map_task(self._as_task, args, kwargs, FutureList)  # type: ignore[no-any-return]  # a cast would cost as much as the call
+        return map_task(self._as_task, args, kwargs, future_list)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     def with_options(self, **keywords: Unpack[FlowKeywords]) -> Flow[P, R]:
         """A copy of this flow with these options changed; hooks that were added are kept unless named."""

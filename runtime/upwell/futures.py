@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from upwell.core.errors import BlockingWaitError
 from upwell.core.results import StoredValue
 from upwell.core.states import COMPLETED, State
 from upwell.engine.clock import Gate, clock
-from upwell.engine.future import RunFuture, TaskFuture, wait_aside
+from upwell.engine.future import RunFuture, TaskFuture, until_aside, wait_aside, wake_up
+from upwell.engine.lot import Lot
 from upwell.engine.steps import refuse_to_block
 from upwell.engine.submit import FINDER, value_of
 
@@ -47,11 +50,123 @@ class FutureList(list[TaskFuture[R]], Generic[R]):
         return results
 
 
+class LotFutures(FutureList[R]):
+    """The futures of a lot, made when somebody looks into the list: from then on it is a plain FutureList.
+
+    That may be at any time, in another thread, while a method here is under way: so none relies on what it is.
+    """
+
+    def __init__(self, lot: Lot) -> None:
+        super().__init__()
+        self.lot: Lot | None = lot  # None: it is filled
+
+    def __len__(self) -> int:
+        lot = self.lot
+        return len(self) if lot is None else len(lot)
+
+    def __radd__(self, other: list[Any]) -> list[Any]:
+        _fill(self)
+        return other + self
+
+    def wait(self, timeout: float | None = None) -> None:
+        deadline = _Deadline(timeout)
+        if _results_of(self.lot, deadline) is None:
+            _fill(self)
+            self.wait(deadline.left())
+
+    def result(self, timeout: float | None = None, raise_on_failure: bool = True) -> list[R]:
+        deadline = _Deadline(timeout)
+        results = _results_of(self.lot, deadline)
+        if results is None:
+            _fill(self)
+            return self.result(deadline.left(), raise_on_failure)
+        return results
+
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        lot, results = self.lot, None
+        if lot is not None:
+            if not lot.is_decided:
+                yield from _until_decided(lot).__await__()
+            results = lot.results
+        if results is None:
+            _fill(self)
+            return (yield from self.__await__())
+        return results
+
+
+def _fill(futures: LotFutures[Any]) -> None:
+    """Make a plain list of it, with all futures in it. From any thread; the first one does it."""
+    with _FILLING:
+        if futures.lot is not None:
+            list[Any].extend(futures, futures.lot.all_runs())
+            futures.__class__ = FutureList  # type: ignore[assignment]  # both are laid out alike
+            futures.lot = None
+
+
+def _results_of(lot: Lot | None, deadline: _Deadline) -> list[Any] | None:
+    """Block until all have completed, and return their results; None: the single futures are to be asked."""
+    if lot is None:
+        return None
+    if not lot.is_decided and not lot.call.scope.engine.on_loop_thread():
+        gate = Gate()
+        watcher = gate.open
+        lot.watch(watcher)
+        wait_aside(gate, deadline.left())
+        lot.unwatch(watcher)
+    return lot.results
+
+
+async def _until_decided(lot: Lot) -> None:
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(_: object) -> None:
+        loop.call_soon_threadsafe(wake_up, waiter)
+
+    lot.watch(wake)
+    try:
+        await until_aside(waiter)
+    finally:
+        lot.unwatch(wake)
+
+
+def _filled_first(name: str) -> Callable[..., Any]:
+    """A method of lists that looks into them."""
+    plain = getattr(list, name)
+
+    def method(self: LotFutures[Any], *args: Any, **kwargs: Any) -> Any:
+        _fill(self)
+        return plain(self, *args, **kwargs)
+
+    return functools.wraps(plain)(method)
+
+
+_FILLING: Final = threading.Lock()
+_DO_NOT_LOOK: Final = {
+    "__class_getitem__",
+    "__getattribute__",
+    "__hash__",
+    "__init__",
+    "__len__",
+    "__new__",
+    "__sizeof__",
+}
+for _name in {"__reduce_ex__", *vars(list)} - _DO_NOT_LOOK:
+    if callable(getattr(list, _name)):
+        setattr(LotFutures, _name, _filled_first(_name))
+
+
+def future_list(runs: Sequence[Any]) -> FutureList[Any]:
+    """The futures of a map, in the order of its inputs."""
+    return LotFutures(runs) if isinstance(runs, Lot) else FutureList(runs)
+
+
 def _take_those_there(futures: Iterator[TaskFuture[R]], results: list[R]) -> TaskFuture[R] | None:
     """Append the results that are in memory, up to the first future that must be asked; returns that one."""
+    future: Any
     for future in futures:  # told here: a call for each would cost as much as all else
         if type(future) is not RunFuture or future.status != _COMPLETED or type(future.value) is StoredValue:
-            return future
+            return future  # type: ignore[no-any-return]  # one of these
         results.append(future.value)
     return None
 

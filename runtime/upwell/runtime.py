@@ -25,7 +25,7 @@ from upwell.engine.limits import Limits
 from upwell.engine.registry import runner_class
 from upwell.engine.runtime import Engine
 from upwell.engine.scope import CURRENT_SCOPE
-from upwell.futures import FutureList
+from upwell.futures import FutureList, future_list
 from upwell.settings import current as settings
 from upwell.settings import page_of_flow_run
 
@@ -119,7 +119,7 @@ class Runtime:
     def map(self, target: Any, *args: Any, **kwargs: Any) -> FutureList[Any]:
         """Start a run of a task or flow for each item here; from any thread. See `Task.map`."""
         return cast(
-            "FutureList[Any]", map_task(_definition(target), args, kwargs, FutureList, recording(self.engine.scope))
+            "FutureList[Any]", map_task(_definition(target), args, kwargs, future_list, recording(self.engine.scope))
         )
 
     async def call(self, target: Any, *args: Any, **kwargs: Any) -> Any:

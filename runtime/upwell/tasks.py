@@ -13,7 +13,7 @@ from upwell.core.states import State
 from upwell.decorated import Bound, Decorated
 from upwell.engine.calls import MapOptions, call_task, map_task, submit_task
 from upwell.engine.future import TaskFuture
-from upwell.futures import FutureList
+from upwell.futures import FutureList, future_list
 
 if TYPE_CHECKING:
     from upwell.cache_explanations import CacheExplanation
@@ -104,7 +104,7 @@ class Task(Decorated[P, R, "BoundTask"]):
         Raises:
             MappingLengthMismatch, MappingMissingIterable, ParameterBindError: before anything has started.
         """
-        return map_task(self._definition, args, kwargs, FutureList)  # type: ignore[no-any-return]  # a cast would cost as much as the call
+        return map_task(self._definition, args, kwargs, future_list)  # type: ignore[no-any-return]  # a cast would cost as much as the call
 
     @overload
     def stream(

@@ -11,10 +11,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Sequence
-from itertools import islice
-from operator import attrgetter
 from typing import Any, Final
 
 from upwell.core.errors import CrashedRun, SerializationError
@@ -23,6 +20,7 @@ from upwell.core.options import check_at_least_one
 from upwell.core.seams import Attempt, RunnerHost
 from upwell.settings import current
 from upwell_runners.processes import functions
+from upwell_runners.processes.backlog import Backlog, group_of
 from upwell_runners.processes.batches import FunctionUse
 from upwell_runners.processes.deaths import how_it_died
 from upwell_runners.processes.launch import Launcher, StartMethod, launcher_for
@@ -34,6 +32,9 @@ GRACE_SECONDS: Final = 0.06
 
 CLOSE_SECONDS: Final = 2.0
 """How long children may take to end by themselves when the pool closes."""
+
+AHEAD_SECONDS: Final = 0.01
+"""A child is sent more while it has less than this to do, so that it never waits for the pool."""
 
 MAX_FAILED_STARTS: Final = 3
 """So many children in a row that die before they can work, and the attempts that wait are given up."""
@@ -61,6 +62,7 @@ class ProcessPoolTaskRunner:
 
     coroutines_on_loop = False
     max_at_once: int | None = None
+    takes_lots = True
 
     def __init__(self, max_workers: int | None = None, start_method: StartMethod | None = None) -> None:
         check_at_least_one("max_workers", max_workers)
@@ -68,7 +70,7 @@ class ProcessPoolTaskRunner:
             raise ValueError(f"start_method is 'spawn' or 'forkserver', not {start_method!r}")
         self.max_workers = max_workers or current().tasks_runner_process_pool_max_workers or os.cpu_count() or 1
         self.start_method: StartMethod = start_method or ("forkserver" if sys.platform == "linux" else "spawn")
-        self._queue: deque[Attempt] = deque()
+        self._queue = Backlog()
         self._workers: list[Worker] = []
         self._launcher: Launcher | None = None
         self._condemned: dict[Attempt, Outcome] = {}
@@ -87,7 +89,7 @@ class ProcessPoolTaskRunner:
         self.host = host
 
     def start(self, attempts: Sequence[Attempt]) -> None:
-        self._queue.extend(attempts)
+        self._queue.add(attempts)
         self._share_out()
 
     def interrupt(self, attempt: Attempt, kind: OutcomeKind, error: BaseException) -> None:
@@ -132,8 +134,9 @@ class ProcessPoolTaskRunner:
             worker = self._next_worker()
             if worker is None:
                 return
-            use = self._use_of(self._queue[0])
+            use = self._use_at_head()
             if use is None:
+                self._queue.take(1)
                 continue
             if use.alone and not worker.idle:
                 return
@@ -143,11 +146,12 @@ class ProcessPoolTaskRunner:
 
     def _next_worker(self) -> Worker | None:
         roomy: Worker | None = None
+        least = AHEAD_SECONDS
         for worker in self._workers:
             if worker.idle:
                 return worker
-            if roomy is None and worker.has_room():
-                roomy = worker
+            if (seconds := worker.seconds_ahead()) < least:
+                roomy, least = worker, seconds
         if len(self._workers) < self.max_workers:
             if self._launcher is None:
                 self._launcher = launcher_for(self.start_method)
@@ -156,23 +160,21 @@ class ProcessPoolTaskRunner:
             return worker
         return roomy
 
-    def _take(self, use: FunctionUse) -> list[Attempt]:
-        queue = self._queue
-        count = use.rows_at_once(len(queue), self.max_workers)
-        taken = list(islice(queue, count))
-        if len(set(map(_group_of, taken))) > 1:
-            for position, attempt in enumerate(taken):
-                if self._use_of(attempt) is not use:
-                    del taken[position:]
+    def _take(self, use: FunctionUse) -> Sequence[Attempt]:
+        taken = self._queue.take(use.rows_at_once(len(self._queue), self.max_workers))
+        if group_of(taken) is None:
+            for position in range(len(taken)):
+                other = self._use_of(taken[position])
+                if other is not use:
+                    self._queue.put_back(taken[position + (other is None) :])
+                    taken = taken[:position]
                     break
-        for _ in taken:
-            queue.popleft()
         use.note_rows(len(taken))
         return taken
 
     def _use_of(self, attempt: Attempt) -> FunctionUse | None:
         """The function of an attempt as the children know it; None: it cannot be sent, and its attempt has ended."""
-        group = _group_of(attempt)
+        group = attempt.group
         if self._last_use is not None and self._last_use[0] is group:
             return self._last_use[1]
         log_prints = attempt.logs_prints
@@ -182,7 +184,6 @@ class ProcessPoolTaskRunner:
             try:
                 use = self._new_use(attempt, log_prints)
             except Exception as why:
-                self._queue.remove(attempt)
                 name = getattr(attempt.fn, "__qualname__", repr(attempt.fn))
                 fault = SerializationError(f"The function {name!r} cannot be sent to another process: {describe(why)}")
                 self.host.finished(attempt, Outcome(RAISED, fault))
@@ -190,6 +191,12 @@ class ProcessPoolTaskRunner:
             self._uses[key] = use
         self._last_use = (group, use)
         return use
+
+    def _use_at_head(self) -> FunctionUse | None:
+        """That of the first that waits, which is not looked at if its group is known."""
+        if self._last_use is not None and self._last_use[0] is self._queue.group:
+            return self._last_use[1]
+        return self._use_of(self._queue.head)
 
     def _new_use(self, attempt: Attempt, log_prints: bool) -> FunctionUse:
         reference = functions.reference_of(attempt.fn)
@@ -211,7 +218,7 @@ class ProcessPoolTaskRunner:
         if share_out and self._queue:
             self._share_out()
 
-    def worker_returned_rows(self, attempts: list[Attempt], values: list[Any], times: Sequence[float]) -> None:
+    def worker_returned_rows(self, attempts: Sequence[Attempt], values: list[Any], times: Sequence[float]) -> None:
         if self._condemned:
             outcomes = [
                 Outcome(RETURNED, value, "", began, ended)
@@ -248,18 +255,16 @@ class ProcessPoolTaskRunner:
         self._workers.remove(worker)
         status = worker.finish()
         in_flight = worker.in_flight
-        ended: Ended = []
-        for serial in [serial for serial, attempt in in_flight.items() if attempt in self._condemned]:
-            attempt = in_flight.pop(serial)
-            ended.append((attempt, self._condemned.pop(attempt)))
+        hit = in_flight.take_out({serial for serial, attempt in in_flight if attempt in self._condemned})
+        ended: Ended = [(attempt, self._condemned.pop(attempt)) for attempt in hit]
         if not worker.ready:
             self._failed_starts += 1
         elif not ended and in_flight:
-            guilty = worker.last_begun if worker.last_begun in in_flight else next(iter(in_flight))
-            attempt = in_flight.pop(guilty)
+            guilty = in_flight.first if in_flight.get(worker.last_begun) is None else worker.last_begun
+            (attempt,) = in_flight.take_out({guilty})
             why = f"The process that executed {attempt.name!r} {how_it_died(status)}."
             ended.append((attempt, Outcome(HAS_CRASHED, CrashedRun(why), why)))
-        self._put_back(in_flight.values())
+        self._put_back([attempt for _, attempt in in_flight])
         if self._failed_starts >= MAX_FAILED_STARTS:
             ended += self._give_up(how_it_died(status))
         self.host.finished_many(ended)
@@ -268,24 +273,21 @@ class ProcessPoolTaskRunner:
     def _give_up(self, how: str) -> Ended:
         self._failed_starts = 0
         why = f"Worker processes cannot start: {MAX_FAILED_STARTS} in a row died at once, the last {how}."
-        ended: Ended = [(attempt, Outcome(HAS_CRASHED, CrashedRun(why), why)) for attempt in self._queue]
-        self._queue.clear()
+        ended: Ended = [(attempt, Outcome(HAS_CRASHED, CrashedRun(why), why)) for attempt in self._queue.clear()]
         return ended
 
     # --- interrupting ---------------------------------------------------------------------------------------------
 
-    def _put_back(self, attempts: Any) -> None:
+    def _put_back(self, attempts: Sequence[Attempt]) -> None:
         """To the head of the queue, but for those that were interrupted meanwhile."""
-        self._queue.extendleft(reversed(list(attempts)))
+        self._queue.put_back(attempts)
         if self._condemned:
             self._drop_queued()
 
     def _drop_queued(self) -> None:
-        condemned = self._condemned
-        dropped = [attempt for attempt in self._queue if attempt in condemned]
+        dropped = self._queue.drop(self._condemned)
         if dropped:
-            self._queue = deque(attempt for attempt in self._queue if attempt not in condemned)
-            self.host.finished_many([(attempt, condemned.pop(attempt)) for attempt in dropped])
+            self.host.finished_many([(attempt, self._condemned.pop(attempt)) for attempt in dropped])
 
     def _carry_out(self, again: bool = False) -> None:
         """End what was interrupted: drop what is queued, kill the children that execute it.
@@ -296,8 +298,8 @@ class ProcessPoolTaskRunner:
         sought = set(self._condemned)
         waiting = False
         for worker in self._workers[:]:
-            hit = [serial for serial, attempt in worker.in_flight.items() if attempt in self._condemned]
-            sought.difference_update(worker.in_flight[serial] for serial in hit)
+            hit = {serial: attempt for serial, attempt in worker.in_flight if attempt in self._condemned}
+            sought.difference_update(hit.values())
             if not hit:
                 continue
             if len(hit) == len(worker.in_flight) or (again and worker.running() in hit):
@@ -309,10 +311,6 @@ class ProcessPoolTaskRunner:
         self._carrying_out = waiting
         if waiting:
             self.host.call_later(GRACE_SECONDS, lambda: self._carry_out(again=True))
-
-
-_group_of: Final = attrgetter("group")
-"""The same for attempts that share their function and options."""
 
 
 def _end(workers: list[Worker], launcher: Launcher) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import asyncio
 import logging
+import math
 import mmap
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import Any, Final, Protocol
 from upwell.core.errors import SerializationError
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome, describe
 from upwell.core.seams import Attempt
+from upwell_runners.processes.backlog import InFlight
 from upwell_runners.processes.batches import FunctionUse
 from upwell_runners.processes.faults import unsendable_argument
 from upwell_runners.processes.launch import Launcher
@@ -37,9 +39,6 @@ from upwell_runners.processes.wire import (
     frame,
 )
 
-AHEAD_SECONDS: Final = 0.01
-"""A child is sent more while it has less than this to do, so that it never waits for the pool."""
-
 _PROGRESS_BYTES: Final = mmap.PAGESIZE
 
 Ended = list[tuple[Attempt, Outcome]]
@@ -50,7 +49,7 @@ class Pool(Protocol):
 
     def worker_ended_rows(self, ended: Ended) -> None: ...
 
-    def worker_returned_rows(self, attempts: list[Attempt], values: list[Any], times: Sequence[float]) -> None: ...
+    def worker_returned_rows(self, attempts: Sequence[Attempt], values: list[Any], times: Sequence[float]) -> None: ...
 
     def arguments_of(self, attempts: Sequence[Attempt]) -> tuple[Form, list[Any]]: ...
 
@@ -68,7 +67,7 @@ class Pool(Protocol):
 class Worker:
     """One child.
 
-    in_flight: the attempts that it was sent and has not answered, by serial, in the order of their execution.
+    in_flight: the attempts that it was sent and has not answered.
     ready: it has begun to read.
     alone: what it executes must not have anything behind it.
     """
@@ -77,7 +76,7 @@ class Worker:
         self._pool = pool
         self._launcher = launcher
         self._loop = loop
-        self.in_flight: dict[int, Attempt] = {}
+        self.in_flight = InFlight()
         self.ready = False
         self.alone = False
         self.lost = False
@@ -105,16 +104,13 @@ class Worker:
     def idle(self) -> bool:
         return not self.in_flight
 
-    def has_room(self) -> bool:
-        """Whether it should be sent more now."""
+    def seconds_ahead(self) -> float:
+        """How long it has to do; without end where it should be sent nothing now."""
         if not self.in_flight:
-            return True
+            return 0.0
         if self.alone or self._stuck or not self.ready:
-            return False
-        return self._pending_seconds() < AHEAD_SECONDS
-
-    def _pending_seconds(self) -> float:
-        first = next(iter(self.in_flight))
+            return math.inf
+        first = self.in_flight.first
         self._forget_sent(first)
         total = 0.0
         for last, seconds, _ in self._sent:
@@ -129,47 +125,45 @@ class Worker:
 
     def send_rows(self, use: FunctionUse, attempts: Sequence[Attempt]) -> Ended:
         """Have it execute these; returns those that cannot be sent, and why."""
-        ended: Ended = []
-        try:
-            form, rows, parcels = self._pack(use, attempts)
-        except _Unsendable as found:
-            attempts, form, rows, parcels, ended = found.rest
-        if not rows:
+        form, parcels, faults = self._pack(use, attempts)
+        ended: Ended = [(attempts[place], Outcome(RAISED, fault)) for place, fault in faults.items()]
+        if faults:
+            attempts = [attempt for place, attempt in enumerate(attempts) if place not in faults]
+        if not attempts:
             return ended
         if use.number not in self._known:
             self._known.add(use.number)
             self._send(frame(Kind.FUNCTION, use.function))
-        first, count = self._next_serial, len(rows)
+        first, count = self._next_serial, len(attempts)
         self._next_serial += count
-        self.in_flight.update(zip(range(first, self._next_serial), attempts, strict=True))
+        self.in_flight.add(first, attempts)
         self.alone = use.alone
         self._sent.append((self._next_serial - 1, use.seconds_ahead, use))
         self._send(frame(Kind.BATCH, Batch(first, count, use.number, form, use.announces(count), parcels)))
         return ended
 
-    def _pack(self, use: FunctionUse, attempts: Sequence[Attempt]) -> tuple[Form, list[Any], list[Parcel]]:
+    def _pack(
+        self, use: FunctionUse, attempts: Sequence[Attempt]
+    ) -> tuple[Form, list[Parcel], dict[int, SerializationError]]:
+        """The arguments of attempts; and of which they cannot be sent, by their places, and why."""
         form, rows = self._pool.arguments_of(attempts)
         if len(rows) > 1 and not use.packs_each:
             together = self._packer.pack_together(rows)
             if together is not None:
                 use.note_bytes(_size(together), len(rows))
-                return form, rows, [together]
+                return form, [together], {}
             use.packs_each = True
         parcels: list[Parcel] = []
-        sent: list[Attempt] = []
-        ended: Ended = []
-        for attempt, row in zip(attempts, rows, strict=True):
+        faults: dict[int, SerializationError] = {}
+        for place, row in enumerate(rows):
             try:
                 parcels.append(self._packer.pack(row))
-                sent.append(attempt)
             except Exception as why:
-                fault = unsendable_argument(attempt.name, attempt.fn, attempt.args, attempt.kwargs, why)
-                ended.append((attempt, Outcome(RAISED, fault)))
+                attempt = attempts[place]
+                faults[place] = unsendable_argument(attempt.name, attempt.fn, attempt.args, attempt.kwargs, why)
         if parcels:
             use.note_bytes(sum(map(_size, parcels)), len(parcels))
-        if ended:
-            raise _Unsendable((sent, form, sent, parcels, ended))
-        return form, rows, parcels
+        return form, parcels, faults
 
     def forget(self, use: FunctionUse) -> None:
         """This function will not be called again under its number."""
@@ -280,11 +274,10 @@ class Worker:
             self._send(frame(Kind.FACTS, Facts(body, attempt and dict(attempt.facts()))))
         elif kind == Kind.GIVEN_BACK:
             self._stuck = True
-            attempts = [self.in_flight.pop(serial) for serial in body.serials if serial in self.in_flight]
-            self._pool.worker_gave_back(self, attempts)
+            self._pool.worker_gave_back(self, self.in_flight.take_out(set(body.serials)))
 
     def _on_outcomes(self, body: Outcomes) -> None:
-        attempts = list(map(self.in_flight.pop, range(body.first, body.first + body.count)))
+        attempts = self.in_flight.answered(body.first, body.count)
         times = array.array("d")
         times.frombytes(body.times)
         self._note_seconds(body, times)
@@ -352,13 +345,6 @@ class Worker:
         self._lender.close()
         self._borrower.close()
         return status
-
-
-class _Unsendable(Exception):
-    """Some rows cannot be sent. rest: attempts, form, rows and parcels that can, and how the others ended."""
-
-    def __init__(self, rest: tuple[Any, Form, Any, list[Parcel], Ended]) -> None:
-        self.rest = rest
 
 
 def rows_of(attempts: Sequence[Attempt]) -> tuple[Form, list[Any]]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from upwell.core.definition import Definition, FunctionKind
@@ -24,6 +24,7 @@ from upwell.engine.future import RunFuture, TaskFuture
 from upwell.engine.gates import Lane, Pace
 from upwell.engine.inline import inline_life, inline_run, iterate_inline, iterate_inline_async
 from upwell.engine.interrupts import ctrl_c_twice_kills
+from upwell.engine.lot import Lot
 from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.engine.steps import AllEnded, live_async, live_blocking
 from upwell.engine.submit import DEFAULT_RUNNER, map_over, submit
@@ -152,11 +153,16 @@ def map_task(
     gates = options.gates(definition.name)
     runs = map_over(scope, definition, args, kwargs, wait_for, gates)
     if runs and options.wants_progress():
-        live = next((run.call for run in runs if not run.call.is_restored), None)
-        handle = show_progress(definition.name, live or runs[0].call, len(runs))
-        if live is None:
+        call = runs.call if isinstance(runs, Lot) else _call_under_way(runs)
+        handle = show_progress(definition.name, call, len(runs))
+        if call.is_restored:
             handle.close()
     return _final_states(runs, lambda states: states) if return_state else make(runs)
+
+
+def _call_under_way(runs: list[RunFuture[Any]]) -> Call:
+    """Of the calls that the runs of a map are of, the one that is not restored, if there is one."""
+    return next((run.call for run in runs if not run.call.is_restored), runs[0].call)
 
 
 def show_progress(title: str, call: Call, total: int | None, taken: Callable[[], int] | None = None) -> Any:
@@ -186,7 +192,7 @@ def _resolved(value: Any) -> Any:
     return value
 
 
-def _final_states(runs: list[RunFuture[Any]], pick: Callable[[list[State]], Any]) -> Any:
+def _final_states(runs: Sequence[RunFuture[Any]], pick: Callable[[list[State]], Any]) -> Any:
     """The final states: in sync code by waiting, on the loop's own thread as something to await."""
 
     async def ended() -> Any:

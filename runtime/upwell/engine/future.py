@@ -86,7 +86,7 @@ class TaskFuture(Generic[R_co]):
         if not self.is_done():
             loop = get_running_loop()
             waiter: asyncio.Future[None] = loop.create_future()
-            self.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, waiter, None))
+            self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake_up, waiter, None))
             yield from waiter
         return self.result()
 
@@ -315,7 +315,7 @@ class RunFuture(TaskFuture[R], Struct, eq=False):
 
     def _suspend_until_done(self, engine: EngineSeam, loop: asyncio.AbstractEventLoop) -> Generator[Any, None, None]:
         waiter: asyncio.Future[None] = loop.create_future()
-        wake: Callable[[Any], object] = partial(_wake, waiter)
+        wake: Callable[[Any], object] = partial(wake_up, waiter)
         if loop is not engine.loop:
             wake = partial(_wake_elsewhere, loop, waiter)
         self.watch(wake)
@@ -461,10 +461,11 @@ async def until_aside(waiter: asyncio.Future[None], target: RunFuture[Any] | Non
 _WATCHING = threading.Lock()
 
 
-def _wake(waiter: asyncio.Future[None], _: object) -> None:
+def wake_up(waiter: asyncio.Future[None], _: object = None) -> None:
+    """Let whoever awaits this go on."""
     if not waiter.done():
         waiter.set_result(None)
 
 
 def _wake_elsewhere(loop: asyncio.AbstractEventLoop, waiter: asyncio.Future[None], _: object) -> None:
-    loop.call_soon_threadsafe(_wake, waiter, None)
+    loop.call_soon_threadsafe(wake_up, waiter, None)

@@ -31,7 +31,8 @@ WAY_SECONDS: Final = 0.0001
 class Recorder:
     """The lists that the engine appends to.
 
-    ended: runs in their final state. begun: runs that have begun, and may have ended since.
+    ended: runs in their final state. ended_in_lots: stretches of such that are no objects (see `lot.py`).
+    begun: runs that have begun, and may have ended since.
     moves: `(run, State)` for states that a run's own times do not tell.
     fed: `(run, item, wait_for)` of runs that wait for others, with the arguments as they were submitted.
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
@@ -42,8 +43,8 @@ class Recorder:
     """
 
     __slots__ = (
-        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "is_busy",
-        "journal", "kept", "logs", "moves", "rolled_back", "strict",
+        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "ended_in_lots", "fed",
+        "flow_moves", "is_busy", "journal", "kept", "logs", "moves", "rolled_back", "strict",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
@@ -53,6 +54,7 @@ class Recorder:
         self.is_busy = False
         self._gave_way = 0.0
         self.ended: list[Any] = []
+        self.ended_in_lots: list[Any] = []
         self.begun: list[Any] = []
         self.moves: list[tuple[Any, State]] = []
         self.fed: list[tuple[Any, Any, Any]] = []
@@ -92,8 +94,8 @@ class Recorder:
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
         return not (
-            self.ended or self.begun or self.moves or self.fed or self.flow_moves or self.logs or self.kept
-            or self.calls or self.cached or self.rolled_back
+            self.ended or self.ended_in_lots or self.begun or self.moves or self.fed or self.flow_moves or self.logs
+            or self.kept or self.calls or self.cached or self.rolled_back
         )  # fmt: skip  # a list of names
 
     def discard(self) -> Recorder:

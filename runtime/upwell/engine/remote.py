@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import groupby, islice
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet
@@ -24,8 +24,9 @@ from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
+from upwell.engine.lot import Lot, Stretch
 from upwell.engine.recorder import FULL_SECONDS
-from upwell.engine.settle import complete, complete_many
+from upwell.engine.settle import complete, complete_columns, complete_many
 
 Run = RunFuture[Any]
 
@@ -65,9 +66,9 @@ class Remote:
         self._refuse = refuse
         self._post = post
         self._later = later
-        self._waiting: list[Run] = []
+        self._waiting: list[Run | Lot] = []
         self._flush_due = False
-        self._under_way: set[Run] = set()
+        self._under_way: set[Run | Lot] = set()
         self._timers: dict[Run, asyncio.TimerHandle] = {}
         self._reports: deque[tuple[Run, Outcome] | Returned] = deque()
         self._report_due = False
@@ -78,7 +79,10 @@ class Remote:
 
     def push_many(self, runs: Sequence[Run]) -> None:
         """These runs are ready."""
-        self._waiting.extend(runs)
+        if isinstance(runs, Lot):
+            self._waiting.append(runs)
+        else:
+            self._waiting.extend(runs)
         if not self._flush_due:
             self._flush_due = True
             self._later(self._flush)
@@ -91,23 +95,61 @@ class Remote:
             return
         waiting, self._waiting = self._waiting, []
         batch: list[Run] = []
-        for call, runs in groupby(waiting, _call_of):
-            begun = [run for run in runs if not run.done]
-            if call.scope.stop_reason is not None:
-                for run in begun:
-                    self._refuse(run)
+        call: Call | None = None
+        stopped, live = False, set[Any]()
+        for run in waiting:
+            if run.call is not call:
+                call = run.call
+                stopped, live = call.scope.stop_reason is not None, call.scope.live
+            if isinstance(run, Lot):
+                if stopped or not self._begin(run):
+                    self._waiting.extend(run)
+                    continue
+                self._start(batch)
+                self._start(run[:])
+                batch = []
+            elif run.done:
                 continue
-            for run in begun:
+            elif stopped:
+                self._refuse(run)
+            else:
                 run.run_count += 1
-            call.scope.live.update(begun)
-            batch += begun
-        self._under_way.update(batch)
-        if batch:
+                live.add(run)
+                self._under_way.add(run)
+                batch.append(run)
+        self._start(batch)
+        if self._waiting:  # runs of lots that go their own way
+            self._flush()
+
+    def _start(self, runs: Sequence[Run]) -> None:
+        """Have the runner execute these, which are under way."""
+        if runs:
             try:
-                self.runner.start(batch)
+                self.runner.start(runs)
             except Exception as error:
                 outcome = self._not_started(error)
-                self.finished_many([(run, outcome) for run in batch])
+                self.finished_many([(run, outcome) for run in runs])
+
+    def _begin(self, lot: Lot) -> bool:
+        """Take a lot as a whole; False: some of its runs are objects already."""
+        live = lot.call.scope.live
+        live.add(lot)
+        self._under_way.add(lot)
+        if lot.begin(self):
+            return True
+        live.discard(lot)
+        self._under_way.discard(lot)
+        return False
+
+    def run_was_made(self, run: Run) -> None:
+        """Somebody has looked at a run of a lot that is under way. From any thread."""
+        self._under_way.add(run)
+        run.call.scope.live.add(run)
+
+    def all_were_made(self, lot: Lot) -> None:
+        """No run of a lot is under way that is no object. From any thread."""
+        self._under_way.discard(lot)
+        lot.call.scope.live.discard(lot)
 
     def _not_started(self, error: Exception) -> Outcome:
         if not threading.main_thread().is_alive():  # from then on Python 3.12 and later start no thread
@@ -123,7 +165,7 @@ class Remote:
             return True
         return False
 
-    def under_way(self) -> list[Run]:
+    def under_way(self) -> list[Run | Lot]:
         """What the runner was given and has not reported; a clock that jumps must know. From any thread."""
         return list(self._under_way)
 
@@ -167,6 +209,8 @@ class Remote:
 
     def only_arguments(self, attempts: Sequence[Any]) -> list[Any] | None:
         """The argument of each, where all are of one call and have no other."""
+        if isinstance(attempts, Stretch):
+            return attempts.items()
         call = attempts[0].call
         if not call.unary or call.kwargs or call.row_names:
             return None
@@ -239,6 +283,9 @@ class Remote:
     def _take_returned(self, report: Returned) -> None:
         """The same for a part of those that have returned; the others are the next report."""
         runs, values, times = report
+        if isinstance(runs, Stretch):
+            self._take_columns(runs, values, times)
+            return
         if len(runs) > PART:
             self._reports.appendleft(Returned(runs[PART:], values[PART:], times[PART:]))
             runs, values = runs[:PART], values[:PART]
@@ -256,6 +303,19 @@ class Remote:
         for run, value, began, ended in zip(runs, values, times, islice(times, 1, None), strict=False):
             self._take(run, Outcome(RETURNED, value, "", began, ended), ended)
 
+    def _take_columns(self, runs: Stretch, values: Sequence[Any], times: Sequence[float]) -> None:
+        """The same for runs of a lot, of which only those that are objects are looked at."""
+        lot = runs.lot
+        made = lot.have_returned(runs.start, values, times)
+        if len(made) == len(values):
+            self._reports.appendleft(Returned(list(runs), values, times))
+            return
+        complete_columns(lot, runs.start, runs.stop, made)
+        for place in made:
+            at = place - runs.start
+            self._take(lot[place], Outcome(RETURNED, values[at], "", times[at], times[at + 1]), times[at + 1])
+        lot.tell()
+
     def _start_timer(self, run: Run) -> None:
         seconds = run.timeout_seconds
         if run in self._under_way and seconds is not None:
@@ -265,6 +325,11 @@ class Remote:
         self._timers.pop(run, None)
         if run in self._under_way:
             self.runner.interrupt(run, TIMED_OUT, timeout_error(run))
+
+
+def call_of(runs: Sequence[Run]) -> Call:
+    """That of these runs, which share it."""
+    return runs.call if isinstance(runs, Lot) else runs[0].call
 
 
 _call_of: Final[Callable[[Run], Call]] = attrgetter("call")

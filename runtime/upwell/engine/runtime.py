@@ -35,10 +35,11 @@ from upwell.engine.inbox import Inbox
 from upwell.engine.limits import PROCESS_LIMITS, Limits, NamedLimit
 from upwell.engine.loggers import ENGINE
 from upwell.engine.logs import task_run_logger
+from upwell.engine.lot import Lot
 from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
 from upwell.engine.registry import runner_named
-from upwell.engine.remote import Remote
+from upwell.engine.remote import Remote, call_of
 from upwell.engine.scope import CURRENT_SCOPE, Scope
 from upwell.engine.settle import Settlement, finish, record_move, run_hook
 from upwell.engine.steps import ScopeEmpty
@@ -99,13 +100,14 @@ class Engine(Inbox):
         """
         if self.closed:
             raise RuntimeClosedError("This runtime is closed, so nothing can be submitted to it any more.")
-        transaction = runs[0].call.transaction
+        call = call_of(runs)
+        transaction = call.transaction
         if transaction is not None:
             transaction.joined(runs)
         if _get_running_loop() is self.loop:
-            self._accept(runs)
+            self._accept(call, runs)
         else:
-            self.call_soon(partial(self._accept, runs))
+            self.call_soon(partial(self._accept, call, runs))
 
     def accept_one(self, run: Run) -> None:
         """The same for the one run of a call, which most often is begun in a plain scope: in half the steps."""
@@ -136,8 +138,7 @@ class Engine(Inbox):
         else:
             self._pass_gates(run)
 
-    def _accept(self, runs: Sequence[Run]) -> None:
-        call = runs[0].call
+    def _accept(self, call: Call, runs: Sequence[Run]) -> None:
         scope = call.scope
         if not call.open:
             if not scope.open_calls:
@@ -153,9 +154,9 @@ class Engine(Inbox):
             for run in runs:
                 finish(run, StateType.CANCELLED, None, f"{scope.name} had ended.", None, clock().time())
         elif scope.durable is not None and scope.is_strict and scope.recorder is not None:
-            self._when_safe(scope, partial(self._let_in, runs))
+            self._when_safe(scope, partial(self._let_in, call, runs))
         else:
-            self._let_in(runs)
+            self._let_in(call, runs)
 
     def _when_safe(self, scope: Scope, go_on: Callable[[], None]) -> None:
         """Go on as soon as everything that has ended until now is in the store: the flow run is strict."""
@@ -172,9 +173,8 @@ class Engine(Inbox):
         else:
             recorder.journal.when_written(are_safe)
 
-    def _let_in(self, runs: Sequence[Run]) -> None:
+    def _let_in(self, call: Call, runs: Sequence[Run]) -> None:
         """Start these on their way."""
-        call = runs[0].call
         if call.straight:
             if call.runner is None:
                 self.dispatcher.extend(runs)
@@ -416,8 +416,12 @@ class Engine(Inbox):
 
     # --- stopping ------------------------------------------------------------------------------------------
 
-    def stop_run(self, run: Run, reason: str) -> None:
-        """Cancel one run, wherever it is."""
+    def stop_run(self, run: Run | Lot, reason: str) -> None:
+        """Cancel one run, wherever it is; or those of a lot."""
+        if isinstance(run, Lot):
+            for one in run.open_runs():
+                self.stop_run(one, reason)
+            return
         if run.done:
             return
         if run.status == RUNNING:

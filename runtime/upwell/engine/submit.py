@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextvars import Context, copy_context
+from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
@@ -24,6 +25,7 @@ from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture, read_value
+from upwell.engine.lot import Lot
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
 from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT, current_transaction
 
@@ -283,7 +285,7 @@ def map_over(
     kwargs: dict[str, Any],
     wait_for: Any = None,
     gates: tuple[Any, ...] = (),
-) -> list[RunFuture[Any]]:
+) -> list[RunFuture[Any]] | Lot:
     """Start one run for each row of the mapped inputs; returns their futures in order."""
     plan = definition.parameters.plan_map(args, kwargs)
     if not plan.length:
@@ -301,15 +303,35 @@ def map_over(
         numbers = places.numbers
     call = new_call(series, copy_context(), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
-    runs: list[RunFuture[Any]] | None = durable.restored(call, places) if durable is not None else None
+    runs: list[RunFuture[Any]] | Lot | None = durable.restored(call, places) if durable is not None else None
     if runs is None:
-        runs = list(map(RunFuture, [call] * plan.length, numbers, items))
+        runs = _new_runs(call, numbers, items, wait_for)
+    if isinstance(runs, Lot):
+        scope.engine.accept(runs)
+        return runs
     begun = runs if places is None else restored(durable, runs, places)
     if begun:
         _begin(scope, call, begun, items, wait_for, plan.static_kwargs)
     else:
         call.let_go()
     return runs
+
+
+def _new_runs(call: Call, numbers: Iterable[int], items: list[Any], wait_for: Any) -> list[RunFuture[Any]] | Lot:
+    """The runs of a map: a lot, where they are executed many together, and nothing is to be done around any of them."""
+    if (
+        getattr(call.runner, "takes_lots", False)
+        and call.plain
+        and call.straight
+        and call.unary
+        and not (call.kwargs or call.record_fully or call.parent)
+        and wait_for is None
+        and FINDER.all_plain(items)
+    ):
+        numbers = list(islice(numbers, len(items)))
+        if numbers[-1] - numbers[0] == len(items) - 1:  # else another thread has numbered some in between
+            return Lot(call, numbers[0], items)
+    return list(map(RunFuture, [call] * len(items), numbers, items))
 
 
 def _labels(definition: Definition, values: int, kwarg_names: tuple[str, ...]) -> list[str]:

@@ -70,6 +70,9 @@ class Intake:
             ends -= SLICE
             self._add(batch, rows.add_ended, slice_)
             batch = await self._next(batch, ready)
+        for stretch in take(recorder.ended_in_lots):
+            self._add(batch, rows.add_ended_in_lots, [stretch])
+            batch = await self._next(batch, ready)
         while logs > 0:
             batch.logs += take(recorder.logs, min(MOST_ROWS, logs))
             logs -= MOST_ROWS

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +20,7 @@ from upwell.core.states import COMPLETED, RUNNING, State
 from upwell.engine.call import Call
 from upwell.engine.flow_run import FlowRun
 from upwell.engine.future import RunFuture
+from upwell.engine.lot import Stretch
 from upwell.engine.scope import Series
 from upwell.engine.submit import FINDER
 from upwell.journal.batch import FIRST_KEY, SERIES_BITS, Batch
@@ -120,6 +121,23 @@ class RowMaker:
             for run in short:
                 run.item = None
 
+    def add_ended_in_lots(self, batch: Batch, stretches: list[Stretch]) -> None:
+        """Runs that have completed and are no objects."""
+        for stretch in stretches:
+            lot, start, stop = stretch.lot, stretch.start, stretch.stop
+            call, size = lot.call, stop - start
+            key, created = self.key_of(call.series), int(call.created * 1e6)
+            columns: list[list[Any]] = [
+                [key] * size,
+                list(range(lot.first + start, lot.first + stop)),
+                [created] * size,
+                [int(seconds * 1e6) for seconds in lot.started[start:stop]],
+                [int(seconds * 1e6) for seconds in lot.ended[start:stop]],
+                self._inputs_shown(call, stretch.items()),
+            ]
+            batch.add_columns("completed_runs", columns)
+            lot.let_go(start, stop)
+
     def _add_direct(self, batch: Batch, runs: Iterable[Run]) -> None:
         """Runs that were called directly, each by a call of its own."""
         rows: list[Row] = []
@@ -144,20 +162,19 @@ class RowMaker:
             [created] * len(runs),
             [int(run.started * 1e6) for run in runs],
             [int(run.ended * 1e6) for run in runs],
-            self._inputs_shown(call, runs),
+            self._inputs_shown(call, [run.item for run in runs]),
         ]
 
-    def _inputs_shown(self, call: Call, runs: list[Run]) -> list[Any]:
+    def _inputs_shown(self, call: Call, items: list[Any]) -> list[Any]:
         """Most have one argument, that need not be looked at to be shown."""
         around = _around_the_only(call)
-        if around is not None and _AS_IS.issuperset([type(run.item) for run in runs]):
+        if around is not None and _AS_IS.issuperset(map(type, items)):
             before, after = around
             try:
-                return [f"{before}{run.item}{after}" for run in runs]
+                return [f"{before}{item}{after}" for item in items]
             except ValueError:  # one of them is a number that Python does not write
                 pass
-        show = self._inputs_of(call)
-        return [show(run, run.item) for run in runs]
+        return list(map(self._inputs_of(call), items))
 
     def _add_others(self, batch: Batch, key: int, created: int, call: Call, runs: list[Run]) -> None:
         """Runs whose results were found, and those with something to say: a name, a message, another end."""
@@ -172,7 +189,7 @@ class RowMaker:
                 [created] * len(found),
                 [int(run.ended * 1e6) for run in found],
                 [run.message for run in found],
-                self._inputs_shown(call, found),
+                self._inputs_shown(call, [run.item for run in found]),
             ]
             batch.add_columns("found_runs", columns)
         for run in found:
@@ -194,7 +211,7 @@ class RowMaker:
 
     def _short_row(self, key: int, created: int, run: Run) -> Row:
         """The row of a run with nothing special about it."""
-        inputs = self._inputs_of(run.call)(run, run.item)
+        inputs = self._inputs_of(run.call)(run.item)
         return key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs
 
     def _full_rows(self, key: int, created: int, runs: Iterable[Run]) -> Iterator[Row]:
@@ -205,7 +222,7 @@ class RowMaker:
 
     def _full_row(self, key: int, created: int, run: Run) -> Row:
         call, done = run.call, run.done
-        inputs = self._inputs_of(call)(run, run.item)
+        inputs = self._inputs_of(call)(run.item)
         tags = call.tags if call.tags is not call.definition.options.tags else None
         parent = call.parent_id or (call.parent.task_run_id if call.parent is not None else None)
         started = micros(run.started) if run.started else None
@@ -219,10 +236,10 @@ class RowMaker:
         """How the inputs of this call's runs are shown: a function of a run and of its item, as it was."""
         around = _around_the_only(call)
         if around is None:
-            return _shown_inputs
+            return partial(_shown_inputs, call)
         before, after = around
 
-        def one(_run: Run, item: Any) -> str:
+        def one(item: Any) -> str:
             return f"{before}{shown(item)}{after}"
 
         return one
@@ -351,9 +368,8 @@ def _call_of_many(run: Run) -> Call | None:
     return None if run.inline else run.call
 
 
-def _shown_inputs(run: Run, item: Any) -> str | None:
+def _shown_inputs(call: Call, item: Any) -> str | None:
     """The inputs of a run that has more than one, or named ones."""
-    call = run.call
     values: tuple[Any, ...] = (item,) if call.unary else item or ()
     parameters = call.definition.parameters
     labels = _labels(parameters.positional_names, parameters.gathered_name, len(values), call.row_names)

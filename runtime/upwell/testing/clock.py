@@ -268,7 +268,7 @@ class VirtualClock:
             return False
         return self._attempts_wait(remotes, in_line)
 
-    def _attempts_wait(self, remotes: list[list[Run]], in_line: bool) -> bool:
+    def _attempts_wait(self, remotes: list[list[Any]], in_line: bool) -> bool:
         """Whether all that runners execute waits, or stands in line behind what waits."""
         waiting = {id(run) for waiting in self._waiting.values() for run in waiting.holders}
         for under_way in remotes:

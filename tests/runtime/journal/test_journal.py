@@ -102,6 +102,34 @@ def test_direct_calls_are_recorded_as_they_were_made(home: Path) -> None:
     ]
 
 
+@task(task_runner="processes")
+def root(number: float, password: str = "") -> float:
+    if number < 0:
+        raise ValueError(number)
+    return float(number**0.5)
+
+
+def test_a_map_on_processes_is_recorded_run_by_run(home: Path) -> None:
+    @flow
+    def main() -> None:
+        futures = root.map([4, -1, 0.25, *range(3, 500)])
+        assert futures[2].result() == 0.5
+        futures.wait()
+        assert futures[1].state.is_failed()
+
+    main()
+    rows = ask(
+        SqliteDatabase(home / "upwell.db"),
+        "SELECT number, state, inputs, run_count, created <= started AND started <= ended FROM task_runs ORDER BY 1",
+    )
+    assert rows == [
+        (0, "COMPLETED", "number=4", 1, 1),
+        (1, "FAILED", "number=-1", 1, 1),
+        (2, "COMPLETED", "number=0.25", 1, 1),
+        *((number, "COMPLETED", f"number={number}", 1, 1) for number in range(3, 500)),
+    ]
+
+
 def test_a_number_of_too_many_digits_loses_no_run_of_a_map(home: Path) -> None:
     @flow
     def main() -> None:
