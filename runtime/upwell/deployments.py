@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from upwell.composition import open_control
 from upwell.core.definition import Definition
 from upwell.core.deployments import DeploymentSpec, WhenFull
-from upwell.core.errors import ConfigurationError
+from upwell.core.errors import ConfigurationError, NotFoundError
 from upwell.core.names import check_name
 from upwell.core.options import check_at_least_one, check_optional, check_tags
 from upwell.core.parameter_schema import described_besides_parameters, parameter_schema, plain_parameters
@@ -31,6 +31,7 @@ from upwell.deployment_runs import (
     run_deployment,
     wait_for_flow_run,
 )
+from upwell.engine.loggers import ENGINE
 from upwell.engine.steps import refuse_to_block, run_apart
 from upwell.entrypoints import entrypoint_of, parse_entrypoint
 from upwell.pull_steps import VARIABLE as PULL_STEPS
@@ -39,6 +40,7 @@ from upwell.schedules import ScheduleKeywords, schedules_from
 
 if TYPE_CHECKING:
     from upwell.flows import Flow
+    from upwell.journal.control import Control
 
 
 class ConcurrencyLimitStrategy(StrEnum):
@@ -316,7 +318,31 @@ def deploy(
 
 async def _apply(deployments: Iterable[RunnerDeployment]) -> list[UUID]:
     async with open_control() as control:
-        return [(await control.apply_deployment(it.spec)).id for it in deployments]
+        return [await _apply_one(control, it.spec) for it in deployments]
+
+
+async def _apply_one(control: Control, spec: DeploymentSpec) -> UUID:
+    is_new = await is_of_new_queue(control, spec)
+    made = await control.apply_deployment(spec)
+    if is_new:
+        ENGINE.warning(
+            "The work pool '%s' had no work queue '%s': it was made, and workers that are told which queues to take "
+            "from have to be told of it",
+            spec.work_pool,
+            spec.work_queue,
+        )
+    return made.id
+
+
+async def is_of_new_queue(control: Control, spec: DeploymentSpec) -> bool:
+    """Whether the queue of a deployment is not there yet: it will be made, but may be a slip."""
+    if spec.work_pool is None or spec.work_queue is None:
+        return False
+    try:
+        pool = await control.work_pool(spec.work_pool)
+    except NotFoundError:  # which is said where the deployment is stored
+        return False
+    return spec.work_queue not in {queue.name for queue in pool.queues}
 
 
 def _checked_to_serve(deployments: Sequence[object]) -> list[RunnerDeployment]:

@@ -28,7 +28,13 @@ from msgspec.structs import asdict
 
 from upwell.core.deployments import Catchup, Deployment, DeploymentSpec, Schedule, WhenFull, WorkPoolSpec
 from upwell.core.errors import ConfigurationError, MissingExtraError, NotFoundError
-from upwell.deployments import ConcurrencyLimitConfig, DeploymentKeywords, RunnerDeployment, to_deployment
+from upwell.deployments import (
+    ConcurrencyLimitConfig,
+    DeploymentKeywords,
+    RunnerDeployment,
+    is_of_new_queue,
+    to_deployment,
+)
 from upwell.entrypoints import load_flow, parse_entrypoint
 from upwell.pull_steps import steps_from
 from upwell.schedules import Schedule as WantedSchedule
@@ -316,7 +322,8 @@ async def _ensure_pool(control: "Control", name: str, kind: str) -> None:
 
 
 async def _apply(control: "Control", spec: DeploymentSpec) -> Change:
-    made = await _queue_made(control, spec)
+    new_queue = await is_of_new_queue(control, spec)
+    made = (f"work queue {spec.work_queue} of {spec.work_pool}: made",) if new_queue else ()
     try:
         before = await control.deployment(f"{spec.flow_name}/{spec.name}")
     except NotFoundError:
@@ -324,18 +331,6 @@ async def _apply(control: "Control", spec: DeploymentSpec) -> Change:
     after = await control.apply_deployment(spec)
     details = (*_differences(before, after), *made)
     return Change(deployment=after, what="changed" if details else "unchanged", details=details)
-
-
-async def _queue_made(control: "Control", spec: DeploymentSpec) -> tuple[str, ...]:
-    """Says so where the deployment's queue is not there yet, for it may be a slip."""
-    if spec.work_pool is None or spec.work_queue is None:
-        return ()
-    try:
-        pool = await control.work_pool(spec.work_pool)
-    except NotFoundError:  # which is said where the deployment is stored
-        return ()
-    known = spec.work_queue in {queue.name for queue in pool.queues}
-    return () if known else (f"work queue {spec.work_queue} of {spec.work_pool}: made",)
 
 
 _NOT_COMPARED: Final = ("id", "schedules", "created", "updated")

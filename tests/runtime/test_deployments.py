@@ -266,7 +266,9 @@ def test_applying_again_leaves_a_paused_one_paused(store: Path) -> None:
     assert not held("plain/a").paused
 
 
-def test_deploying_is_for_the_workers_of_a_pool(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deploying_is_for_the_workers_of_a_pool(
+    store: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.chdir(Path(__file__).parent)
     with pytest.raises(NotFoundError, match="big"):
         plain.deploy("a", "big")
@@ -282,6 +284,12 @@ def test_deploying_is_for_the_workers_of_a_pool(store: Path, monkeypatch: pytest
     assert found.id == identity
     assert (found.work_pool, found.tags, found.entrypoint) == ("big", ("x",), f"{Path(__file__).name}:plain")
     assert found.job_variables == {"memory": "1g", "image": "shop:1"}
+    assert not caplog.records
+    plain.deploy("a", "big", work_queue_name="ugrent")
+    assert "had no work queue 'ugrent': it was made" in caplog.text
+    caplog.clear()
+    plain.deploy("a", "big", work_queue_name="ugrent")
+    assert not caplog.records
     both = deploy(plain.to_deployment("b"), report.to_deployment("b"), work_pool_name="big")
     assert both == [held("plain/b").id, held("report/b").id]
 
