@@ -89,6 +89,13 @@ class Recorder:
         """Whether runs should wait until the journal has caught up."""
         return len(self.ended) > ROOM
 
+    def were_written(self, cached: list[Any], ends: int) -> None:
+        """These are in the store: records of the cache, and the ends that were written at once up to this number."""
+        if cached and self.cache is not None:
+            self.cache.were_written(cached)
+        if ends:
+            self.strict.are_in_tables(ends)
+
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
         return not (

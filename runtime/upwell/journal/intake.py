@@ -78,7 +78,7 @@ class Intake:
         self._add(batch, rows.add_flow_moves, flow_moves)
         self._add(batch, add_cached, take(recorder.cached))
         self._add(batch, rows.add_rolled_back, take(recorder.rolled_back))
-        if safe_ends > self._safe_ends:
+        if safe_ends > self._safe_ends or not batch.is_empty():
             batch.safe_ends = self._safe_ends = safe_ends
         self._hand_over(batch, ready)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 import subprocess
@@ -13,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.noted_ends import noted_ends
 
 from upwell import flow, task
 from upwell.composition import close_journal, flush_journal, open_recorder
 from upwell.engine.console import ensure_configured
 from upwell.engine.strict import Ends, EndWriter
-from upwell.journal import beside
+from upwell.journal import end_log
+from upwell.journal.end_log import fence, log_beside, logs_beside
 from upwell.journal.sqlite import SqliteDatabase
 from upwell.settings import temporary_settings
 
@@ -62,28 +65,36 @@ def fail(x: int) -> int:
 
 
 @flow(durable="strict")
-def calls(home: str, *fails: str) -> list[list[tuple[Any, ...]]]:
-    """What the store has of ends after each of three calls."""
-    seen: list[list[tuple[Any, ...]]] = []
+def calls(home: str, *fails: str) -> list[int]:
+    """How many ends are noted after each of three calls."""
+    seen: list[int] = []
     for x in range(3):
         double(x)
         if "double" in fails:
             fail(x, return_state=True)
-        seen.append(ask(Path(home), "SELECT count(*) FROM safe_ends"))
+        seen.append(len(noted_ends(Path(home) / "upwell.db")))
     return seen
 
 
-def test_each_end_is_in_the_store_before_the_next_call_begins(home: Path) -> None:
-    assert calls(str(home)) == [[(1,)], [(2,)], [(3,)]]
+def logs(home: Path) -> list[str]:
+    return [path.name for path in logs_beside(home / "upwell.db").values()]
+
+
+def test_each_end_is_noted_before_the_next_call_begins(home: Path) -> None:
+    assert calls(str(home)) == [1, 2, 3]
     assert ask(home, FINISHED) == [(0, "x=0", 2), (1, "x=1", 2), (2, "x=2", 2)]
-    assert ask(home, "SELECT count(*) FROM safe_ends") == [(0,)]
+    assert ask(home, "SELECT ends FROM processes") == [(3,)]
 
 
-def test_where_the_disk_is_waited_for_it_is_by_who_calls(home: Path) -> None:
+def test_where_the_disk_is_waited_for_it_is_by_who_calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(end_log, "_sync", synced.append)
     with temporary_settings(database_synchronous="FULL"):
-        assert calls(str(home)) == [[(1,)], [(2,)], [(3,)]]
+        assert calls(str(home)) == [1, 2, 3]
         close_journal()
+    assert len(synced) == 3
     assert ask(home, FINISHED) == [(0, "x=0", 2), (1, "x=1", 2), (2, "x=2", 2)]
+    assert logs(home) == []
 
 
 def test_but_a_loop_does_not_wait_for_the_disk(home: Path) -> None:
@@ -92,32 +103,74 @@ def test_but_a_loop_does_not_wait_for_the_disk(home: Path) -> None:
         return 3 * x
 
     @flow(durable="strict")
-    async def in_a_loop() -> list[tuple[Any, ...]]:
+    async def in_a_loop() -> int:
         for x in range(3):
             await triple(x)
-        return ask(home, "SELECT count(*) FROM safe_ends")
+        return len(noted_ends(home / "upwell.db"))
 
-    assert asyncio.run(in_a_loop()) == [(3,)], "what is written to the system's memory takes no time"
+    assert asyncio.run(in_a_loop()) == 3, "what is stored in memory takes no time"
     close_journal()
     with temporary_settings(database_synchronous="FULL"):
-        assert asyncio.run(in_a_loop()) == [(0,)]
+        assert asyncio.run(in_a_loop()) == 0
         close_journal()
 
 
-def test_where_another_writes_the_journal_does_it(home: Path) -> None:
+def test_the_log_is_for_its_owner_and_is_gone_once_the_journal_has_everything(home: Path) -> None:
+    calls(str(home))
+    ((key,),) = ask(home, "SELECT key FROM processes")
+    assert log_beside(home / "upwell.db", key).stat().st_mode & 0o777 == 0o600
+    close_journal()
+    assert logs(home) == []
+
+
+def test_another_who_writes_to_the_file_is_not_waited_for(home: Path) -> None:
     @flow(durable="strict")
-    def blocked() -> bool:
+    def beside_another() -> bool:
         double(1)
         with closing(sqlite3.connect(home / "upwell.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             double(2)
+            double(3)
             was_safe = strict().are_safe()
             other.execute("COMMIT")
-        double(3)
-        return was_safe and strict().are_safe()
+        return was_safe
 
-    assert blocked() is False
+    assert beside_another()
     assert ask(home, FINISHED) == [(0, "x=1", 2), (1, "x=2", 2), (2, "x=3", 2)]
+
+
+def test_where_no_log_can_be_made_the_journal_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @flow(durable="strict")
+    def without_log() -> list[int]:
+        known: list[int] = []
+        monkeypatch.setattr(end_log.os, "write", full)
+        for x in range(3):
+            double(x)
+            known.append(len(ask(home, FINISHED)))
+        monkeypatch.undo()
+        return known
+
+    assert without_log() == [0, 1, 2], "each call waits for the end of the one before"
+    assert logs(home) == []
+
+
+def test_where_there_is_no_room_the_journal_is_waited_for_and_makes_some(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(end_log, "HALF_BYTES", 600)
+    monkeypatch.setattr(end_log, "FILE_BYTES", 4096 + 1200)
+
+    @flow(durable="strict")
+    def many() -> int:
+        for x in range(50):
+            double(x)
+        return writer().written
+
+    assert 25 < many() < 50
+    assert len(ask(home, FINISHED)) == 50
 
 
 def test_what_another_process_holds_up_is_waited_for(home: Path) -> None:
@@ -137,32 +190,27 @@ def test_who_was_declared_dead_writes_no_end(home: Path) -> None:
     @flow(durable="strict")
     def declared_dead() -> bool:
         double(1)
-        before = writer().write(b"facts")
-        ask(home, "UPDATE processes SET state = 'lost'")
-        after = writer().write(b"facts")
-        ask(home, "UPDATE processes SET state = 'alive'")
-        ask(home, "DELETE FROM safe_ends")
-        return before and not after
+        before = strict().are_safe()
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        fence(log_beside(home / "upwell.db", key), process_id)
+        return before and not writer().write(b"facts") and not writer().write(b"facts")
 
     assert declared_dead()
 
 
-def test_nothing_is_written_to_a_file_that_is_not_the_store_any_more(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(beside, "LOOK_SECONDS", -1)
+@pytest.mark.parametrize("moved", ["upwell.db", "upwell.db-ends-1"])
+def test_nothing_is_relied_on_that_nobody_would_find(home: Path, monkeypatch: pytest.MonkeyPatch, moved: str) -> None:
+    monkeypatch.setattr(end_log, "LOOK_SECONDS", -1)
 
     @flow(durable="strict")
     def replaced() -> bool:
         double(1)
-        (home / "upwell.db").rename(home / "away.db")
+        (home / moved).rename(home / "away")
         written = writer().write(b"facts")
-        (home / "away.db").rename(home / "upwell.db")
+        (home / "away").rename(home / moved)
         return written
 
     assert replaced() is False
-    for connection in beside.ABANDONED:  # as it is safe now, and open files are found fault with
-        connection.close()
 
 
 def test_in_a_fork_and_after_the_end_nothing_is_written(home: Path) -> None:
@@ -228,9 +276,9 @@ def test_what_was_written_at_once_is_not_run_again_after_a_kill(home: Path) -> N
         ).stdout
 
     assert run("die").splitlines() == ["step 0", "step 1", "step 2", "step 3", "outer 1", "step 100"]
-    assert ask(home, "SELECT count(*) FROM safe_ends") > [(0,)]
+    assert len(noted_ends(home / "upwell.db")) > 0
     assert run().splitlines() == ["step 4", "outer 5", "step 500", "gives 501"]
-    assert ask(home, "SELECT count(*) FROM safe_ends") == [(0,)]
+    assert logs(home) == []
     found = ask(home, "SELECT inputs, state, parent IS NULL FROM task_runs ORDER BY created, ended DESC")
     assert [row for row in found if row[0] in ("x=2", "x=100")] == [("x=2", "COMPLETED", 1), ("x=100", "COMPLETED", 0)]
     assert ask(home, "SELECT submitted FROM series WHERE task = 'step'") == [(7,)]
@@ -243,7 +291,7 @@ async def brought_in(home: Path, process_id: str, key: int) -> None:
     database = SqliteDatabase(home / "upwell.db")
     await database.open()
     async with database.transaction() as session:
-        await bring_in(session, process_id, key)
+        await bring_in(database, session, process_id, key)
     await database.close()
 
 
