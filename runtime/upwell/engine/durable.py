@@ -139,6 +139,14 @@ class Durable:
         """
         caller = self._caller()
         plain = FINDER.is_plain(args, kwargs)
+        if plain and wait_for is None and given is None and not (self._rows or self._waiting):
+            try:  # the commonest case, and the shortest: nothing was finished, nothing is waited for
+                known = self._keys.of(definition, caller, encoded_call(args, kwargs))
+            except Unhashable as error:
+                raise refused(definition, definition.parameters.bind(args, kwargs).items(), error) from error
+            with self._lock:
+                series = self._series.of(definition)
+                return series, Place(new_number(series), known, None)
         upstream = [] if plain and wait_for is None else list(futures_in((args, kwargs, wait_for)))
         inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
         if wait_for is not None and given is None:
@@ -374,16 +382,21 @@ class Durable:
     def keep(self, run: Run, outcome: Outcome) -> Outcome:
         """Store what a run has returned; one that cannot be stored has failed, for its work would be lost."""
         key = self._keys.of_run(run)
+        kept = self.recorder.journal.kept
         try:
-            record, file = self.recorder.journal.kept.dump(read_value(outcome.value))
+            value = read_value(outcome.value)
+            record, file = kept.dump_scalar(value), None
+            if record is None:
+                record, file = kept.dump(value)
         except SerializationError as error:
             run.durable_key = None
             if run.call.definition.wraps_flow:  # it is run again, then, out of what its own runs have finished
                 return outcome
             return Outcome(RAISED, error, f"Its result cannot be stored, and its flow is durable: {error}")
-        self.recorder.kept.append((run, record, key, file))
         if self.strict and run.inline and file is None:
             self._records[id(run)] = record, key
+        else:
+            self.recorder.kept.append((run, record, key, file))
         run.durable_key = mark_of(record)
         if self._remembers and key is not None:
             call = run.call
@@ -410,14 +423,13 @@ class Durable:
 
     def record_strictly(self, run: Run) -> None:
         """Record the end of a run; that of a direct call is safe then, if it can be written at once."""
-        strict, facts = self.recorder.strict, None
-        kept = self._records.pop(id(run), None)
-        if kept is not None and strict.writer is not None:
-            facts = strict.writer.facts_of(run, *kept)
-        self.recorder.ended.append(run)  # before it is written: else it might be forgotten there too early
-        is_safe = False
+        recorder, is_safe = self.recorder, False
+        strict, kept = recorder.strict, self._records.pop(id(run), None)
         try:
-            is_safe = facts is not None and strict.writer is not None and strict.writer.write(facts)
+            if kept is not None and strict.writer is not None:
+                is_safe = strict.writer.record(run, *kept)
+            else:
+                recorder.record_end(run, kept)
         finally:
             if not is_safe:
                 strict.note()

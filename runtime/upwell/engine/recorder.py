@@ -37,13 +37,14 @@ class Recorder:
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
     kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
     cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
+    ends: `(series, row, record, durable key)` of runs whose ends were written at once: not in `ended`, nor in `kept`.
     rolled_back: runs that had completed, and whose transaction was rolled back. strict: what strict flow runs wait for.
     awake: whether the journal looks here without being told. is_busy: whether it is at work just now.
     """
 
     __slots__ = (
-        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "fed", "flow_moves", "is_busy",
-        "journal", "kept", "logs", "moves", "rolled_back", "strict",
+        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "ends", "fed", "flow_moves",
+        "is_busy", "journal", "kept", "logs", "moves", "rolled_back", "strict",
     )  # fmt: skip  # a list of names
 
     def __init__(self, journal: Any, on_wake: Callable[[], None]) -> None:
@@ -61,6 +62,7 @@ class Recorder:
         self.kept: list[tuple[Any, bytes, bytes | None, Any]] = []
         self.calls: list[Any] = []
         self.cached: list[tuple[Any, Any]] = []
+        self.ends: list[tuple[Any, Any, bytes, bytes | None]] = []
         self.rolled_back: list[Any] = []
         self.cache: Any = None
         self.strict = Ends()
@@ -70,6 +72,12 @@ class Recorder:
         if not self.awake:
             self.awake = True
             self._on_wake()
+
+    def record_end(self, run: Any, kept: tuple[bytes, bytes | None] | None) -> None:
+        """A run has ended. kept: the record and the durable key of its result, if that is to be stored."""
+        if kept is not None:
+            self.kept.append((run, *kept, None))
+        self.ended.append(run)
 
     def give_way(self) -> None:
         """Let the journal's thread have the interpreter's lock, if it has much to do; for an event loop's thread.
@@ -100,7 +108,7 @@ class Recorder:
         """Whether everything has been taken."""
         return not (
             self.ended or self.begun or self.moves or self.fed or self.flow_moves or self.logs or self.kept
-            or self.calls or self.cached or self.rolled_back
+            or self.calls or self.cached or self.ends or self.rolled_back
         )  # fmt: skip  # a list of names
 
     def discard(self) -> Recorder:

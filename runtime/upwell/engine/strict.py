@@ -12,19 +12,15 @@ from typing import Any, Protocol
 
 
 class EndWriter(Protocol):
-    """Writes the ends of task runs at once, in the thread in which they happen. From any thread; never raises."""
+    """Writes the ends of task runs at once, in the thread in which they happen. From any thread."""
 
     @property
     def written(self) -> int:
         """The number of the last end."""
         ...
 
-    def facts_of(self, run: Any, record: bytes, key: bytes | None) -> bytes | None:
-        """What is to be written of a run that has ended. record: of its result; None: that cannot be said in short."""
-        ...
-
-    def write(self, facts: bytes) -> bool:
-        """Write it now; whether that was done, and is safe."""
+    def record(self, run: Any, record: bytes, key: bytes | None) -> bool:
+        """Record a run that has ended, and write that now; whether it was, and is safe. record: of its result."""
         ...
 
     def are_in_tables(self, number: int) -> None:

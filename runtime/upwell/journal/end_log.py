@@ -1,23 +1,24 @@
 """The log of ends: a file beside the SQLite file in which one process notes ends of task runs, by stores into memory.
 
 The file is mapped and shared, so what is stored there is the system's at once: it outlives the process as a commit at
-`NORMAL` does, and costs no system call. At `FULL` the disk is waited for, too.
+`NORMAL` does, and costs no system call. At `FULL` an entry is written instead, and is on the disk when that is done: to
+sync what was stored into a mapping takes twice as long, for the file's times change each time.
 
 A header, and two halves that are used in turn. A half is begun anew once the store's tables have all of its entries; if
 they have not yet, there is no room, and the flow waits for the journal. An entry is its number, length, checksum and
 payload. The checksum is of the number, too, and of a random part of the file's header, so that neither what a kill has
 torn, nor what is left of an earlier turn, nor any payload can be taken for an entry. Numbers only go up.
 
-**Who was declared dead notes nothing.** Whoever declares it dead sets the fence in the header, waits for `FENCE_SECONDS`,
-and reads the entries then, all in the transaction in which the process becomes lost. The writer stores its entry, looks at
-the fence after that, and promises nothing if it is set. So an entry that was promised is one that is read, wherever the
-writer is stopped, and for however long:
+**Who was declared dead notes nothing.** Whoever declares it dead sets the fence in the header, waits for
+`FENCE_SECONDS`, and reads the entries then, all in the transaction in which the process becomes lost. The writer
+stores its entry, looks at the fence after that, and promises nothing if it is set. So an entry that was promised is one
+that is read, wherever the writer is stopped, and for however long:
 
 - before its entry is whole: it sees the fence when it goes on, and promises nothing. What is there of the entry has no
   checksum. If the half was begun anew, what it is written over was in the tables before.
 - between the entry and its look: it sees the fence. The entry is read, or it came too late; nobody relies on it.
-- after its look, at which there was no fence: the entry was stored before the fence was set, but for the nanoseconds for
-  which a processor keeps a store, or looks ahead of it; those have passed many times over before anybody reads.
+- after its look, at which there was no fence: the entry was stored before the fence was set, but for the nanoseconds
+  for which a processor keeps a store, or looks ahead of it; those have long passed when the entries are read.
 
 If that transaction fails, the fence stays: the process notes nothing any more, and its flows wait for the journal.
 """
@@ -54,9 +55,7 @@ _FENCE_AT: Final = 64
 _OWNER_AT: Final = 128
 _OWNER_BYTES: Final = 128
 
-_NUMBER: Final = struct.Struct("=Q")
 _HEAD: Final = struct.Struct("=QII")
-_REST: Final = struct.Struct("=II")
 _LOW: Final = 0xFFFFFFFF
 
 
@@ -92,10 +91,9 @@ class EndLog:
         self._salt = random.SystemRandom().getrandbits(32)
         self._fd, self._map = self._make(process_id)
         self._file = file_at(self._path)
-        self._looked = perf_counter()
-        self._half = 0
+        self._look_at = perf_counter() + LOOK_SECONDS
         self._at, self._end = _HEADER_BYTES, _HEADER_BYTES + HALF_BYTES
-        self._last = [0, 0]  # the numbers of the last entries of both halves
+        self._last_of_other = 0  # the number of the last entry of the half that is not in use
         self._in_tables = 0
         self._refuses = self._is_closed = self._is_fenced = False
 
@@ -114,47 +112,57 @@ class EndLog:
             if self._waits_for_disk:
                 os.fsync(opened)
                 _sync_folder(self._path.parent)
-            return opened, mmap.mmap(opened, FILE_BYTES)
+            shared = mmap.mmap(opened, FILE_BYTES)
         except BaseException:
-            os.close(opened)
             self._path.unlink(missing_ok=True)
             raise
+        finally:
+            os.close(opened)
+        return os.open(self._path, os.O_WRONLY | (os.O_DSYNC if self._waits_for_disk else 0)), shared
 
     def add(self, payload: bytes) -> bool:
         """Note this; whether that was done, and can be relied on."""
-        size = _HEAD.size + len(payload)
+        length = len(payload)
+        size = _HEAD.size + length
         with self._lock:
-            if self._refuses or (size > self._end - self._at and not self._turn(size)) or not self._is_there():
+            if self._refuses or (perf_counter() > self._look_at and not self._is_there()):
                 return False
-            at, shared = self._at, self._map
-            number = self.written = self._last[self._half] = self.written + 1  # before: a number is used but once
-            check = crc32(payload, (number ^ number >> 32 ^ self._salt) & _LOW)
-            shared[at + _NUMBER.size : at + size] = _REST.pack(len(payload), check) + payload
-            _NUMBER.pack_into(shared, at, number)
-            self._at = at + size  # after: if this is interrupted, the next goes here
+            if size > self._end - self._at and not self._turn(size):
+                return False
+            at = self._at
+            number = self.written = self.written + 1  # before: a number is used but once
+            entry = _HEAD.pack(number, length, crc32(payload, (number ^ number >> 32 ^ self._salt) & _LOW)) + payload
             if self._waits_for_disk:
-                _sync(self._fd)
-            if shared[_FENCE_AT]:  # after it was stored: see above
+                self._write(entry, at)
+            else:
+                self._map[at : at + size] = entry
+            self._at = at + size  # after: if this is interrupted, the next goes here
+            if self._map[_FENCE_AT]:  # after it was stored: see above
                 self._refuses = True
-        return not self._refuses
+            return not self._refuses
+
+    def _write(self, entry: bytes, at: int) -> None:
+        try:
+            if os.pwrite(self._fd, entry, at) == len(entry):
+                return
+        except OSError:  # the disk fails: the journal is to say so
+            pass
+        self._refuses = True
 
     def _turn(self, size: int) -> bool:
         """Go on in the other half, if nobody needs it any more."""
-        other = 1 - self._half
-        if size > HALF_BYTES or self._last[other] > self._in_tables:
+        if size > HALF_BYTES or self._last_of_other > self._in_tables:
             return False
-        self._half = other
-        self._at = _HEADER_BYTES + other * HALF_BYTES
+        self._last_of_other = self.written
+        self._at = _HEADER_BYTES if self._end == FILE_BYTES else _HEADER_BYTES + HALF_BYTES
         self._end = self._at + HALF_BYTES
         return True
 
     def _is_there(self) -> bool:
         """Whether the files are those that whoever comes after us will find; looked at now and then."""
-        now = perf_counter()
-        if now - self._looked > LOOK_SECONDS:
-            self._looked = now
-            if self._database_file != file_at(self._database) or self._file != file_at(self._path):
-                self._refuses = True
+        self._look_at = perf_counter() + LOOK_SECONDS
+        if self._database_file != file_at(self._database) or self._file != file_at(self._path):
+            self._refuses = True
         return not self._refuses
 
     def are_in_tables(self, number: int) -> None:
@@ -253,6 +261,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-_sync = getattr(os, "fdatasync", os.fsync)

@@ -53,7 +53,7 @@ class Intake:
         """
         recorder, rows = self._recorder, self._rows
         safe_ends = recorder.strict.written  # their runs have been recorded before
-        flow_moves, ends = _ends_of(recorder)
+        flow_moves, ends, written = _ends_of(recorder)
         begun = list(dict.fromkeys(take(recorder.begun)))
         logs = len(recorder.logs)
         batch = rows.new_batch()
@@ -69,6 +69,10 @@ class Intake:
             slice_ = take(recorder.ended, min(SLICE, ends))
             ends -= SLICE
             self._add(batch, rows.add_ended, slice_)
+            batch = await self._next(batch, ready)
+        while written > 0:
+            self._add(batch, rows.add_ends, take(recorder.ends, min(SLICE, written)))
+            written -= SLICE
             batch = await self._next(batch, ready)
         while logs > 0:
             batch.logs += take(recorder.logs, min(MOST_ROWS, logs))
@@ -125,18 +129,19 @@ class Intake:
             )
 
 
-def _ends_of(recorder: Recorder) -> tuple[list[Any], int]:
-    """What flow runs did, and how many task runs have ended, as of one moment although others go on.
+def _ends_of(recorder: Recorder) -> tuple[list[Any], int, int]:
+    """What flow runs did, and how many task runs have ended, and been written at once, as of one moment although others
+    go on.
 
     Of each flow run that has ended the ends of its task runs are among these; and of each task run that has started a
     flow run, and has ended, that one's end is: or who resumes it would find the one without the other.
     """
     flow_moves: list[Any] = take(recorder.flow_moves)
-    ends = len(recorder.ended)
+    ends, written = len(recorder.ended), len(recorder.ends)
     while recorder.flow_moves and len(flow_moves) < MOST_ROWS:
         flow_moves += take(recorder.flow_moves)
-        ends = len(recorder.ended)
-    return flow_moves, ends
+        ends, written = len(recorder.ended), len(recorder.ends)
+    return flow_moves, ends, written
 
 
 def take(items: list[Any], most: int | None = None) -> list[Any]:

@@ -17,7 +17,8 @@ from upwell.journal.end_log import fence, log_beside
 from upwell.journal.sql import Dialect
 from upwell.journal.store import leave_out_what_others_do_now, write_rows
 
-_encode: Final = msgspec.msgpack.Encoder().encode
+message_of: Final = msgspec.msgpack.Encoder().encode
+"""What is kept of one end, as a tuple, see `Facts`; or of a part of it."""
 
 _SUBMITTED: Final = 7
 """Where a row of `series` says how many runs there are."""
@@ -39,11 +40,6 @@ class Facts(msgspec.Struct, array_like=True):
 
 
 _decode: Final = msgspec.msgpack.Decoder(Facts).decode
-
-
-def message_of(values: tuple[Any, ...]) -> bytes:
-    """What is kept of one end, see `Facts`; or a part of it."""
-    return _encode(values)
 
 
 async def bring_in(database: Database, session: Session, process_id: str, process_key: int) -> None:
