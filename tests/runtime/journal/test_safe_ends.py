@@ -5,25 +5,33 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.noted_ends import noted_ends
+from tests.runtime.journal.test_liveness_of_processes import stop_between_writes, until
 
 from upwell import flow, task
 from upwell.composition import close_journal, flush_journal, open_recorder
 from upwell.engine.console import ensure_configured
 from upwell.engine.strict import Ends, EndWriter
 from upwell.journal import end_log
+from upwell.journal.database import StoreUnavailable
 from upwell.journal.end_log import EndLog, fence, log_beside, logs_beside
+from upwell.journal.liveness import Observer, give_up_process
+from upwell.journal.processes import this_host
+from upwell.journal.retention import Limits, tidy
+from upwell.journal.safe_ends import bring_in
 from upwell.journal.sqlite import SqliteDatabase
 from upwell.settings import temporary_settings
+from upwell.transactions import transaction
 
 FINISHED = "SELECT t.number, t.inputs, length(r.record) FROM task_runs t JOIN task_run_results r USING (series, number)"
 
@@ -276,12 +284,13 @@ print("gives", steps())
 """
 
 
-def test_what_was_written_at_once_is_not_run_again_after_a_kill(home: Path) -> None:
+@pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
+def test_what_was_written_at_once_is_not_run_again_after_a_kill(home: Path, synchronous: str) -> None:
     program = home / "killed.py"
     program.write_text(KILLED)
     environment = {
         **os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home), "UPWELL_JOURNAL_FLUSH_SECONDS": "60",
-        "UPWELL_LOGGING_LEVEL": "CRITICAL",
+        "UPWELL_LOGGING_LEVEL": "CRITICAL", "UPWELL_DATABASE_SYNCHRONOUS": synchronous,
     }  # fmt: skip
 
     def run(*args: str) -> str:
@@ -298,10 +307,78 @@ def test_what_was_written_at_once_is_not_run_again_after_a_kill(home: Path) -> N
     assert ask(home, "SELECT submitted FROM series WHERE task = 'step'") == [(7,)]
 
 
+STOPPED = """
+import os, sys
+from upwell import flow, task
+
+ledger = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+@task
+def step(x):
+    os.write(ledger, b"%d\\n" % x)
+    return x + 1
+
+@flow(durable="strict")
+def steps():
+    x = 0
+    while x < 300 or not os.path.exists(sys.argv[1] + ".end"):
+        x = step(x)
+    return x
+
+steps()
+"""
+
+
+def test_who_was_declared_dead_while_stopped_relies_on_no_end_that_others_do_not_know(home: Path) -> None:
+    """Every step whose successor began is known to those who go on; of what it does afterwards nothing is."""
+    program, ledger = home / "stopped.py", home / "ledger"
+    program.write_text(STOPPED)
+    environment = {**os.environ, "UPWELL_JOURNAL": "on", "UPWELL_HOME": str(home), "UPWELL_LOGGING_LEVEL": "CRITICAL"}
+    command = [sys.executable, str(program), str(ledger)]
+
+    def begun() -> int:
+        return len(ledger.read_text().splitlines()) if ledger.exists() else 0
+
+    def completed() -> int:
+        return int(ask(home, "SELECT count(*) FROM task_runs WHERE state = 'COMPLETED'")[0][0])
+
+    child = subprocess.Popen(command, env=environment)
+    try:
+        until(lambda: begun() > 100)
+        stop_between_writes(child, home)
+        begun_before = begun()
+        ((process_id,),) = ask(home, "SELECT id FROM processes")
+        asyncio.run(given_up(home, process_id))
+        known = completed()
+        assert begun_before - 1 <= known <= begun_before
+        assert logs(home) != [], "until its runs are looked after again"
+        os.kill(child.pid, signal.SIGCONT)
+        child.wait(60)
+    finally:
+        child.kill()
+        child.wait()
+    assert completed() == known
+    assert begun() <= begun_before + 1, "it may have been about to begin one, and none after that"
+    assert ask(home, "SELECT state_name FROM flow_runs") == [("AwaitingResume",)]
+    Path(f"{ledger}.end").touch()
+    before = ledger.read_text().splitlines()
+    subprocess.run(command, env=environment, check=True, timeout=60)
+    after = ledger.read_text().splitlines()[len(before) :]
+    assert not after or known <= int(after[0]) <= len(before), "it goes on there, or after what was spooled"
+    assert completed() >= 300
+
+
+async def given_up(home: Path, process_id: str) -> None:
+    """As whoever started this process does, when it says that it is dead."""
+    database = SqliteDatabase(home / "upwell.db")
+    await database.open()
+    async with database.transaction() as session:
+        await give_up_process(database, session, process_id, "It was given up.", 5)
+    await database.close()
+
+
 async def brought_in(home: Path, process_id: str, key: int) -> None:
     """As whoever declares this process dead does."""
-    from upwell.journal.safe_ends import bring_in
-
     database = SqliteDatabase(home / "upwell.db")
     await database.open()
     async with database.transaction() as session:
@@ -343,3 +420,109 @@ def test_what_comes_in_does_not_make_runs_fewer(home: Path) -> None:
         return ask(home, "SELECT submitted FROM series")
 
     assert more() == [(100,)]
+
+
+def test_what_is_in_the_tables_is_not_brought_in_again(home: Path) -> None:
+    """Such a run may have been rolled back since: then it is to be run again."""
+    rolled_back = "SELECT state_name, (SELECT count(*) FROM task_run_results) FROM task_runs"
+
+    @flow(durable="strict")
+    def rolls_back() -> list[tuple[Any, ...]]:
+        with suppress(RuntimeError), transaction():
+            double(1)
+            raise RuntimeError
+        flush_journal()
+        ask(home, "DELETE FROM task_run_results")
+        assert len(noted_ends(home / "upwell.db")) == 1
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        asyncio.run(brought_in(home, process_id, key))
+        return ask(home, rolled_back)
+
+    assert rolls_back() == [("RolledBack", 0)]
+
+
+def test_what_was_brought_in_is_not_brought_in_again(home: Path) -> None:
+    """Whoever has done that may have died before the log was removed."""
+
+    @flow(durable="strict")
+    def twice() -> list[tuple[Any, ...]]:
+        double(1)
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        asyncio.run(brought_in(home, process_id, key))
+        ask(home, "DELETE FROM task_run_results")
+        ask(home, "UPDATE task_runs SET state = 'FAILED', state_name = 'RolledBack'")
+        asyncio.run(brought_in(home, process_id, key))
+        return ask(home, "SELECT state_name, (SELECT count(*) FROM task_run_results), ends FROM task_runs, processes")
+
+    assert twice() == [("RolledBack", 0, 1)]
+
+
+def test_what_an_earlier_version_has_written_to_the_database_is_brought_in(home: Path) -> None:
+    @flow(durable="strict")
+    def noted_before() -> list[tuple[Any, ...]]:
+        double(1)
+        ((path,),) = [tuple(logs_beside(home / "upwell.db").values())]
+        ((_, facts),) = end_log.entries_in(path.read_bytes())
+        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
+        path.unlink()
+        ask(home, f"INSERT INTO safe_ends VALUES ({(key << 28) + 1}, x'{facts.hex()}')")
+        asyncio.run(brought_in(home, process_id, key))
+        return ask(home, f"{FINISHED} WHERE NOT EXISTS (SELECT 1 FROM safe_ends)")
+
+    assert noted_before() == [(0, "x=1", 2)]
+
+
+def test_a_log_that_cannot_be_read_now_keeps_its_process_from_being_declared_dead(home: Path) -> None:
+    calls(str(home))
+    close_journal()
+    ask(home, f"UPDATE processes SET state = 'alive', host = '{this_host()}', pid = 1, pid_started = 'long ago'")
+    ((key,),) = ask(home, "SELECT key FROM processes")
+    path = log_beside(home / "upwell.db", key)
+    path.mkdir()
+
+    async def look() -> list[str]:
+        database = SqliteDatabase(home / "upwell.db")
+        await database.open()
+        try:
+            return await Observer(database).look()
+        finally:
+            await database.close()
+
+    with pytest.raises(StoreUnavailable, match="cannot be read"):
+        asyncio.run(look())
+    assert ask(home, "SELECT state FROM processes") == [("alive",)]
+    path.rmdir()
+    assert len(asyncio.run(look())) == 1
+
+
+def test_logs_of_processes_that_are_lost_or_known_no_more_are_removed(home: Path) -> None:
+    calls(str(home))
+    close_journal()
+    path = home / "upwell.db"
+    ask(home, "INSERT INTO processes (key, id, host, pid, pid_started, state, beat, seen, lease_until) VALUES "
+              "(50, 'lost', '', 1, '', 'lost', 0, 9e15, 0), (51, 'there', '', 1, '', 'alive', 0, 9e15, 0)")  # fmt: skip
+    for key in (50, 51, 52):
+        log_beside(path, key).touch()
+
+    async def tidied() -> None:
+        database = SqliteDatabase(path)
+        await database.open()
+        await tidy(database, "me", Limits())
+        await database.close()
+
+    asyncio.run(tidied())
+    assert logs(home) == ["upwell.db-ends-51"]
+
+
+def test_nothing_begins_before_it_is_safe_that_a_run_was_rolled_back(home: Path) -> None:
+    """Its end was safe at once: who goes on after a kill would take it for completed."""
+
+    @flow(durable="strict")
+    def rolls_back() -> list[tuple[Any, ...]]:
+        with suppress(RuntimeError), transaction():
+            double(1)
+            raise RuntimeError
+        double(2)
+        return ask(home, "SELECT state_name FROM task_runs WHERE inputs = 'x=1'")
+
+    assert rolls_back() == [("RolledBack",)]
