@@ -353,12 +353,11 @@ def test_who_was_declared_dead_while_stopped_relies_on_no_end_that_others_do_not
         assert begun_before - 1 <= known <= begun_before
         assert logs(home) != [], "until its runs are looked after again"
         os.kill(child.pid, signal.SIGCONT)
-        child.wait(60)
+        child.wait(60)  # its flow, which has no end of its own, is stopped
     finally:
         child.kill()
         child.wait()
     assert completed() == known
-    assert begun() <= begun_before + 1, "it may have been about to begin one, and none after that"
     assert ask(home, "SELECT state_name FROM flow_runs") == [("AwaitingResume",)]
     Path(f"{ledger}.end").touch()
     before = ledger.read_text().splitlines()
