@@ -143,8 +143,7 @@ def _file_here(wanted: Settings) -> Path | None:
 
 def _beside(wanted: Settings, most_seconds: float) -> Beside | None:
     """Another connection to the SQLite file that is the store; None where it is none."""
-    path = _file_here(wanted)
-    if path is None:
+    if (path := _file_here(wanted)) is None:
         return None
     from upwell.journal.beside import Beside  # here: few programs need one
 
@@ -153,8 +152,7 @@ def _beside(wanted: Settings, most_seconds: float) -> Beside | None:
 
 def _end_writer(journal: Journal, wanted: Settings) -> EndWriter | None:
     """What writes the ends of strict flows at once; None where that would wait for a server."""
-    path = _file_here(wanted)
-    if path is None:
+    if (path := _file_here(wanted)) is None:
         return None
     from upwell.journal.end_writer import LogEndWriter  # here: few programs need one
 
