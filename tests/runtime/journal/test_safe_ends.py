@@ -342,7 +342,7 @@ def test_who_was_declared_dead_while_stopped_relies_on_no_end_that_others_do_not
     def completed() -> int:
         return int(ask(home, "SELECT count(*) FROM task_runs WHERE state = 'COMPLETED'")[0][0])
 
-    child = subprocess.Popen(command, env=environment)
+    child = subprocess.Popen(command, env=environment, text=True)
     try:
         until(lambda: begun() > 100)
         stop_between_writes(child, home)
