@@ -85,8 +85,9 @@ class EndLog:
     def __init__(self, database: Path, process_key: int, process_id: str, *, waits_for_disk: bool = False) -> None:
         self.written = 0
         self._waits_for_disk = waits_for_disk
-        self._database, self._path = database, log_beside(database, process_key)
-        self._database_file = file_at(database)
+        self._database = Path(os.path.realpath(database))
+        self._path = log_beside(database, process_key)
+        self._database_file = file_at(self._database)
         self._lock = threading.Lock()
         self._salt = random.SystemRandom().getrandbits(32)
         self._fd, self._map = self._make(process_id)
@@ -100,25 +101,22 @@ class EndLog:
     def _make(self, process_id: str) -> tuple[int, mmap.mmap]:
         """Whole before it is mapped: where nothing was ever written, a store cannot be told that the disk is full."""
         self._path.unlink(missing_ok=True)  # of one that had the same key, and is forgotten
-        opened = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
+        synced = os.O_DSYNC if self._waits_for_disk else 0
+        opened = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR | synced, 0o600)
         try:
             _belong_to_owner_of(self._database, opened)
-            owner = process_id.encode()[:_OWNER_BYTES].ljust(_OWNER_BYTES, b"\0")
-            head = _MAGIC + _SALT.pack(self._salt)
-            header = head.ljust(_OWNER_AT, b"\0") + owner
+            owner = process_id.encode()[:_OWNER_BYTES]
+            header = (_MAGIC + _SALT.pack(self._salt)).ljust(_OWNER_AT, b"\0") + owner
             content = memoryview(header.ljust(FILE_BYTES, b"\0"))
             while content:
                 content = content[os.write(opened, content) :]
             if self._waits_for_disk:
-                os.fsync(opened)
                 _sync_folder(self._path.parent)
-            shared = mmap.mmap(opened, FILE_BYTES)
+            return opened, mmap.mmap(opened, FILE_BYTES)
         except BaseException:
+            os.close(opened)
             self._path.unlink(missing_ok=True)
             raise
-        finally:
-            os.close(opened)
-        return os.open(self._path, os.O_WRONLY | (os.O_DSYNC if self._waits_for_disk else 0)), shared
 
     def add(self, payload: bytes) -> bool:
         """Note this; whether that was done, and can be relied on."""
@@ -153,9 +151,8 @@ class EndLog:
         """Go on in the other half, if nobody needs it any more."""
         if size > HALF_BYTES or self._last_of_other > self._in_tables:
             return False
-        self._last_of_other = self.written
-        self._at = _HEADER_BYTES if self._end == FILE_BYTES else _HEADER_BYTES + HALF_BYTES
-        self._end = self._at + HALF_BYTES
+        at = _HEADER_BYTES if self._end == FILE_BYTES else _HEADER_BYTES + HALF_BYTES
+        self._last_of_other, self._at, self._end = self.written, at, at + HALF_BYTES
         return True
 
     def _is_there(self) -> bool:

@@ -241,14 +241,14 @@ def test_who_may_use_the_database_may_read_the_log(database: Path, open_log: Ope
     assert file.stat().st_mode & 0o777 == 0o660
 
 
-@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize(("module", "call"), [(os, "write"), (os, "fsync"), (mmap, "mmap")])
 def test_nothing_is_left_where_it_cannot_be_made(
-    open_log: Open, file: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    open_log: Open, file: Path, monkeypatch: pytest.MonkeyPatch, module: Any, call: str
 ) -> None:
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, call, full)
+    monkeypatch.setattr(module, call, full)
     with pytest.raises(OSError, match="No space left"):
         open_log(waits_for_disk=True)
     assert not file.exists()
