@@ -137,35 +137,35 @@ class Durable:
         Raises:
             DurableKeyError: an argument is not the same in another process, and no key is given.
         """
-        caller = self._caller()
-        plain = FINDER.is_plain(args, kwargs)
-        if plain and wait_for is None and given is None and not (self._rows or self._waiting):
-            try:  # the commonest case, and the shortest: nothing was finished, nothing is waited for
-                known = self._keys.of(definition, caller, encoded_call(args, kwargs))
-            except Unhashable as error:
-                raise refused(definition, definition.parameters.bind(args, kwargs).items(), error) from error
-            with self._lock:
-                series = self._series.of(definition)
-                return series, Place(new_number(series), known, None)
-        upstream = [] if plain and wait_for is None else list(futures_in((args, kwargs, wait_for)))
-        inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
-        if wait_for is not None and given is None:
-            inputs += (list(futures_in(wait_for)),)
         try:
-            if all_known(upstream):
-                first = encoded_call(args, kwargs) if plain and given is None else inputs_of(inputs[0])
-                key: Any = self._keys.of(definition, caller, first, *map(inputs_of, inputs[1:]))
+            if wait_for is None and given is None and FINDER.is_plain(args, kwargs):  # the commonest
+                key: Any = self._keys.of(definition, self._caller(), encoded_call(args, kwargs))
             else:
-                check_inputs(inputs[0])
-                key = Later(definition, caller, inputs)
+                key = self._key_of_call(definition, args, kwargs, wait_for, given)
         except Unhashable as error:
             raise refused(definition, definition.parameters.bind(args, kwargs).items(), error) from error
         with self._lock:
+            if not (self._rows or self._waiting):  # nothing was finished: the shortest
+                series = self._series.of(definition)
+                return series, Place(new_number(series), key, None)
             row = self._take(definition, key) if restorable else None
             if row is not None and not self._is_inherited(row):
                 return self._series.of_row(row, definition), Place(row[1], key, row)
             series = self._series.of(definition)
             return series, Place(new_number(series), key, row, None if row else self._next_waiting(key))
+
+    def _key_of_call(
+        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any, given: Any
+    ) -> bytes | Later:
+        """The key of a call that may hold futures, or waits for some, or is given one."""
+        upstream = list(futures_in((args, kwargs, wait_for)))
+        inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
+        if wait_for is not None and given is None:
+            inputs += (list(futures_in(wait_for)),)
+        if all_known(upstream):
+            return self._keys.of(definition, self._caller(), *map(inputs_of, inputs))
+        check_inputs(inputs[0])
+        return Later(definition, self._caller(), inputs)
 
     def place_map(
         self,
