@@ -136,24 +136,27 @@ def _new_journal(wanted: Settings) -> Journal | None:
     return journal
 
 
-def _beside(wanted: Settings, most_seconds: float | None = None, synchronous: str = "NORMAL") -> Beside | None:
+def _file_here(wanted: Settings) -> Path | None:
+    """The SQLite file that this process itself writes to, if its store is one."""
+    return None if wanted.journal != "on" or is_remote(wanted) else sqlite_file(wanted)
+
+
+def _beside(wanted: Settings, most_seconds: float) -> Beside | None:
     """Another connection to the SQLite file that is the store; None where it is none."""
-    path = None if wanted.journal != "on" or is_remote(wanted) else sqlite_file(wanted)
-    if path is None:
+    if (path := _file_here(wanted)) is None:
         return None
     from upwell.journal.beside import Beside  # here: few programs need one
 
-    return Beside(path, most_seconds, synchronous)
+    return Beside(path, most_seconds)
 
 
 def _end_writer(journal: Journal, wanted: Settings) -> EndWriter | None:
     """What writes the ends of strict flows at once; None where that would wait for a server."""
-    beside = _beside(wanted, synchronous=wanted.database_synchronous)
-    if beside is None:
+    if (path := _file_here(wanted)) is None:
         return None
-    from upwell.journal.end_writer import SqliteEndWriter
+    from upwell.journal.end_writer import LogEndWriter  # here: few programs need one
 
-    return SqliteEndWriter(journal, beside, waits_for_disk=wanted.database_synchronous == "FULL")
+    return LogEndWriter(journal, path, waits_for_disk=wanted.database_synchronous == "FULL")
 
 
 def is_remote(wanted: Settings) -> bool:

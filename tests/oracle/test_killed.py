@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.msgpack import decode
+from tests.noted_ends import noted_ends
 from tests.oracle.program import expected, plan
 from tests.postgres import PostgresServer
 
@@ -120,9 +120,7 @@ class Oracle:
     def _safe(self) -> set[str]:
         """The labels of what the store knows as completed: in its tables, or as it was written at once."""
         known = [inputs for (inputs,) in self._ask(COMPLETED)]
-        for (facts,) in self._ask("SELECT facts FROM safe_ends"):
-            run = decode(facts)[3]
-            known.append(run[-1])
+        known += [run[-1] for run in noted_ends(self._home / "upwell.db")]
         return {re.findall(r"label='([^']*)'", inputs)[0] for inputs in known if "label=" in inputs}
 
 
@@ -134,7 +132,7 @@ def sqlite(home: Path) -> Ask:
         connection = sqlite3.connect(file, timeout=30)
         try:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'safe_ends'").fetchall():
+            if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'flow_runs'").fetchall():
                 return []
             return connection.execute(query).fetchall()
         finally:
@@ -222,7 +220,7 @@ def test_the_same_in_postgres(number: int, postgres: PostgresServer, tmp_path: P
             async def asked() -> list[tuple[Any, ...]]:
                 connection: asyncpg.Connection[Any] = await asyncpg.connect(url)
                 try:
-                    if not await connection.fetch("SELECT 1 FROM pg_tables WHERE tablename = 'safe_ends'"):
+                    if not await connection.fetch("SELECT 1 FROM pg_tables WHERE tablename = 'flow_runs'"):
                         return []
                     return [tuple(row) for row in await connection.fetch(query)]
                 finally:

@@ -22,13 +22,9 @@ class FunctionKind(Enum):
     GENERATOR = "generator function"
     ASYNC_GENERATOR = "async generator function"
 
-    @property
-    def is_async(self) -> bool:
-        return self in (FunctionKind.COROUTINE, FunctionKind.ASYNC_GENERATOR)
-
-    @property
-    def is_generator(self) -> bool:
-        return self in (FunctionKind.GENERATOR, FunctionKind.ASYNC_GENERATOR)
+    def __init__(self, words: str) -> None:
+        self.is_async = words.startswith(("async", "coroutine"))
+        self.is_generator = "generator" in words
 
 
 def _without_partials(fn: Callable[..., Any]) -> Any:

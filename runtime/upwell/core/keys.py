@@ -141,7 +141,7 @@ def encoded_arguments(arguments: Mapping[str, Any]) -> bytes:
 
 def encoded_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """`encoded((args, kwargs))`; where all of them are numbers, texts and the like, in a fraction of the time."""
-    if _all_scalars(map(type, args)) and _all_scalars(map(type, kwargs.values())):
+    if _all_scalars(map(type, args)) and (not kwargs or _all_scalars(map(type, kwargs.values()))):
         try:
             return encode(_Ext(Code.TUPLE, encode([_Ext(Code.TUPLE, encode(args)), kwargs])))
         except Exception:  # an int or a str that msgspec does not write

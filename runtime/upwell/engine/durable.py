@@ -137,27 +137,35 @@ class Durable:
         Raises:
             DurableKeyError: an argument is not the same in another process, and no key is given.
         """
-        caller = self._caller()
-        plain = FINDER.is_plain(args, kwargs)
-        upstream = [] if plain and wait_for is None else list(futures_in((args, kwargs, wait_for)))
-        inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
-        if wait_for is not None and given is None:
-            inputs += (list(futures_in(wait_for)),)
         try:
-            if all_known(upstream):
-                first = encoded_call(args, kwargs) if plain and given is None else inputs_of(inputs[0])
-                key: Any = self._keys.of(definition, caller, first, *map(inputs_of, inputs[1:]))
+            if wait_for is None and given is None and FINDER.is_plain(args, kwargs):  # the commonest
+                key: Any = self._keys.of(definition, self._caller(), encoded_call(args, kwargs))
             else:
-                check_inputs(inputs[0])
-                key = Later(definition, caller, inputs)
+                key = self._key_of_call(definition, args, kwargs, wait_for, given)
         except Unhashable as error:
             raise refused(definition, definition.parameters.bind(args, kwargs).items(), error) from error
         with self._lock:
+            if not (self._rows or self._waiting):  # nothing was finished: the shortest
+                series = self._series.of(definition)
+                return series, Place(new_number(series), key, None)
             row = self._take(definition, key) if restorable else None
             if row is not None and not self._is_inherited(row):
                 return self._series.of_row(row, definition), Place(row[1], key, row)
             series = self._series.of(definition)
             return series, Place(new_number(series), key, row, None if row else self._next_waiting(key))
+
+    def _key_of_call(
+        self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any, given: Any
+    ) -> bytes | Later:
+        """The key of a call that may hold futures, or waits for some, or is given one."""
+        upstream = list(futures_in((args, kwargs, wait_for)))
+        inputs: tuple[Any, ...] = ((args, kwargs),) if given is None else (("key", given), upstream)
+        if wait_for is not None and given is None:
+            inputs += (list(futures_in(wait_for)),)
+        if all_known(upstream):
+            return self._keys.of(definition, self._caller(), *map(inputs_of, inputs))
+        check_inputs(inputs[0])
+        return Later(definition, self._caller(), inputs)
 
     def place_map(
         self,
@@ -374,16 +382,21 @@ class Durable:
     def keep(self, run: Run, outcome: Outcome) -> Outcome:
         """Store what a run has returned; one that cannot be stored has failed, for its work would be lost."""
         key = self._keys.of_run(run)
+        kept = self.recorder.journal.kept
         try:
-            record, file = self.recorder.journal.kept.dump(read_value(outcome.value))
+            value = read_value(outcome.value)
+            record, file = kept.dump_scalar(value), None
+            if record is None:
+                record, file = kept.dump(value)
         except SerializationError as error:
             run.durable_key = None
             if run.call.definition.wraps_flow:  # it is run again, then, out of what its own runs have finished
                 return outcome
             return Outcome(RAISED, error, f"Its result cannot be stored, and its flow is durable: {error}")
-        self.recorder.kept.append((run, record, key, file))
         if self.strict and run.inline and file is None:
             self._records[id(run)] = record, key
+        else:
+            self.recorder.kept.append((run, record, key, file))
         run.durable_key = mark_of(record)
         if self._remembers and key is not None:
             call = run.call
@@ -410,14 +423,13 @@ class Durable:
 
     def record_strictly(self, run: Run) -> None:
         """Record the end of a run; that of a direct call is safe then, if it can be written at once."""
-        strict, facts = self.recorder.strict, None
-        kept = self._records.pop(id(run), None)
-        if kept is not None and strict.writer is not None:
-            facts = strict.writer.facts_of(run, *kept)
-        self.recorder.ended.append(run)  # before it is written: else it might be forgotten there too early
-        is_safe = False
+        recorder, is_safe = self.recorder, False
+        strict, kept = recorder.strict, self._records.pop(id(run), None)
         try:
-            is_safe = facts is not None and strict.writer is not None and strict.writer.write(facts)
+            if kept is not None and strict.writer is not None:
+                is_safe = strict.writer.record(run, *kept)
+            else:
+                recorder.record_end(run, kept)
         finally:
             if not is_safe:
                 strict.note()

@@ -38,12 +38,13 @@ class Recorder:
     flow_moves: `(flow run, State)`. logs: lines, as the journal's handler makes them.
     kept: `(run, record, durable key, file)` of results that are stored. calls: the large maps of durable flow runs.
     cached: what the cache is to keep, and the keys that it is to release. cache: the cache that the journal keeps.
+    ends: `(series, row, record, durable key)` of runs whose ends were written at once: not in `ended`, nor in `kept`.
     rolled_back: runs that had completed, and whose transaction was rolled back. strict: what strict flow runs wait for.
     awake: whether the journal looks here without being told. is_busy: whether it is at work just now.
     """
 
     __slots__ = (
-        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "ended_in_lots", "fed",
+        "_gave_way", "_on_wake", "awake", "begun", "cache", "cached", "calls", "ended", "ended_in_lots", "ends", "fed",
         "flow_moves", "is_busy", "journal", "kept", "logs", "moves", "rolled_back", "strict",
     )  # fmt: skip  # a list of names
 
@@ -63,6 +64,7 @@ class Recorder:
         self.kept: list[tuple[Any, bytes, bytes | None, Any]] = []
         self.calls: list[Any] = []
         self.cached: list[tuple[Any, Any]] = []
+        self.ends: list[tuple[Any, Any, bytes, bytes | None]] = []
         self.rolled_back: list[Any] = []
         self.cache: Any = None
         self.strict = Ends()
@@ -72,6 +74,12 @@ class Recorder:
         if not self.awake:
             self.awake = True
             self._on_wake()
+
+    def record_end(self, run: Any, kept: tuple[bytes, bytes | None] | None) -> None:
+        """A run has ended. kept: the record and the durable key of its result, if that is to be stored."""
+        if kept is not None:
+            self.kept.append((run, *kept, None))
+        self.ended.append(run)
 
     def give_way(self) -> None:
         """Let the journal's thread have the interpreter's lock, if it has much to do; for an event loop's thread.
@@ -91,11 +99,18 @@ class Recorder:
         """Whether runs should wait until the journal has caught up."""
         return len(self.ended) > ROOM
 
+    def were_written(self, cached: list[Any], ends: int) -> None:
+        """These are in the store: records of the cache, and the ends that were written at once up to this number."""
+        if cached and self.cache is not None:
+            self.cache.were_written(cached)
+        if ends:
+            self.strict.are_in_tables(ends)
+
     def is_empty(self) -> bool:
         """Whether everything has been taken."""
         return not (
             self.ended or self.ended_in_lots or self.begun or self.moves or self.fed or self.flow_moves or self.logs
-            or self.kept or self.calls or self.cached or self.rolled_back
+            or self.kept or self.calls or self.cached or self.ends or self.rolled_back
         )  # fmt: skip  # a list of names
 
     def discard(self) -> Recorder:

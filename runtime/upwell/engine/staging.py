@@ -119,3 +119,5 @@ def mark_rolled_back(run: Run) -> None:
     if recorder is not None:
         recorder.rolled_back.append(run)
         recorder.wake()
+        if run.call.scope.is_strict:
+            recorder.strict.note()  # else it would be taken for completed, as its end was

@@ -12,23 +12,27 @@ from typing import Any, Protocol
 
 
 class EndWriter(Protocol):
-    """Writes the ends of task runs at once, in the thread in which they happen. From any thread; never raises."""
+    """Writes the ends of task runs at once, in the thread in which they happen. From any thread."""
 
     @property
     def written(self) -> int:
-        """The number of the last end: when what was recorded before is in its tables, these need not be kept."""
+        """The number of the last end."""
         ...
 
-    def facts_of(self, run: Any, record: bytes, key: bytes | None) -> bytes | None:
-        """What is to be written of a run that has ended. record: of its result; None: that cannot be said in short."""
+    def record(self, run: Any, record: bytes, key: bytes | None) -> bool:
+        """Record a run that has ended, and write that now; whether it was, and is safe. record: of its result."""
         ...
 
-    def write(self, facts: bytes) -> bool:
-        """Write it now; whether that was done, and is safe."""
+    def are_in_tables(self, number: int) -> None:
+        """The store has the ends up to this one where it has everything: they need not be kept here any more."""
+        ...
+
+    def abandon(self) -> None:
+        """Write nothing: this is the child of a fork, and the writer is the parent's."""
         ...
 
     def close(self) -> None:
-        """Write nothing any more."""
+        """Write nothing any more; what is not in the tables yet is kept until it is."""
         ...
 
 
@@ -42,14 +46,15 @@ class Ends:
         self.open_writer: Callable[[], EndWriter | None] | None = None
         self.writer: EndWriter | None = None
         self._lock = threading.Lock()
-        self._happened = self._safe = self._written = 0
-        self._of_parent: EndWriter | None = None  # kept, so that nobody closes it
+        self._happened = self._safe = 0
+        self._latest: EndWriter | None = None  # which may be closed, and wait until the tables have everything
 
     def flow_run_begins(self) -> None:
         """The first flow run needs the writer."""
         with self._lock:
             if self.writer is None and self.open_writer is not None:
-                self.writer, self.open_writer = self.open_writer(), None
+                self.writer = self._latest = self.open_writer()
+                self.open_writer = None
         self.note()
 
     def note(self) -> None:
@@ -60,7 +65,12 @@ class Ends:
     @property
     def written(self) -> int:
         """The number of the last end that was written at once."""
-        return self._written if self.writer is None else self.writer.written
+        return 0 if self._latest is None else self._latest.written
+
+    def are_in_tables(self, number: int) -> None:
+        """The journal has written the ends up to this one to the store's tables."""
+        if self._latest is not None:
+            self._latest.are_in_tables(number)
 
     def are_safe(self) -> bool:
         """Whether nothing has to be waited for."""
@@ -78,7 +88,9 @@ class Ends:
     def abandon(self) -> None:
         """This is the child of a fork: the writer is the parent's; a thread that is not here may hold the lock."""
         self._lock = threading.Lock()
-        self._of_parent, self.writer, self.open_writer = self.writer, None, None
+        self.writer = self.open_writer = None
+        if self._latest is not None:
+            self._latest.abandon()
 
     def close(self) -> None:
         """Whatever happens from here on is the journal's alone."""
@@ -86,4 +98,3 @@ class Ends:
             writer, self.writer, self.open_writer = self.writer, None, None
         if writer is not None:
             writer.close()
-            self._written = writer.written

@@ -51,6 +51,8 @@ def take_tickets(limits: list[NamedLimit]) -> Life[Tickets]:
 
 def give_back_tickets(run: Run) -> list[NamedLimit]:
     """Give back the slots of a direct call; returns the limits that they were of."""
+    if not run.tickets:
+        return []
     tickets, run.tickets = run.tickets, ()
     for limit, ticket in reversed(tickets):
         limit.give_back(ticket)

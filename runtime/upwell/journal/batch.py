@@ -37,7 +37,7 @@ class Batch(Struct, omit_defaults=True):
     process_id: who writes. process_key: 0 while the store has not said it; then series are numbered from 0.
     number: a process counts its batches, and they are written in this order; so a store knows what it has already.
     blocks: more rows of the kinds above, written after those.
-    safe_ends: so many ends that the process has written at once are in this batch, or in those before.
+    safe_ends: the ends that the process has written at once, up to this number, are in this batch or in those before.
     """
 
     process_id: str

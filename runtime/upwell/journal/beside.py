@@ -1,4 +1,4 @@
-"""A connection beside the journal's to the same SQLite file: a quick statement at a time, in the caller's thread."""
+"""A connection beside the journal's to the same SQLite file: a quick question at a time, in the caller's thread."""
 
 from __future__ import annotations
 
@@ -25,17 +25,14 @@ ABANDONED: Final[list[sqlite3.Connection]] = []
 
 
 class Beside:
-    """Waits for nobody: where others write, or it takes long, there is no answer, and the journal is to do it.
+    """Reads, and waits for nobody: where it takes long there is no answer, and the journal is to ask.
 
-    most_seconds: for how long a statement that reads may have a processor; None: it writes, a row or so.
-    synchronous: see `SqliteDatabase`; with "FULL" a statement that writes waits for the disk.
+    most_seconds: for how long a statement may have a processor.
     """
 
-    def __init__(self, path: Path, most_seconds: float | None = None, synchronous: str = "NORMAL") -> None:
+    def __init__(self, path: Path, most_seconds: float) -> None:
         self._path = path
-        self._is_read_only = most_seconds is not None
-        self._most_seconds = most_seconds or 0.0
-        self._synchronous = synchronous
+        self._most_seconds = most_seconds
         self._lock = no_fork_while_held()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -44,8 +41,8 @@ class Beside:
         self._pid = os.getpid()
         self._is_closed = False
 
-    def ask(self, text: str, values: Sequence[Any]) -> tuple[list[Row], int] | None:
-        """The rows of a statement, and how many it has changed; None: it was not carried out. From any thread."""
+    def ask(self, text: str, values: Sequence[Any]) -> list[Row] | None:
+        """The rows of a statement; None: it was not carried out. From any thread."""
         if os.getpid() != self._pid:  # a fork: the connection is the parent's
             return None
         with self._lock:
@@ -55,11 +52,9 @@ class Beside:
             try:
                 connection = self._connected(now)
                 if connection is not None:
-                    if self._is_read_only:
-                        self._until = thread_time() + self._most_seconds
-                        self._latest = now + WAITED_TIMES * self._most_seconds
-                    cursor = connection.execute(text, values)
-                    answer = cursor.fetchall(), cursor.rowcount
+                    self._until = thread_time() + self._most_seconds
+                    self._latest = now + WAITED_TIMES * self._most_seconds
+                    answer = connection.execute(text, values).fetchall()
                     self._pause = FIRST_PAUSE_SECONDS
                     return answer
             except sqlite3.Error as error:
@@ -80,15 +75,12 @@ class Beside:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
-        uri = connection_uri(self._path, "rw")  # for one that reads, too: it may come first, and need a log
+        uri = connection_uri(self._path, "rw")  # although it reads: it may come first, and need a log
         connection = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=0, check_same_thread=False)
         try:
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute("PRAGMA wal_autocheckpoint = 0")
-            if self._is_read_only:
-                connection.execute("PRAGMA query_only = ON")
-                connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-                connection.set_progress_handler(self._is_too_late, STEPS_BETWEEN_LOOKS)
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            connection.set_progress_handler(self._is_too_late, STEPS_BETWEEN_LOOKS)
         except BaseException:  # such as: somebody makes the file this moment
             connection.close()
             raise

@@ -90,7 +90,7 @@ class JournalCache(Cache):
         asked = self._beside.ask(self._text, (encode(keys).decode(), _micros(clock().time())))
         if asked is None:
             return ()
-        (((there, records),), _) = asked
+        ((there, records),) = asked
         if not there:
             return ()
         try:

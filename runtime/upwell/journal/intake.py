@@ -53,7 +53,7 @@ class Intake:
         """
         recorder, rows = self._recorder, self._rows
         safe_ends = recorder.strict.written  # their runs have been recorded before
-        flow_moves, ends = _ends_of(recorder)
+        flow_moves, ends, written = _ends_of(recorder)
         begun = list(dict.fromkeys(take(recorder.begun)))
         logs = len(recorder.logs)
         batch = rows.new_batch()
@@ -73,6 +73,10 @@ class Intake:
         for stretch in take(recorder.ended_in_lots):
             self._add(batch, rows.add_ended_in_lots, [stretch])
             batch = await self._next(batch, ready)
+        while written > 0:
+            self._add(batch, rows.add_ends, take(recorder.ends, min(SLICE, written)))
+            written -= SLICE
+            batch = await self._next(batch, ready)
         while logs > 0:
             batch.logs += take(recorder.logs, min(MOST_ROWS, logs))
             logs -= MOST_ROWS
@@ -81,7 +85,7 @@ class Intake:
         self._add(batch, rows.add_flow_moves, flow_moves)
         self._add(batch, add_cached, take(recorder.cached))
         self._add(batch, rows.add_rolled_back, take(recorder.rolled_back))
-        if safe_ends > self._safe_ends:
+        if safe_ends > self._safe_ends or not batch.is_empty():
             batch.safe_ends = self._safe_ends = safe_ends
         self._hand_over(batch, ready)
 
@@ -128,18 +132,19 @@ class Intake:
             )
 
 
-def _ends_of(recorder: Recorder) -> tuple[list[Any], int]:
-    """What flow runs did, and how many task runs have ended, as of one moment although others go on.
+def _ends_of(recorder: Recorder) -> tuple[list[Any], int, int]:
+    """What flow runs did, and how many task runs have ended, and been written at once, as of one moment although others
+    go on.
 
     Of each flow run that has ended the ends of its task runs are among these; and of each task run that has started a
     flow run, and has ended, that one's end is: or who resumes it would find the one without the other.
     """
     flow_moves: list[Any] = take(recorder.flow_moves)
-    ends = len(recorder.ended)
+    ends, written = len(recorder.ended), len(recorder.ends)
     while recorder.flow_moves and len(flow_moves) < MOST_ROWS:
         flow_moves += take(recorder.flow_moves)
-        ends = len(recorder.ended)
-    return flow_moves, ends
+        ends, written = len(recorder.ended), len(recorder.ends)
+    return flow_moves, ends, written
 
 
 def take(items: list[Any], most: int | None = None) -> list[Any]:

@@ -117,7 +117,8 @@ class SqlJobs(Part):
                 if process_id is not None and run[0][4] == process_id:
                     from upwell.journal.liveness import give_up_process  # here: commands that only look need none
 
-                    await give_up_process(session, process_id, message, settings().durable_max_crashes)
+                    most = settings().durable_max_crashes
+                    await give_up_process(self._database, session, process_id, message, most)
             else:
                 await _end_unbegun(session, identity, CRASHED.value, message)
 

@@ -369,8 +369,7 @@ class Journal:
                 self._last_written = batch.number
                 if self.beginnings is not None:
                     self.beginnings.were_written(batch.flow_runs)
-                if batch.cache_records and self.recorder.cache is not None:
-                    self.recorder.cache.were_written(batch.cache_records)
+                self.recorder.were_written(batch.cache_records, batch.safe_ends)
                 if self._unwritten and self._unwritten[0] is batch:  # else it was spooled, too, meanwhile
                     del self._unwritten[0]
         except ProcessLost as error:

@@ -22,7 +22,7 @@ from upwell.engine.loggers import ENGINE
 from upwell.journal.batch import SERIES_BITS
 from upwell.journal.database import Database, Session, StoreError
 from upwell.journal.processes import Process, is_gone, machine_of, this_host
-from upwell.journal.safe_ends import bring_in
+from upwell.journal.safe_ends import bring_in, remove_log
 from upwell.journal.sql import Dialect
 
 LOOKS_PER_LEASE: Final = 4
@@ -134,7 +134,8 @@ class Observer:
             if not await session.fetch("declare_lost", id=dead.id, beat=dead.beat):
                 return False
             key = (await session.fetch("process_key", id=dead.id))[0][0]
-            await end_what_it_ran(session, dead._replace(key=key), self._most_crashes)
+            await end_what_it_ran(self._database, session, dead._replace(key=key), self._most_crashes)
+        await remove_log(self._database, key)
         return True
 
     async def _see_to_what_was_left(self) -> None:
@@ -144,12 +145,14 @@ class Observer:
             message = f"The process {pid} on {machine_of(host)} {died} before this had ended."
             async with self._database.transaction() as session:
                 if await session.fetch("lock_left_process", id=process_id):
-                    await end_what_it_ran(session, Dead(process_id, key, None, message), self._most_crashes)
+                    dead = Dead(process_id, key, None, message)
+                    await end_what_it_ran(self._database, session, dead, self._most_crashes)
+            await remove_log(self._database, key)
 
 
-async def end_what_it_ran(session: Session, dead: Dead, most_crashes: int) -> None:
+async def end_what_it_ran(database: Database, session: Session, dead: Dead, most_crashes: int) -> None:
     """What becomes of the runs of a process that has died, of their jobs, and of what it held; its row is locked."""
-    await bring_in(session, dead.id, dead.key)
+    await bring_in(database, session, dead.id, dead.key)
     now = int(clock().time() * 1e6)
     said: dict[str, Any] = {"process_id": dead.id, "message": dead.message}
     jobs = [job for (job,) in await session.fetch("lock_jobs_of_process", process_id=dead.id)]
@@ -170,12 +173,14 @@ async def end_what_it_ran(session: Session, dead: Dead, most_crashes: int) -> No
     await session.fetch("drop_cache_locks_of_process", process_id=dead.id)
 
 
-async def give_up_process(session: Session, process_id: str, message: str, most_crashes: int) -> None:
+async def give_up_process(
+    database: Database, session: Session, process_id: str, message: str, most_crashes: int
+) -> None:
     """Whoever started this process says that it is gone: declare it lost, with all that follows."""
     await session.fetch("declare_lost_as_said", id=process_id)
     found = await session.fetch("process_key", id=process_id)
     key = found[0][0] if found else 0
-    await end_what_it_ran(session, Dead(process_id, key, None, message), most_crashes)
+    await end_what_it_ran(database, session, Dead(process_id, key, None, message), most_crashes)
 
 
 class Host(Protocol):

@@ -16,6 +16,8 @@ from typing import Any, Final, NamedTuple
 from upwell.core.errors import ConflictError
 from upwell.engine.clock import clock
 from upwell.journal.database import Database, Session
+from upwell.journal.end_log import logs_beside
+from upwell.journal.safe_ends import store_file
 from upwell.journal.sql import Dialect
 from upwell.journal.sweeping import Sweeper
 from upwell.journal.tidying import was_done
@@ -124,6 +126,7 @@ class _Tidying:
                 await self._remove_all(query, before=micros(now - DAY_SECONDS))
             for query in ("remove_locks_of_nobody", "remove_leases_of_nobody", "remove_safe_ends_of_nobody"):
                 await self._remove_all(query)
+            await self._in_step(self._remove_logs_of_nobody)
             if sweeper is not None:
                 await sweeper.look(self._in_step)
             await self._give_space_back()
@@ -165,6 +168,18 @@ class _Tidying:
 
         while await self._in_step(some):
             pass
+
+    async def _remove_logs_of_nobody(self, session: Session, _: int) -> None:
+        """Of ends, by processes that are known no more, or are lost: all is in the tables that was in their logs.
+
+        In a transaction, so that no new process gets one of their keys meanwhile.
+        """
+        path = await store_file(self._database, session)
+        logs = {} if path is None else logs_beside(path)
+        if logs:
+            needed = {key for (key,) in await session.fetch("processes_not_lost")}
+            for key in logs.keys() - needed:
+                logs[key].unlink(missing_ok=True)
 
     async def _ask_in_step(self, query: str, **parameters: Any) -> None:
         await self._in_step(lambda session, _: session.fetch(query, **parameters))

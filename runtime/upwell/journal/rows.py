@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from upwell.core.shown import is_secret, shown, shown_arguments, shown_parameters
+from upwell.core.shown import HIDDEN, is_secret, shown, shown_arguments, shown_parameters
 from upwell.core.states import COMPLETED, RUNNING, State
 from upwell.engine.call import Call
 from upwell.engine.flow_run import FlowRun
@@ -204,10 +204,20 @@ class RowMaker:
 
     def row_of_end(self, run: Run) -> tuple[bool, Row]:
         """The row of a run that has ended, and whether it is a short one. From any thread."""
-        key, created = self._named(run.call.series), int(run.call.created * 1e6)
-        if _is_short(run):
-            return True, self._short_row(key, created, run)
-        return False, self._full_row(key, created, run)
+        call = run.call
+        key, created = self._named(call.series), int(call.created * 1e6)
+        if not _is_short(run):
+            return False, self._full_row(key, created, run)
+        inputs = _shown_inputs(call, run.item) if run.inline else self._inputs_of(call)(run.item)
+        return True, (key, run.number, created, int(run.started * 1e6), int(run.ended * 1e6), inputs)
+
+    def add_ends(self, batch: Batch, ends: list[tuple[Series, Row, bytes, bytes | None]]) -> None:
+        """Runs whose rows were made by `row_of_end`, and their results."""
+        series, rows, records, durable_keys = map(list, zip(*ends, strict=True))
+        columns = list(map(list, zip(*rows, strict=True)))
+        columns[0] = list(map(self.key_of, series))
+        batch.add_columns("completed_runs", columns)
+        batch.add_columns("results", [columns[0], columns[1], records, durable_keys])
 
     def _short_row(self, key: int, created: int, run: Run) -> Row:
         """The row of a run with nothing special about it."""
@@ -372,6 +382,9 @@ def _shown_inputs(call: Call, item: Any) -> str | None:
     """The inputs of a run that has more than one, or named ones."""
     values: tuple[Any, ...] = (item,) if call.unary else item or ()
     parameters = call.definition.parameters
+    if len(values) == 1 and parameters.positional_names and not (call.row_names or call.kwargs or call.constants):
+        name = parameters.positional_names[0]
+        return f"{name}={HIDDEN if is_secret(name) else shown(values[0])}"
     labels = _labels(parameters.positional_names, parameters.gathered_name, len(values), call.row_names)
     constants = _constants(call)
     if not constants:

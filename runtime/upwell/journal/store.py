@@ -119,7 +119,7 @@ class SqlStore:
 
     async def write(self, batch: Batch) -> None:
         async def put(session: Session, write_rows: Put) -> None:
-            if await session.fetch("mark_written", id=batch.process_id, number=batch.number):
+            if await session.fetch("mark_written", id=batch.process_id, number=batch.number, ends=batch.safe_ends):
                 await write_rows(session, await self.admitted(session, batch))
             else:
                 await check_alive(session, batch.process_id)  # else it is here already
@@ -133,7 +133,7 @@ class SqlStore:
     async def take_over(self, process: Process, batch: Batch) -> None:
         async def put(session: Session, write_rows: Put) -> None:
             await session.fetch("note_process", **described(process))
-            marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number)
+            marked = await session.fetch("mark_taken_over", id=process.id, number=batch.number, ends=batch.safe_ends)
             for key, state in marked:
                 rows = batch.numbered_from(int(key))
                 await leave_out_what_others_do_now(session, rows)
@@ -227,9 +227,6 @@ async def write_rows(session: Session, batch: Batch) -> None:
                 await session.insert(query, block.rows())
     if batch.released_locks:
         await release_locks(session, batch.process_id, batch.released_locks)
-    if batch.safe_ends:
-        first = batch.process_key << SERIES_BITS
-        await session.fetch("forget_safe_ends", first=first, after=first + batch.safe_ends + 1)
 
 
 class Refused:

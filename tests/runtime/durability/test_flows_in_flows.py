@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.msgpack import decode
+from tests.noted_ends import noted_ends
 from tests.runtime.durability.given import die_once, double, ran, switches
 from tests.runtime.durability.killed import ask, change, killed, look_killed
 
@@ -322,8 +322,7 @@ def counts(home: str, needs: Any = None) -> int:
     connection = sqlite3.connect(Path(home) / "upwell.db")
     try:
         found = set(connection.execute("SELECT series, number FROM task_runs WHERE state = 'COMPLETED'"))
-        for (facts,) in connection.execute("SELECT facts FROM safe_ends"):
-            found.add(tuple(decode(facts)[3][:2]))
+        found |= {row[:2] for row in noted_ends(Path(home) / "upwell.db")}
         return len(found)
     finally:
         connection.close()

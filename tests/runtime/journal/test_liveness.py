@@ -356,7 +356,7 @@ def test_what_is_being_written_while_the_writer_is_declared_dead_is_seen_to(make
         await database.open()
         await register(store.database, zombie)
         async with store.database.transaction() as session:
-            assert await session.fetch("mark_written", id=zombie.id, number=1)
+            assert await session.fetch("mark_written", id=zombie.id, number=1, ends=0)
             await put_flow_run(session, "late", zombie)
             looking = asyncio.create_task(Observer(database).look())
             await asyncio.sleep(0.1)

@@ -77,14 +77,16 @@ WHERE f.state = 'SCHEDULED' AND f.state_name = 'AwaitingResume' AND f.arguments 
   AND (p.id IS NULL OR p.durable = 0 OR p.ended IS NOT NULL)
 ORDER BY f.created, f.id;
 
--- name: write_safe_end
--- By the process itself, unless it was declared dead.
-INSERT INTO safe_ends (key, facts)
-SELECT :key, :facts FROM processes WHERE key = :process_key AND id = :process_id AND state <> 'lost';
+-- name: ends_in_tables
+-- Up to which number those that a process has noted at once are where everything is.
+SELECT ends FROM processes WHERE id = :id;
+
+-- name: put_ends_in_tables
+UPDATE processes SET ends = :ends WHERE id = :id;
 
 -- name: safe_ends_of
+-- What earlier versions have noted.
 SELECT facts FROM safe_ends WHERE key >= :first AND key < :after ORDER BY key;
 
 -- name: forget_safe_ends
--- They are in their tables.
 DELETE FROM safe_ends WHERE key >= :first AND key < :after;

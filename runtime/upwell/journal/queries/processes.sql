@@ -24,11 +24,13 @@ SELECT state FROM processes WHERE id = :id FOR UPDATE;
 
 -- name: mark_written
 -- Before a batch is written: answers with nothing if it was already, or must not be.
-UPDATE processes SET written = :number WHERE id = :id AND written < :number AND state <> 'lost' RETURNING key;
+UPDATE processes SET written = :number, ends = CASE WHEN :ends > ends THEN :ends ELSE ends END
+WHERE id = :id AND written < :number AND state <> 'lost' RETURNING key;
 
 -- name: mark_taken_over
 -- The same for a batch that comes from a spool, whatever has become of the process.
-UPDATE processes SET written = :number WHERE id = :id AND written < :number RETURNING key, state;
+UPDATE processes SET written = :number, ends = CASE WHEN :ends > ends THEN :ends ELSE ends END
+WHERE id = :id AND written < :number RETURNING key, state;
 
 -- name: of_others_now
 -- Those of these flow runs that another process has taken over, or that wait until one does.

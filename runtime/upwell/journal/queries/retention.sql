@@ -131,6 +131,9 @@ DELETE FROM safe_ends WHERE key IN (
     SELECT key FROM safe_ends WHERE key / 268435456 NOT IN (SELECT key FROM processes) LIMIT :most)
 RETURNING key;
 
+-- name: processes_not_lost
+SELECT key FROM processes WHERE state <> 'lost';
+
 -- name: remove_leases_of_nobody
 DELETE FROM leases WHERE id IN (
     SELECT id FROM leases WHERE process_id NOT IN (SELECT id FROM processes) LIMIT :most)
