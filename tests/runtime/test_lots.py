@@ -322,6 +322,18 @@ def test_what_is_reported_after_a_run_was_cancelled_is_ignored() -> None:
         assert [future.state.name for future in futures] == ["Completed", "Cancelled", "Completed"]
 
 
+def test_a_second_report_is_ignored() -> None:
+    with together() as runner:
+        futures = double.map(range(6))
+        runner.do(0, 3)
+        items = runner.given[0]
+        now = time.time()
+        runner.host.returned_many(items[1:5], ["again", "again", 6, 8], [now] * 5)
+        runner.do(5, 6)
+        assert futures.result(timeout=30) == [0, 2, 4, 6, 8, 10]
+        assert [future.result() for future in futures] == [0, 2, 4, 6, 8, 10]
+
+
 # --- which maps are lots --------------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,10 @@ class Lot(Sequence[Run]):
         """
         stop = start + len(values)
         with self._lock:
+            if any(self.ended[start:stop]):  # somebody reports twice: each run knows for itself that it has ended
+                for place in range(start, stop):
+                    self._run(place)
+                return list(range(start, stop))
             made = [place for place in range(start, stop) if place in self._made] if self._made else []
             self.values[start:stop] = values
             self.started[start:stop] = array("d", times[:-1])
