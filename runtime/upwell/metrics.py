@@ -135,7 +135,8 @@ def _waiting() -> int:
     if kept is None:
         return 0
     recorder = kept[1].recorder
-    return len(recorder.ended) + len(recorder.begun) + len(recorder.logs) + len(recorder.flow_moves)
+    lists = (recorder.ended, recorder.ends, recorder.begun, recorder.logs, recorder.flow_moves)
+    return sum(map(len, lists)) + sum(map(len, recorder.ended_in_lots[:]))
 
 
 __all__ = ["Metrics", "register"]
