@@ -135,8 +135,8 @@ def _waiting() -> int:
     if kept is None:
         return 0
     recorder = kept[1].recorder
-    lists = (recorder.ended, recorder.ends, recorder.begun, recorder.logs, recorder.flow_moves)
-    return sum(map(len, lists)) + sum(map(len, recorder.ended_in_lots[:]))
+    lists = (recorder.ends, recorder.begun, recorder.logs, recorder.flow_moves)
+    return sum(map(len, lists)) + recorder.waiting
 
 
 __all__ = ["Metrics", "register"]

@@ -36,6 +36,7 @@ from upwell.engine.attempt import outcome_of
 from upwell.engine.clock import clock
 from upwell.engine.driver import TASK_NAME, Driver, reraise_interrupts
 from upwell.engine.future import RunFuture
+from upwell.engine.loop_lot import LoopLot
 from upwell.engine.recorder import FULL_SECONDS
 from upwell.engine.settle import complete, keep_quickly
 
@@ -56,7 +57,7 @@ class Dispatcher:
         self.loop = loop
         self._settle = settle
         self._refuse = refuse
-        self._ready: deque[Run] = deque()
+        self._ready: deque[Any] = deque()  # runs, and lots of such
         self._idle: list[Driver] = []
         self._at_hand: tuple[Driver, asyncio.Task[None], int, int] | None = None  # the last one, and what it was like
         self._drivers: set[Driver] = set()
@@ -79,7 +80,11 @@ class Dispatcher:
 
     def extend(self, runs: Sequence[Run]) -> None:
         """These runs are ready."""
-        self._ready.extend(runs)
+        if isinstance(runs, LoopLot):
+            runs.begin_on_loop()
+            self._ready.append(runs)
+        else:
+            self._ready.extend(runs)
         if not (self._pumping or self._roused):
             self._rouse()
 
@@ -105,6 +110,8 @@ class Dispatcher:
 
     async def close(self) -> None:
         """End all drivers; what is ready stays undone."""
+        for run in self._ready:
+            run.call.lot = None  # nothing else would break that circle
         self._ready.clear()
         self._at_hand = None
         tasks = [driver.task for driver in self._drivers if driver.task is not asyncio.current_task()]
@@ -162,6 +169,9 @@ class Dispatcher:
             while ready and now < slice_end and len(suspended) < window:
                 run = ready.popleft()
                 if run.done:
+                    if type(run) is LoopLot and (part := run.next_part()):
+                        ready.appendleft(run)
+                        ready.extendleft(reversed(part))
                     continue
                 call = run.call
                 if call.scope.stop_reason is not None:
@@ -200,7 +210,7 @@ class Dispatcher:
                     _leave_task(loop, task)
                     driver.retire()
                     driver, task, kept, kept_weakly = self._enter_next()
-                if run is wanted and run.done:
+                if run.done and run is wanted:
                     break
         finally:
             self._pumping = False

@@ -1,9 +1,12 @@
 """The runs of one map as columns: each becomes an object only when somebody looks at it.
 
-For task runners that execute many together, in other processes: there a run may take less than to make the object that
-stands for it. What is nobody's business but its own, that it was begun, and has returned, is a number in a column.
-Whatever else happens to a run (it fails, logs something, is cancelled), and whatever anybody asks of it, makes it a
-`RunFuture` like any other; from then on that is what counts, and the columns keep silent.
+What is nobody's business but its own, that it was begun, and has returned, is a number in a column. Whatever else
+happens to a run (it fails, logs something, is cancelled), and whatever anybody asks of it, makes it a `RunFuture` like
+any other; from then on that is what counts, and the columns keep silent.
+
+A task runner that executes many together, in other processes, never makes an object of most: there a run may take less
+than that does. On the loop each is one while it is stepped, a part of the lot at a time, and most are columns again
+after that: a million that have ended are a few numbers each, and nobody has to walk along them.
 
 Threads: the engine ends runs on its loop's thread; others may look at any time, so what both touch is under a lock.
 """
@@ -53,7 +56,8 @@ class Lot(Sequence[Run]):
         self.started = array("d", bytes(8 * size))
         self.ended = array("d", bytes(8 * size))
         self._keeper: Keeper | None = None  # None: they are not under way
-        self._made: dict[int, Run] = {}
+        self._made: dict[int, Run] = {}  # objects, by their place
+        self._all: list[Run] | None = None  # all of them, once there is no other
         self._in_columns = size  # have not ended, and are no objects
         self._open = size  # have not ended
         self._is_told_by_runs = False  # whoever wants to know how it goes on asks the single runs
@@ -92,46 +96,75 @@ class Lot(Sequence[Run]):
     def begin(self, keeper: Keeper) -> bool:
         """All are under way from now on; False: somebody has made one an object before, and each goes its own way."""
         with self._lock:
-            if not self._made:
-                self._keeper = keeper
-            return not self._made
+            if self._made or self._all is not None:
+                return False
+            self._keeper = keeper
+            return True
 
     def all_runs(self) -> list[Run]:
         """All as objects, for somebody who will ask nothing but these from now on."""
+        if self._all is not None:
+            return self._all[:]
         runs: list[Run] = []
         self._is_told_by_runs = True
         for start in range(0, len(self), PART):
             with self._lock:  # for a moment: the loop may want it
                 runs += [self._run(place) for place in range(start, min(start + PART, len(self)))]
+        self._are_all_made(runs)
         self.tell()
-        return runs
+        return runs[:]
+
+    def _are_all_made(self, runs: list[Run]) -> None:
+        with self._lock:
+            self._all, self._made = runs, {}
 
     def open_runs(self) -> list[Run]:
         """Those that have not ended, as objects."""
         with self._lock:
-            made = self._made
-            found = [self._run(place) for place, ended in enumerate(self.ended) if not ended or place in made]
+            found = [self._run(place) for place, ended in enumerate(self.ended) if not ended or self._is_object(place)]
         return [run for run in found if not run.done]
 
+    def _is_object(self, place: int) -> bool:
+        return self._all is not None or place in self._made
+
     def _run(self, place: int) -> Run:
-        run = self._made.get(place)
-        if run is not None:
-            return run
-        run = self._made[place] = RunFuture(self.call, self.first + place)
+        found = self._made.get(place) if self._all is None else self._all[place]
+        if found is not None:
+            return found
+        run: Run = RunFuture(self.call, self.first + place)
         if self.ended[place]:
+            self._made[place] = run
             run.value, run.started, run.ended = self.values[place], self.started[place], self.ended[place]
             run.status, run.done, run.run_count = COMPLETED.value, True, 1
             return run
         run.item = self.items[place]
-        self._in_columns -= 1
-        if not self._is_told_by_runs:
-            run.watch(self._has_ended)
+        self._make(place, run)
         if self._keeper is not None:
             run.run_count = 1
             self._keeper.run_was_made(run)
             if not self._in_columns:
                 self._keeper.all_were_made(self)
         return run
+
+    def _make(self, place: int, run: Run) -> Run:
+        """This run is an object from now on."""
+        self._made[place] = run
+        self._in_columns -= 1
+        if not self._is_told_by_runs:
+            run.watch(self._has_ended)
+        return run
+
+    def record_columns(self, start: int, stop: int, objects: Sequence[int]) -> None:
+        """Have the journal note those in columns; where none is kept, nobody needs their arguments any more."""
+        recorder = self.call.scope.recorder
+        first = start
+        for place in (*objects, stop):
+            if first < place:
+                if recorder is None or self.call.record is None:
+                    self.let_go(first, place)
+                else:
+                    recorder.ended_in_lots.append(Stretch(self, first, place))
+            first = place + 1
 
     # --- their ends ---------------------------------------------------------------------------------------
 
@@ -146,7 +179,8 @@ class Lot(Sequence[Run]):
                 for place in range(start, stop):
                     self._run(place)
                 return list(range(start, stop))
-            made = [place for place in range(start, stop) if place in self._made] if self._made else []
+            some = self._made or self._all is not None
+            made = [place for place in range(start, stop) if self._is_object(place)] if some else []
             self.values[start:stop] = values
             self.started[start:stop] = array("d", times[:-1])
             self.ended[start:stop] = array("d", times[1:])

@@ -88,16 +88,26 @@ class Recorder:
         it; and that moment restarts the 5 ms after which the other could demand it (CPython, `take_gil`). So the
         journal would get no turn before the loop has nothing left to do.
         """
-        if not self.is_busy and len(self.ended) < BEHIND:
+        if not (self.is_busy or self.is_behind):
             return
         now = perf_counter()
         if now - self._gave_way > WAY_EVERY_SECONDS:
             sleep(WAY_SECONDS)
             self._gave_way = perf_counter()
 
+    @property
+    def waiting(self) -> int:
+        """How many runs have ended, and have not been taken."""
+        return len(self.ended) + sum(map(len, self.ended_in_lots))
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be written that the journal should go on at once."""
+        return self.waiting >= BEHIND
+
     def is_full(self) -> bool:
         """Whether runs should wait until the journal has caught up."""
-        return len(self.ended) > ROOM
+        return self.waiting > ROOM
 
     def were_written(self, cached: list[Any], ends: int) -> None:
         """These are in the store: records of the cache, and the ends that were written at once up to this number."""

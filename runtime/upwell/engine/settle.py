@@ -18,7 +18,7 @@ from upwell.engine.chance import random_part
 from upwell.engine.clock import clock, moment
 from upwell.engine.future import RunFuture
 from upwell.engine.logs import task_run_logger
-from upwell.engine.lot import Lot, Stretch
+from upwell.engine.lot import Lot
 from upwell.engine.prelude import name_run
 from upwell.engine.records import record_of
 
@@ -101,14 +101,8 @@ def complete_many(call: Call, runs: Sequence[Run], values: Sequence[Any], times:
 
 def complete_columns(lot: Lot, start: int, stop: int, made: Sequence[int]) -> None:
     """The same for runs of a lot, which has their values and times. made: those are objects, and end as such."""
-    call, first = lot.call, start
-    for place in (*made, stop):
-        if first < place:
-            if call.record is None:
-                lot.let_go(first, place)
-            else:
-                call.scope.recorder.ended_in_lots.append(Stretch(lot, first, place))  # type: ignore[union-attr]
-        first = place + 1
+    call = lot.call
+    lot.record_columns(start, stop, made)
     call.open -= stop - start - len(made)
     if not call.open:
         call.run_ended()

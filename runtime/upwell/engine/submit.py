@@ -25,6 +25,7 @@ from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture, read_value
+from upwell.engine.loop_lot import LoopLot
 from upwell.engine.lot import Lot
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
 from upwell.engine.staging import CURRENT_TRANSACTION, NOTHING_KEPT, current_transaction
@@ -317,10 +318,14 @@ def map_over(
     return runs
 
 
+FEWEST_ON_LOOP: Final = 256
+"""Of fewer runs on the loop it is as cheap to make objects."""
+
+
 def _new_runs(call: Call, numbers: Iterable[int], items: list[Any], wait_for: Any) -> list[RunFuture[Any]] | Lot:
-    """The runs of a map: a lot, where they are executed many together, and nothing is to be done around any of them."""
+    """The runs of a map: a lot, where many are executed together, and nothing is to be done around any of them."""
     if (
-        getattr(call.runner, "takes_lots", False)
+        (len(items) >= FEWEST_ON_LOOP if call.runner is None else getattr(call.runner, "takes_lots", False))
         and call.plain
         and call.straight
         and call.unary
@@ -330,7 +335,7 @@ def _new_runs(call: Call, numbers: Iterable[int], items: list[Any], wait_for: An
     ):
         numbers = list(islice(numbers, len(items)))
         if numbers[-1] - numbers[0] == len(items) - 1:  # else another thread has numbered some in between
-            return Lot(call, numbers[0], items)
+            return (LoopLot if call.runner is None else Lot)(call, numbers[0], items)
     return list(map(RunFuture, [call] * len(items), numbers, items))
 
 
