@@ -43,12 +43,12 @@ def iterate_flow_async(
 
 def _begin(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any) -> Life[Iteration]:
     run = FlowRun(definition, args, kwargs)
-    under_way = UnderWay(run)
+    under_way, attempt = UnderWay(run), FlowAttempt(run)
+    bounds = Bounds(run, [], definition.options.timeout_seconds, attempt.timeout)
+    generator: Any = None
     try:
         ending = yield from prepare(run, wait_for)
         if ending is None:
-            attempt = FlowAttempt(run)
-            bounds = Bounds(run, [], definition.options.timeout_seconds, attempt.timeout)
             generator = yield from _generator(run)
     except BaseException as error:
         ending = yield from interrupted(run, error)
