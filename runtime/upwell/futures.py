@@ -37,11 +37,7 @@ class FutureList(list[TaskFuture[R]], Generic[R]):
             TimeoutError: not all have ended in time. The exception of the first that did not complete, unless
             `raise_on_failure` is False: then exceptions stand in the list.
         """
-        deadline = _Deadline(timeout)
-        futures, results = iter(self), list[R]()
-        while (future := _take_those_there(futures, results)) is not None:
-            results.append(future.result(deadline.left(), raise_on_failure))
-        return results
+        return _all_results(self, _Deadline(timeout), raise_on_failure)
 
     def __await__(self) -> Generator[Any, None, list[R]]:
         futures, results = iter(self), list[R]()
@@ -79,7 +75,7 @@ class LotFutures(FutureList[R]):
         results = _results_of(self.lot, deadline)
         if results is None:
             _fill(self)
-            return self.result(deadline.left(), raise_on_failure)
+            return _all_results(self, deadline, raise_on_failure)
         return results
 
     def __await__(self) -> Generator[Any, None, list[R]]:
@@ -159,6 +155,17 @@ for _name in {"__reduce_ex__", *vars(list)} - _DO_NOT_LOOK:
 def future_list(runs: Sequence[Any]) -> FutureList[Any]:
     """The futures of a map, in the order of its inputs."""
     return LotFutures(runs) if isinstance(runs, Lot) else FutureList(runs)
+
+
+def _all_results(futures: FutureList[R], deadline: _Deadline, raise_on_failure: bool) -> list[R]:
+    rest, results = iter(futures), list[R]()
+    while (future := _take_those_there(rest, results)) is not None:
+        future.wait(deadline.left())
+        if not future.is_done():
+            name = getattr(future, "name", future)
+            raise TimeoutError(f"{name!r} has not ended within {deadline.seconds:.3g} seconds; it goes on.")
+        results.append(future.result(None, raise_on_failure))
+    return results
 
 
 def _take_those_there(futures: Iterator[TaskFuture[R]], results: list[R]) -> TaskFuture[R] | None:
@@ -317,6 +324,7 @@ class _Deadline:
     """One budget of seconds for several waits; None has no end."""
 
     def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
         self._end = None if seconds is None else clock().time() + seconds
 
     def left(self) -> float | None:

@@ -16,6 +16,7 @@ import pytest
 from upwell import flow, task
 from upwell.core.states import State, StateType
 from upwell.engine.current import close_portal
+from upwell.states import Cancelled
 
 Ends = Callable[..., Any]
 Kind = Callable[..., Any]
@@ -72,8 +73,11 @@ def _called(fn: Kind, **options: Any) -> Callable[..., State]:
 
     @flow
     def run(*args: Any) -> Any:
-        answer: Any = task(fn, **options)(*args, return_state=True)
-        return {"state": asyncio.run(answer) if asyncio.iscoroutine(answer) else answer}
+        try:
+            answer: Any = task(fn, **options)(*args, return_state=True)
+            return {"state": asyncio.run(answer) if asyncio.iscoroutine(answer) else answer}
+        except KeyboardInterrupt as error:  # it rises, whatever was asked for
+            return {"state": Cancelled(message=repr(error))}
 
     def call(*args: Any) -> State:
         found: State = run(*args)["state"]

@@ -185,8 +185,8 @@ def test_futures_of_a_lot_are_arguments_as_others_are() -> None:
 def test_results_come_when_the_last_has_ended() -> None:
     with together() as runner:
         futures = double.map(range(10))
-        with pytest.raises(TimeoutError):
-            futures.result(timeout=0.0)
+        with pytest.raises(TimeoutError, match=r"'double-0' has not ended within 0.001 seconds; it goes on\."):
+            futures.result(timeout=0.001)
     with together() as runner:
         futures = double.map(range(10))
         doing = threading.Thread(target=lambda: list(map(runner.do, (0, 5), (5, 10))))

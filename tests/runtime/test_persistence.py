@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,44 @@ def test_a_run_without_a_result_says_why() -> None:
 def test_without_a_journal_the_reader_says_so() -> None:
     with temporary_settings(journal="off"), pytest.raises(ConfigurationError, match="UPWELL_JOURNAL"):
         result_of("0190a0a0-0000-7000-8000-000000000000")
+
+
+class HeldUp:
+    """A storage whose writes take until they are told to go on."""
+
+    spec = "memory://held-up"
+
+    def __init__(self) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+
+    def read(self, key: str) -> bytes:
+        raise FileNotFoundError(key)
+
+    def write(self, key: str, data: bytes) -> None:
+        self.begun.set()
+        assert self.goes_on.wait(60)
+
+    def exists(self, key: str) -> bool:
+        return False
+
+    def delete(self, key: str) -> None: ...
+
+
+def test_a_flow_run_that_is_cancelled_while_its_result_is_stored_ends_cancelled() -> None:
+    storage, states = HeldUp(), list[str]()
+
+    @flow(persist_result=True, result_storage=storage, on_cancellation=[lambda _, __, state: states.append(state.name)])
+    async def big() -> str:
+        return "a" * 50_000
+
+    async def main() -> None:
+        running = asyncio.create_task(big())
+        while not storage.begun.is_set():
+            await asyncio.sleep(0.001)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        storage.goes_on.set()
+
+    asyncio.run(main())
+    assert states == ["Cancelled"]

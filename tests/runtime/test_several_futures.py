@@ -52,7 +52,7 @@ def test_a_future_list_raises_the_first_failure_in_order_or_gives_it(run: Run) -
 def test_one_timeout_is_for_all_results_together() -> None:
     with virtual_clock() as clock:
         futures = after.map([4, 8, 12])
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TimeoutError, match=r"'after-2' has not ended within 10 seconds; it goes on\."):
             futures.result(timeout=10)
         assert clock.elapsed == pytest.approx(10, abs=0.01)
         futures.wait()

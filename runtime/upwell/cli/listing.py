@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from upwell.cli.asking import recorded
-from upwell.cli.output import UsageError, compact_json, note, say, say_json, show
+from upwell.cli.output import UsageError, compact_json, hand_over, note, say, say_json, show
 from upwell.core.errors import UnknownRunError
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ async def _show_lines(log: LogTail, lines: LogLines) -> None:
         ended = not follow or await log.has_ended()  # first: what it logged before is there then
         async for line in log.fresh():
             await say_line(line)
-        sys.stdout.flush()
+        hand_over()
         if ended:
             return
         await _pause()

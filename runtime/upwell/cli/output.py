@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -35,6 +36,23 @@ class UsageError(Exception):
 def say(text: str) -> None:
     """A line for whoever asked."""
     sys.stdout.write(f"{printable(text)}\n")
+
+
+def hand_over() -> None:
+    """Let be read what was said until now.
+
+    Raises:
+        BrokenPipeError: nobody reads any more; also where nothing was said since, which only a pipe itself can tell.
+    """
+    import select  # here: only who follows a run says more later
+
+    sys.stdout.flush()
+    if hasattr(select, "poll"):
+        pipe = select.poll()
+        with suppress(OSError):  # it has no number: a test reads it
+            pipe.register(sys.stdout.fileno(), 0)
+        if any(seen & select.POLLERR for _, seen in pipe.poll(0)):
+            raise BrokenPipeError
 
 
 def note(text: str) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from upwell.cli.exits import FAILED
 from upwell.cli.listing import LOOK_SECONDS
-from upwell.cli.output import moment_text, say
+from upwell.cli.output import hand_over, moment_text, say
 
 if TYPE_CHECKING:
     from upwell.core.states import State
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 async def watch_flow_run(history: History, run_id: UUID) -> int:
-    """Say each state that a flow run enters, until its last one; the exit code: 0 if it completed."""
+    """Say each state that a flow run enters, until its last one; the exit code: 0 if it completed.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+    """
     told = 0
     while True:
         states = await history.states(run_id)
@@ -25,6 +29,7 @@ async def watch_flow_run(history: History, run_id: UUID) -> int:
         told = len(states)
         if states and states[-1].is_final():
             return exit_code(states[-1])
+        hand_over()
         await asyncio.sleep(LOOK_SECONDS)
 
 

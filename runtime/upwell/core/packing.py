@@ -16,6 +16,7 @@ Types are compared with `is`: a subclass of dict is not a dict here, or it would
 import importlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
+from types import CoroutineType
 from typing import Any, cast
 
 import msgspec
@@ -310,9 +311,12 @@ def cannot_write(
         else:
             break
     cls = type(part)
+    advice = "leave it out or turn it into data"
+    if isinstance(part, CoroutineType):
+        advice = "nobody has run it: make the function that returned it an `async def`, and await it there"
     return SerializationError(
         f"{path}: {cls.__module__}.{cls.__qualname__} cannot be serialized, {also}"
-        f" ({type(reason).__name__}: {reason}); leave it out or turn it into data"
+        f" ({type(reason).__name__}: {reason}); {advice}"
     )
 
 

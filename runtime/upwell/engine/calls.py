@@ -13,7 +13,7 @@ from upwell.core.errors import BlockingWaitError, ConfigurationError
 from upwell.core.flow_states import EndedSubmission
 from upwell.core.options import Options, check_at_least_one, check_idempotency_key, check_seconds
 from upwell.core.retries import RetryPolicy
-from upwell.core.states import State
+from upwell.core.states import CANCELLED, State
 from upwell.engine.call import Call
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
@@ -97,7 +97,7 @@ def call_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs) -> 
     if definition.kind is FunctionKind.ASYNC_GENERATOR:
         return iterate_inline_async(run)
     live_blocking(inline_life(run))
-    return run.state if return_state else run.result()
+    return _state_of(run) if return_state else run.result()
 
 
 def _no_state_of_generator(definition: Definition) -> ConfigurationError:
@@ -112,7 +112,14 @@ async def _call_task_async(
 ) -> Any:
     run = inline_run(definition, args, kwargs, wait_for, key)
     await live_async(inline_life(run))
-    return run.state if return_state else run.result()
+    return _state_of(run) if return_state else run.result()
+
+
+def _state_of(run: RunFuture[Any]) -> State:
+    """The final state of a direct call; what has interrupted it was meant for its caller, too, and is raised."""
+    if run.status == CANCELLED and isinstance(run.value, BaseException) and not isinstance(run.value, Exception):
+        raise run.exception()
+    return run.state
 
 
 def submit_task(definition: Definition, args: tuple[Any, ...], kwargs: Kwargs, scope: Scope | None = None) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from upwell.core.definition import Definition
 from upwell.core.lifecycle import Outcome
 from upwell.engine.flow_life import (
+    Ending,
     FlowAttempt,
     begin_attempt,
     conclude,
@@ -42,18 +43,18 @@ def iterate_flow_async(
 
 def _begin(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any], wait_for: Any) -> Life[Iteration]:
     run = FlowRun(definition, args, kwargs)
-    under_way = UnderWay(run)
+    under_way, attempt = UnderWay(run), FlowAttempt(run)
+    bounds = Bounds(run, [], definition.options.timeout_seconds, attempt.timeout)
+    generator: Any = None
     try:
-        problem = yield from prepare(run, wait_for)
-        if problem is not None:
-            yield from conclude(run, problem)
-            raise run.exception()
-        attempt = FlowAttempt(run)
-        bounds = Bounds(run, [], definition.options.timeout_seconds, attempt.timeout)
-        generator = yield from _generator(run)
-    except BaseException:
-        under_way.ended()
-        raise
+        ending = yield from prepare(run, wait_for)
+        if ending is None:
+            generator = yield from _generator(run)
+    except BaseException as error:
+        ending = yield from interrupted(run, error)
+    if ending is not None:
+        yield from _conclude(run, under_way, ending)
+        raise run.exception()
     step, end = partial(_step, run, under_way), partial(_end, run, under_way, bounds)
     return Iteration(run, generator, step, attempt.outcome, end, bounds)
 
@@ -78,11 +79,16 @@ def _end(run: FlowRun, under_way: UnderWay, bounds: Bounds, outcome: Outcome, un
             bounds.renew()
             return (yield from _generator(run))
     except BaseException as error:
-        yield from conclude(run, (yield from interrupted(run, error)))
-        under_way.ended()
-        raise
-    yield from conclude(run, ending)
-    under_way.ended()
-    if ending.interruption is not None and under_way.is_why(ending.interruption):
+        ending = yield from interrupted(run, error)
+    yield from _conclude(run, under_way, ending)
+    if ending.interruption is not None:
         raise run.exception() from None  # nobody has interrupted its caller
     return None
+
+
+def _conclude(run: FlowRun, under_way: UnderWay, ending: Ending) -> Life[None]:
+    try:
+        interruptions = yield from conclude(run, ending)
+    finally:
+        under_way.ended()
+    under_way.pass_on(interruptions)

@@ -77,16 +77,18 @@ def flow_life(run: FlowRun, wait_for: Any = None) -> Life[None]:
     under_way = UnderWay(run)
     try:
         ending = yield from _attempts(run, wait_for)
-        ending = yield from _persisted(run, ending)
-        yield from conclude(run, ending)
+        interruptions = yield from conclude(run, ending)
     finally:
         under_way.ended()
-    if ending.interruption is not None and not under_way.is_why(ending.interruption):
-        raise ending.interruption
+    under_way.pass_on(interruptions)
 
 
-def conclude(run: FlowRun, ending: Ending) -> Life[None]:
-    """Call the hooks, enter the final state, and say so."""
+def conclude(run: FlowRun, ending: Ending) -> Life[list[BaseException]]:
+    """Call the hooks, enter the final state, and say so; answers with what has interrupted the run until then.
+
+    Who is interrupted here has ended all the same.
+    """
+    interruptions = [] if ending.interruption is None else [ending.interruption]
     state = State(
         type=ending.finish.type,
         name=ending.finish.name or ending.finish.type.value.capitalize(),
@@ -96,8 +98,13 @@ def conclude(run: FlowRun, ending: Ending) -> Life[None]:
     try:
         if not ending.is_known:
             yield from call_hooks(run, state)
-    finally:  # who is interrupted in a hook has ended all the same
+    except BaseException as error:
+        interruptions.append(error)
+    try:
         yield from _enter(run, state, is_known=ending.is_known)
+    except BaseException as error:
+        interruptions.append(error)
+    return interruptions
 
 
 def _enter(run: FlowRun, state: State, *, is_known: bool) -> Life[None]:
@@ -115,7 +122,7 @@ def _enter(run: FlowRun, state: State, *, is_known: bool) -> Life[None]:
 
 def _persisted(run: FlowRun, ending: Ending) -> Generator[Any, Any, Ending]:
     """Store the result of a flow run that says so, or is to be known again; one that cannot be stored has failed."""
-    if ending.finish.type is not COMPLETED or ending.is_known:
+    if ending.finish.type is not COMPLETED:
         return ending
     results = results_of_flow(run.definition)
     try:
@@ -141,7 +148,7 @@ def _attempts(run: FlowRun, wait_for: Any) -> Generator[Any, Any, Ending]:
             outcome: Outcome = yield attempt
             ending = yield from end_children(run, outcome, attempt.seconds_left())
             if not (yield from is_tried_again(run, ending)):
-                return ending
+                return (yield from _persisted(run, ending))
     except BaseException as error:  # the caller was interrupted between attempts
         return (yield from interrupted(run, error))
 

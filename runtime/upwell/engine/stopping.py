@@ -71,11 +71,18 @@ class UnderWay:
             if self._take_back is not None:
                 self._take_back()
 
-    def is_why(self, interruption: BaseException) -> bool:
-        """Whether what interrupted the run came from here alone, so that its caller does not get it."""
+    def pass_on(self, interruptions: list[BaseException]) -> None:
+        """Raise the first of what has interrupted the run that its caller is to get: not what came from here alone."""
+        for interruption in interruptions:
+            if not self._is_why(interruption):
+                raise interruption
+
+    def _is_why(self, interruption: BaseException) -> bool:
         if not self.is_told:
             return False
-        return isinstance(interruption, Stopped) or (self.task is not None and not self.task.cancelling())
+        if isinstance(interruption, asyncio.CancelledError):
+            return self.task is not None and not self.task.cancelling()
+        return isinstance(interruption, Stopped)
 
     def stop(self, reason: str) -> None:
         """Ask for its end, once; from any thread."""

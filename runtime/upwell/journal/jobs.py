@@ -102,7 +102,8 @@ class SqlJobs(Part):
         identity = str(job.flow_run_id)
         message = message[:MOST_REASON]
 
-        async def fail(session: Session) -> None:
+        async def fail(session: Session) -> int | None:
+            """The key of the process that is given up, if one is."""
             owner = await session.fetch("process_of_job", id=identity)
             process_id = owner[0][0] if owner else None
             if process_id is not None:
@@ -110,7 +111,7 @@ class SqlJobs(Part):
             state = await _state_of_claim(session, job)
             run = await session.fetch("flow_run_of_job", id=identity)
             if state is None or not run:
-                return
+                return None
             if run[0][3] is not None:
                 await session.fetch("set_job", id=identity, state="ended")
             elif state == "begun":
@@ -118,11 +119,16 @@ class SqlJobs(Part):
                     from upwell.journal.liveness import give_up_process  # here: commands that only look need none
 
                     most = settings().durable_max_crashes
-                    await give_up_process(self._database, session, process_id, message, most)
+                    return await give_up_process(self._database, session, process_id, message, most)
             else:
                 await _end_unbegun(session, identity, CRASHED.value, message)
+            return None
 
-        await self._transact(fail)
+        given_up = await self._transact(fail)
+        if given_up is not None:
+            from upwell.journal.safe_ends import remove_log  # here, too
+
+            await remove_log(self._database, given_up)
 
     # --- cancelling ---------------------------------------------------------------------------------------
 

@@ -175,12 +175,16 @@ async def end_what_it_ran(database: Database, session: Session, dead: Dead, most
 
 async def give_up_process(
     database: Database, session: Session, process_id: str, message: str, most_crashes: int
-) -> None:
-    """Whoever started this process says that it is gone: declare it lost, with all that follows."""
+) -> int:
+    """Whoever started this process says that it is gone: declare it lost, with all that follows.
+
+    Answers with its key. Once this is committed, `remove_log` may be called with that.
+    """
     await session.fetch("declare_lost_as_said", id=process_id)
     found = await session.fetch("process_key", id=process_id)
     key = found[0][0] if found else 0
     await end_what_it_ran(database, session, Dead(process_id, key, None, message), most_crashes)
+    return int(key)
 
 
 class Host(Protocol):

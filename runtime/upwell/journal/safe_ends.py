@@ -6,6 +6,7 @@ before, whoever declares it dead brings in the others.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -88,10 +89,11 @@ async def _log_of(database: Database, session: Session, process_id: str, process
 
 
 async def remove_log(database: Database, process_key: int) -> None:
-    """What the log of a dead process has is in the tables, for good."""
+    """What the log of a dead process has is in the tables, for good. What cannot be removed now, retention does."""
     path = await store_file(database, database)
     if path is not None:
-        log_beside(path, process_key).unlink(missing_ok=True)
+        with suppress(OSError):
+            log_beside(path, process_key).unlink()
 
 
 async def store_file(database: Database, session: Session) -> Path | None:

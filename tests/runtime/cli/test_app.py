@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -258,6 +259,15 @@ def test_who_stops_reading_does_not_change_how_a_flow_ended(folder: Path, buffer
     assert done.returncode == 1
 
 
+def test_who_stops_reading_does_not_change_how_a_flow_that_was_watched_had_ended(folder: Path) -> None:
+    assert in_the_shell(folder, f"{UPWELL} run flows.py:etl -p n=14").returncode == 1
+    run = "$(upwell flow-run ls -o json | python -c 'import json, sys; print(json.load(sys.stdin)[0][\"id\"])')"
+    run = run.replace("upwell", str(UPWELL)).replace("python", sys.executable)
+    watched = f"env -u PYTHONUNBUFFERED {UPWELL} flow-run watch {run}"
+    done = in_the_shell(folder, f"{watched} | true; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_there_may_be_no_output_and_no_room_for_it(folder: Path) -> None:
     assert (done := in_the_shell(folder, f"{UPWELL} version >&-")).returncode == 0, done.stderr
     assert in_the_shell(folder, f"{UPWELL} nonsense >&- 2>&-").returncode == 2
@@ -277,23 +287,54 @@ def test_an_output_need_not_have_a_sign_for_every_character(folder: Path) -> Non
     assert [pool["name"] for pool in json.loads(done.stdout)] == ["größe 🎉"]
 
 
-@pytest.mark.parametrize("words", ["logs slow --follow", "watch slow"])
-def test_ctrl_c_ends_what_follows_a_run(upwell: Upwell, folder: Path, words: str) -> None:
+@contextmanager
+def begun_slowly(upwell: Upwell, folder: Path) -> Generator[subprocess.Popen[str]]:
+    """A run that goes on; it is killed at the end."""
     (folder / "slow.py").write_text(
         "import time\nfrom upwell import flow, get_run_logger\n\n@flow(flow_run_name='slow')\ndef slow():\n"
         "    get_run_logger().warning('begun')\n    time.sleep(60)\n"
     )
     running = process(folder, "run", "slow.py:slow")
-    while upwell("flow-run", "inspect", "slow").code:
+    while "begun" not in upwell("flow-run", "logs", "slow").out:
         time.sleep(0.05)
-    following = process(folder, "flow-run", *words.split())
-    assert following.stdout is not None
-    assert following.stdout.readline()
-    following.send_signal(signal.SIGINT)
-    _, err = following.communicate(timeout=20)
-    assert (following.returncode, err) == (130, "Interrupted.\n")
-    running.kill()
-    running.communicate(timeout=20)
+    try:
+        yield running
+    finally:
+        running.kill()
+        running.communicate(timeout=20)
+
+
+DEPLOYED = """
+import asyncio
+from upwell.composition import open_control
+from upwell.core.deployments import DeploymentSpec
+async def main():
+    async with open_control() as control:
+        await control.apply_deployment(DeploymentSpec(flow_name="slow", name="d", entrypoint="slow.py:slow"))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("output", ["env -u PYTHONUNBUFFERED", "env PYTHONUNBUFFERED=1"])
+def test_what_follows_a_run_ends_when_nobody_reads_it_any_more(upwell: Upwell, folder: Path, output: str) -> None:
+    """Although nothing happens that it could tell."""
+    deploying = process(folder, code=DEPLOYED)
+    deploying.communicate(timeout=60)
+    with begun_slowly(upwell, folder):
+        for words in ("flow-run logs slow --follow", "flow-run watch slow", "deployment run slow/d --watch"):
+            done = in_the_shell(folder, f"timeout 30 {output} {UPWELL} {words} | head -1")
+            assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1), words
+
+
+@pytest.mark.parametrize("words", ["logs slow --follow", "watch slow"])
+def test_ctrl_c_ends_what_follows_a_run(upwell: Upwell, folder: Path, words: str) -> None:
+    with begun_slowly(upwell, folder):
+        following = process(folder, "flow-run", *words.split())
+        assert following.stdout is not None
+        assert following.stdout.readline()
+        following.send_signal(signal.SIGINT)
+        _, err = following.communicate(timeout=20)
+        assert (following.returncode, err) == (130, "Interrupted.\n")
     assert upwell("flow-run", "watch", "slow").code == 1  # nobody but who watches sees that it is dead
     assert "CRASHED" in upwell("flow-run", "ls", "-o", "json").out
 

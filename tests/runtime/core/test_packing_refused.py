@@ -43,6 +43,15 @@ def test_what_nothing_carries_is_named_by_its_path(where: str) -> None:
     assert "turn it into data" in str(raised.value)
 
 
+def test_a_coroutine_is_told_that_nobody_has_run_it() -> None:
+    async def later() -> None: ...
+
+    coroutine = later()
+    with pytest.raises(SerializationError, match=r"^value\[0\]: .*nobody has run it: .*`async def`.* await it"):
+        pack([coroutine])
+    coroutine.close()
+
+
 def test_a_cycle_around_what_nothing_carries_is_an_error_too() -> None:
     value = cyclic_list()
     value.append(x for x in "generator")

@@ -12,7 +12,7 @@ import pytest
 
 from upwell import Runtime, flow, task
 from upwell.core.errors import CancelledRun, FlowRunTimeoutError
-from upwell.engine.stopping import stop_flow_run
+from upwell.engine.stopping import ids_under_way, stop_flow_run
 from upwell.runtime import flow_run
 from upwell.testing import run_virtual, virtual_clock
 
@@ -141,6 +141,36 @@ def test_who_is_cancelled_in_a_hook_has_ended_all_the_same() -> None:
     run_virtual(main(LONG))
     run_virtual(main(0))
     assert [run.state.name for run in runs] == ["Cancelled", "Completed"]
+
+
+@pytest.mark.parametrize(("kind", "end"), [("on_running", "Cancelled"), ("on_completion", "Completed")])
+def test_a_generator_that_is_cancelled_in_a_hook_has_ended_all_the_same(kind: str, end: str) -> None:
+    runs: list[Any] = []
+
+    async def slow(_: Any, run: Any, __: Any) -> None:
+        runs.append(run)
+        await asyncio.sleep(LONG)
+
+    hooks: dict[str, Any] = {kind: [slow]}
+
+    @flow(**hooks)
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+
+    async def take() -> None:
+        async for _ in numbers():
+            pass
+
+    async def main() -> None:
+        running = asyncio.create_task(take())
+        await asyncio.sleep(1)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    run_virtual(main())
+    assert [run.state.name for run in runs] == [end]
+    assert ids_under_way() == []
 
 
 # --- its own time is up -----------------------------------------------------------------------------------------------

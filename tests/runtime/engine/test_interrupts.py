@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 
 from upwell import flow, task
-from upwell.core.errors import FlowRunTimeoutError
+from upwell.core.errors import CancelledRun, FlowRunTimeoutError
 from upwell.core.states import CANCELLING
 from upwell.engine.remote import Remote
+from upwell.engine.stopping import stop_flow_run
+from upwell.runtime import flow_run
+from upwell.testing import run_virtual
 
 LONG = 60
 """Seconds that nothing lasts which is interrupted, however busy the machine is."""
@@ -167,3 +170,86 @@ def test_a_subflow_on_a_thread_that_ends_what_it_has_started_is_not_given_up(mon
         assert "No longer wanted." in runs[0].state.message
 
     asyncio.run(main())
+
+
+# --- who asks for the state of what is interrupted --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt("enough"), asyncio.CancelledError("enough")])
+def test_an_interrupt_rises_from_a_direct_call_whose_state_was_asked_for(error: BaseException) -> None:
+    went_on: list[str] = []
+    states: list[str] = []
+
+    @task(on_cancellation=[lambda _, __, state: states.append(state.name)])
+    def interrupted() -> None:
+        raise error
+
+    @flow
+    def around() -> None:
+        interrupted(return_state=True)
+        went_on.append("around")
+
+    with pytest.raises(type(error), match="enough"):
+        around()
+    assert (states, went_on) == (["Cancelled"], [])
+
+
+def test_the_callers_cancellation_rises_from_a_direct_call_whose_state_was_asked_for() -> None:
+    went_on: list[str] = []
+
+    @task
+    async def sleeps() -> None:
+        await asyncio.sleep(LONG)
+
+    @flow
+    async def around() -> None:
+        await sleeps(return_state=True)
+        went_on.append("around")
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(around(), 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sleeps(return_state=True), 1)
+
+    run_virtual(main())
+    assert went_on == []
+
+
+def test_a_flow_that_is_stopped_ends_although_it_asked_for_a_state() -> None:
+    went_on: list[str] = []
+
+    @task
+    def spins(flow_run_id: str) -> None:
+        stop_flow_run(flow_run_id, "enough")
+        while True:
+            time.sleep(0.001)
+
+    @flow
+    def around() -> None:
+        spins(str(flow_run.id), return_state=True)
+        went_on.append("around")
+
+    with pytest.raises(CancelledRun, match="enough"):
+        around()
+    assert went_on == []
+
+
+@pytest.mark.timeout(0)  # pytest-timeout would take the alarm
+def test_a_flow_whose_time_is_up_ends_although_it_asked_for_a_state() -> None:
+    went_on: list[str] = []
+
+    @task
+    def spins() -> None:
+        end = time.monotonic() + LONG
+        while time.monotonic() < end:
+            pass
+
+    @flow(timeout_seconds=0.05)
+    def around() -> None:
+        spins(return_state=True)
+        went_on.append("around")
+
+    with pytest.raises(FlowRunTimeoutError):
+        around()
+    assert went_on == []

@@ -211,6 +211,77 @@ def test_a_caller_that_is_cancelled_as_well_hears_of_it() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    ("kind", "ends", "answer"),
+    [("on_completion", "well", "Completed"), ("on_failure", "badly", "Failed"), ("on_running", "well", "Cancelled")],
+)
+def test_who_is_stopped_in_a_hook_ends_and_its_caller_goes_on(kind: str, ends: str, answer: str) -> None:
+    left: list[str] = []
+
+    async def hook(_flow: Any, run: Any, _state: Any) -> None:
+        try:
+            assert stop_flow_run(str(run.id), "enough")
+            await asyncio.sleep(60)
+        finally:
+            left.append(kind)
+
+    hooks: dict[str, Any] = {kind: [hook]}
+
+    @flow(**hooks)
+    async def quick() -> None:
+        if ends == "badly":
+            raise ValueError(ends)
+
+    async def main() -> str:
+        state: State = await quick(return_state=True)
+        await asyncio.sleep(0)  # nobody has cancelled the caller
+        return state.name or ""
+
+    assert (asyncio.run(main()), left) == (answer, [kind])
+    assert ids_under_way() == []
+
+
+def test_a_sync_hook_is_cut_short_and_its_flows_caller_goes_on() -> None:
+    def hook(*_: Any) -> None:
+        ready.set()
+        while True:
+            time.sleep(0.001)
+
+    @flow(on_completion=[hook])
+    def quick() -> str:
+        return "done"
+
+    answers: list[str] = []
+    with stopped():
+        answers.append(quick())
+    with stopped():
+        thread = threading.Thread(target=lambda: answers.append(quick()))
+        thread.start()
+        thread.join(60)
+    assert answers == ["done", "done"]
+
+
+def test_who_is_cancelled_by_its_caller_and_stopped_in_a_hook_tells_its_caller_why() -> None:
+    async def hook(_flow: Any, run: Any, _state: Any) -> None:
+        stop_flow_run(str(run.id), "enough")
+        await asyncio.sleep(60)
+
+    @flow(on_cancellation=[hook])
+    async def sleeps() -> None:
+        await asyncio.sleep(60)
+
+    async def main() -> None:
+        running = asyncio.create_task(sleeps())
+        while not ids_under_way():
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        running.cancel("by its caller")
+        with pytest.raises(asyncio.CancelledError, match="by its caller"):
+            await running
+
+    asyncio.run(main())
+
+
 def test_who_has_ended_is_not_stopped() -> None:
     seen: list[str] = []
 

@@ -7,6 +7,7 @@ import datetime as dt
 import random
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -19,6 +20,8 @@ from upwell.core.deployments import ClaimSpec, Deployment, DeploymentSpec, Expec
 from upwell.core.errors import ConflictError, InvalidRequestError, NotFoundError, UnknownRunError
 from upwell.journal.control import Control
 from upwell.journal.database import Database
+from upwell.journal.end_log import log_beside
+from upwell.journal.sqlite import SqliteDatabase
 
 
 def queue(name: str, priority: int = 1, **fields: object) -> WorkQueue:
@@ -211,6 +214,26 @@ def test_a_run_whose_process_died_is_crashed(tell: Tell) -> None:
         await world.control.reap_jobs()
         again = await world.control.retry_flow_run(second.flow_run_id)
         assert again.id != second.flow_run_id
+
+    tell(story)
+
+
+def test_the_log_of_a_process_that_is_said_to_have_died_goes_with_it(tell: Tell, tmp_path: Path) -> None:
+    """What a process notes beside a SQLite file; there is none elsewhere."""
+
+    async def story(world: World) -> None:
+        deployment = await world.deploy()
+        await world.run(deployment)
+        (job,) = await world.claim(await world.process(), deployment)
+        child = await world.process()
+        await world.begin(job, child)
+        ((key,),) = await world.database.fetch("process_key", id=child)
+        mine, others = (log_beside(tmp_path / "store.db", one) for one in (key, key + 1))
+        for log in (mine, others):
+            log.touch()
+        await world.control.fail_job(job, "Its process was killed by signal 9.")
+        assert mine.exists() is not isinstance(world.database, SqliteDatabase)
+        assert others.exists()
 
     tell(story)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from playwright.sync_api import expect
 from tests.runtime.server.pages.conftest import Visit, running
 from tests.runtime.server.pages.test_browser import MANY
 
@@ -76,6 +77,37 @@ try:
 except ValueError:
     pass
 """
+
+
+AUDITED = """
+import asyncio
+from upwell.composition import open_control
+async def main():
+    async with open_control() as control:
+        for actor in ("root on a-machine", "a" * 64):
+            await control.audit(actor, "work-queue-paused", "p" * 150 + "/" + "q" * 40, "from 3 to 5, " * 12)
+asyncio.run(main())
+"""
+
+SCROLLS_SIDEWAYS = """() => [...document.querySelectorAll("*")]
+    .filter((part) => ["auto", "scroll"].includes(getComputedStyle(part).overflowX))
+    .filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.outerHTML.slice(0, 200))"""
+
+
+def test_the_audit_record_fits_a_phone(visit: Visit, home: Path) -> None:
+    with running(home, AUDITED) as making:
+        assert making.wait(timeout=60) == 0
+    visit.page.set_viewport_size({"width": 390, "height": 844})
+    page = visit.to("/audit")
+    records = page.locator("tr", has_text="work-queue-paused")
+    expect(records).to_have_count(2)
+    for cell in records.locator("td").all():
+        expect(cell).to_be_visible()
+        box = cell.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 390, cell.inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate(SCROLLS_SIDEWAYS) == []
 
 
 def test_light_and_dark(visit: Visit) -> None:
