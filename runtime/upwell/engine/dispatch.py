@@ -169,9 +169,8 @@ class Dispatcher:
             while ready and now < slice_end and len(suspended) < window:
                 run = ready.popleft()
                 if run.done:
-                    if type(run) is LoopLot and (part := run.next_part()):
-                        ready.appendleft(run)
-                        ready.extendleft(reversed(part))
+                    if type(run) is LoopLot:
+                        self._begin_part(run)
                     continue
                 call = run.call
                 if call.scope.stop_reason is not None:
@@ -221,6 +220,13 @@ class Dispatcher:
                 driver.give_back()
             if ready and not self._roused:
                 self._rouse()
+
+    def _begin_part(self, lot: LoopLot) -> None:
+        """The next runs of a lot are ready, before all others; the lot itself stands behind them."""
+        part = lot.next_part()
+        if part:
+            self._ready.appendleft(lot)
+            self._ready.extendleft(reversed(part))
 
     def _enter_next(self) -> tuple[Driver, asyncio.Task[None], int, int]:
         """Make steps in the name of a driver from now on; with the references to its Task as nobody keeps it."""

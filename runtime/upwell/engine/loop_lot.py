@@ -88,10 +88,7 @@ class LoopLot(Lot):
             objects = [
                 place
                 for place, run in enumerate(part, start)
-                if references[place - start] > alone
-                or run.status != _COMPLETED
-                or run.run_count != 1
-                or self._is_object(place)
+                if run.status != _COMPLETED or references[place - start] > alone
             ]
             for place in objects:
                 if not self._is_object(place):
