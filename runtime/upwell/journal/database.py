@@ -15,7 +15,7 @@ Row = tuple[Any, ...]
 class Columns(Sequence[Row]):
     """Rows that are held by columns: for many, a fraction of the cost."""
 
-    def __init__(self, columns: Sequence[list[Any]]) -> None:
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
         self.columns = columns
 
     def __len__(self) -> int:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import random
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import lru_cache
 from itertools import chain
@@ -261,11 +260,9 @@ class SqliteDatabase:
 
     async def insert_rows(self, insert: BulkInsert, rows: Sequence[Row]) -> None:
         """For the session: in statements of few sizes, which SQLite then has prepared already."""
-        shared = _shared_by_all(rows) if isinstance(rows, Columns) else {}
         start = 0
         for size in _sizes(len(rows), insert.width):
-            values = _values(rows[start : start + size], shared)
-            await self.run(insert_of_size(insert, size, tuple(shared)), values)
+            await self.run(insert_of_size(insert, size), _values(rows[start : start + size]))
             start += size
 
 
@@ -379,41 +376,22 @@ def _sizes(rows: int, width: int) -> Iterator[int]:
         rows -= size
 
 
-def _shared_by_all(rows: Columns) -> dict[int, Any]:
-    """The values that are the same in all rows, by their place in one: they are handed over once."""
-    firsts = [column[0] for column in rows.columns]
-    return {
-        place: first
-        for place, (first, column) in enumerate(zip(firsts, rows.columns, strict=True))
-        if type(first) is int and column.count(first) == len(column)
-    }
-
-
-def _values(rows: Sequence[Row], shared: Mapping[int, Any]) -> Sequence[Any]:
-    """The values that all rows share, then the others, one row after the other."""
+def _values(rows: Sequence[Row]) -> Sequence[Any]:
+    """The values of these rows, one row after the other."""
     if not isinstance(rows, Columns):
         return tuple(chain.from_iterable(rows))
-    varying = [column for place, column in enumerate(rows.columns) if place not in shared]
-    values = [*shared.values(), *[None] * (len(rows) * len(varying))]
-    for place, column in enumerate(varying, len(shared)):
-        values[place :: len(varying)] = column
+    width = len(rows.columns)
+    values = [None] * (len(rows) * width)
+    for place, column in enumerate(rows.columns):
+        values[place::width] = column
     return values
 
 
 @lru_cache(KEPT_STATEMENTS)
-def insert_of_size(insert: BulkInsert, size: int, shared: tuple[int, ...] = ()) -> str:
-    """One statement for so many rows. shared: the places of values that all of them have, which are bound first."""
-    varying = itertools.count(len(shared) + 1)
-    bound = {place: number for number, place in enumerate(shared, 1)}
-
-    def row() -> str:
-        places = itertools.count()
-        return ",".join(
-            f"?{bound.get(next(places)) or next(varying)}" if differs_by_row(value) else value for value in insert.row
-        )
-
-    rows = [row() for _ in range(size)]
-    return f"{insert.before}VALUES ({'),('.join(rows)}){insert.after}"
+def insert_of_size(insert: BulkInsert, size: int) -> str:
+    """One statement for so many rows."""
+    row = "(" + ",".join("?" if differs_by_row(value) else value for value in insert.row) + ")"
+    return f"{insert.before}VALUES {','.join([row] * size)}{insert.after}"
 
 
 def file_at(path: Path) -> tuple[int, int] | None:
