@@ -121,7 +121,7 @@ class Batch(Struct, omit_defaults=True):
     def _add_rows(self, kind: str, rows: list[Row]) -> None:
         """After a block of their kind they are one, too: a later row may be of the same run, and counts."""
         if any(block.kind == kind for block in self.blocks):
-            self._add_block(Block(kind, [list(column) for column in zip(*rows, strict=True)]))
+            self.blocks.append(Block(kind, [list(column) for column in zip(*rows, strict=True)]))
         else:
             getattr(self, kind).extend(rows)
 
