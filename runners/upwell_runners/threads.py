@@ -94,12 +94,17 @@ class ThreadPoolTaskRunner:
         try:
             self._idle.pop().wake.release()
         except IndexError:
+            if self._is_full():  # looked at first: threads that queue for a lock hand the interpreter's to and fro
+                return
             with self._counting:
-                if len(self._all) - self._blocked >= self.max_workers:
+                if self._is_full():
                     return
                 worker = _Worker(self)
                 self._all.add(worker)
             _thread.start_new_thread(worker.work, ())
+
+    def _is_full(self) -> bool:
+        return len(self._all) - self._blocked >= self.max_workers
 
     def take(self, worker: _Worker) -> Attempt | None:
         """The next attempt for this worker; None sends it home."""
