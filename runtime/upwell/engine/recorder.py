@@ -102,7 +102,7 @@ class Recorder:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so much waits to be written that the journal should go on at once."""
+        """Whether so much waits to be written that the journal needs its turn."""
         return self.waiting >= BEHIND
 
     def is_full(self) -> bool:

@@ -269,7 +269,7 @@ class Journal:
 
     async def _turn(self) -> None:
         """Wait until there is something to write, and write it. Who records soon after need not wake anybody."""
-        if not (self._waiting or self._closing or (self.recorder.is_behind and not self._failures)):
+        if not (self._waiting or self._closing):
             await within(self._pause(), self._until_somebody_waits())
         if self._has_work():
             await self._flush()
