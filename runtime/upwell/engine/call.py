@@ -7,10 +7,12 @@ from typing import Any
 from msgspec import Struct
 
 from upwell.core.definition import Definition
+from upwell.core.quick import quickly_set
 from upwell.core.shown import shown_arguments
 from upwell.engine.scope import Scope, Series
 
 
+@quickly_set
 class Call(Struct, gc=False, eq=False):
     """What the runs of one submit or map have in common.
 

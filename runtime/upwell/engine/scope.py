@@ -20,6 +20,7 @@ from msgspec import Struct
 from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
 from upwell.core.ids import RANDOM_BITS
+from upwell.core.quick import quickly_set
 from upwell.core.states import RUNNING
 from upwell.engine.chance import random_bits
 from upwell.engine.clock import clock
@@ -109,6 +110,7 @@ class EngineSeam:
         """Cancel one run, wherever it is."""
 
 
+@quickly_set
 class Series(Struct, gc=False, eq=False):
     """The runs of one task in one scope: their numbers, the random part of their ids, and how they are run.
 
