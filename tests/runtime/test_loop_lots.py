@@ -21,7 +21,6 @@ from upwell.core.states import StateType
 from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.loop_lot import LoopLot
 from upwell.engine.lot import PART
-from upwell.engine.settle import complete
 from upwell.futures import FutureList, LotFutures, wait_async
 from upwell.settings import temporary_settings
 
@@ -172,18 +171,6 @@ def test_failures_outside_of_a_flow_are_told_to_whoever_waits() -> None:
         for future in futures:
             future.wait()
         assert [future.state.name for future in futures].count("Failed") == 3
-
-
-def test_all_have_ended_as_soon_as_the_last_has() -> None:
-    @flow
-    async def stepped_by_hand() -> list[int]:
-        futures: Any = double.map(range(PART))
-        for run in futures.lot.next_part():
-            complete(run, run.item, 1.0)
-        results: list[int] = futures.lot.results
-        return results
-
-    assert asyncio.run(stepped_by_hand()) == list(range(PART))
 
 
 def test_a_failure_that_nobody_looks_at_fails_the_flow() -> None:

@@ -21,6 +21,6 @@ def quickly_set(kind: S) -> S:
     config: Any = kind.__struct_config__
     if config.gc is not False or config.frozen:
         raise TypeError(f"{kind.__name__} is to be a Struct of gc=False that can be changed")
-    setting: Any = kind
-    setting.__setattr__, setting.__delattr__ = object.__setattr__, object.__delattr__  # once it is made: else msgspec's win
+    made: Any = kind  # within the class statement they would not count: msgspec puts its own there at the end
+    made.__setattr__, made.__delattr__ = object.__setattr__, object.__delattr__
     return kind

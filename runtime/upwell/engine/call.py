@@ -30,7 +30,7 @@ class Call(Struct, gc=False, eq=False):
     keeping: what is to be done about results (see `caching.Keeping`); None: nothing. transaction: what is around.
     open: how many of its runs have been accepted and have not ended.
     failed: how many of its runs have not completed.
-    on_end: called after the last has ended. lot: that of its runs, while they are stepped by the loop.
+    on_end: called after the last has ended.
     record: takes each run that has ended, for the journal; None where none is kept.
     is_restored: its runs were finished in an earlier process.
     is_left: nobody takes the results of its runs any more: it is a stream's, which was left.
@@ -70,7 +70,6 @@ class Call(Struct, gc=False, eq=False):
     is_restored: bool = False
     is_left: bool = False
     constants: str = ""
-    lot: Any = None
 
     def let_go(self) -> None:
         """Keep only plain values: the collector does not look into a Call, so no cycle may go through one."""
@@ -83,9 +82,6 @@ class Call(Struct, gc=False, eq=False):
 
     def run_ended(self) -> None:
         """The last run of this call has ended: let go of what they shared."""
-        if self.lot is not None:
-            lot, self.lot = self.lot, None
-            lot.fold()
         self.let_go()
         if self.on_end is not None:
             self.on_end()

@@ -36,9 +36,10 @@ from upwell.engine.attempt import outcome_of
 from upwell.engine.clock import clock
 from upwell.engine.driver import TASK_NAME, Driver, reraise_interrupts
 from upwell.engine.future import RunFuture
-from upwell.engine.loop_lot import LoopLot
+from upwell.engine.loop_lot import ALONE, LoopLot
+from upwell.engine.lot import PART
 from upwell.engine.recorder import FULL_SECONDS
-from upwell.engine.settle import complete, keep_quickly
+from upwell.engine.settle import complete, complete_columns, keep_quickly
 
 SLICE_SECONDS: Final = 0.002
 WINDOW: Final = 256
@@ -81,7 +82,6 @@ class Dispatcher:
     def extend(self, runs: Sequence[Run]) -> None:
         """These runs are ready."""
         if isinstance(runs, LoopLot):
-            runs.begin_on_loop()
             self._ready.append(runs)
         else:
             self._ready.extend(runs)
@@ -110,8 +110,6 @@ class Dispatcher:
 
     async def close(self) -> None:
         """End all drivers; what is ready stays undone."""
-        for run in self._ready:
-            run.call.lot = None  # nothing else would break that circle
         self._ready.clear()
         self._at_hand = None
         tasks = [driver.task for driver in self._drivers if driver.task is not asyncio.current_task()]
@@ -160,17 +158,44 @@ class Dispatcher:
 
     def _work(self, wanted: Run | None) -> None:
         """Make the first step of ready runs until the slice is over, the window is full, or `wanted` has ended."""
+        ready = self._ready
+        self._pumping = True
+        try:
+            while ready and self._has_room():
+                lot = ready[0]
+                if type(lot) is not LoopLot:
+                    self._step_runs(wanted)
+                elif lot.next == len(lot):
+                    ready.popleft()
+                elif lot.is_left_to_objects or lot.call.scope.stop_reason is not None:
+                    ready.popleft()
+                    ready.extendleft(reversed(lot.rest()))
+                else:
+                    self._step_lot(lot)
+                if wanted is not None and wanted.done:
+                    break
+        finally:
+            self._pumping = False
+            if ready and not self._roused:
+                self._rouse()
+
+    def _has_room(self) -> bool:
+        """Whether the slice is not over, and the window not full."""
+        return clock().time() < self._slice_end and len(self._suspended) < self._window
+
+    def _step_runs(self, wanted: Run | None) -> None:
+        """Make the first step of runs up to the next lot."""
         ready, now_of, loop = self._ready, clock().time, self.loop
         suspended, window, slice_end = self._suspended, self._window, self._slice_end
         now = now_of()
-        self._pumping = True
         driver, task, kept, kept_weakly = self._enter_next()
         try:
             while ready and now < slice_end and len(suspended) < window:
                 run = ready.popleft()
                 if run.done:
                     if type(run) is LoopLot:
-                        self._begin_part(run)
+                        ready.appendleft(run)
+                        break
                     continue
                 call = run.call
                 if call.scope.stop_reason is not None:
@@ -198,35 +223,69 @@ class Dispatcher:
                     now = now_of()
                     driver.adopt(run, attempt, context, waits_on)
                 attempt = context = waits_on = None  # type: ignore[assignment]  # they may keep the Task
-                if (
-                    driver.is_kept
-                    or getrefcount(task) > kept
-                    or getweakrefcount(task) > kept_weakly
-                    or task.cancelling()
-                    or task._callbacks
-                    or task.get_name() is not TASK_NAME
-                ):
+                if driver.is_kept or _is_known(task, kept, kept_weakly):
                     _leave_task(loop, task)
                     driver.retire()
                     driver, task, kept, kept_weakly = self._enter_next()
                 if run.done and run is wanted:
                     break
         finally:
-            self._pumping = False
-            _leave_task(loop, task)
-            if driver.rest():  # whoever awaits runs one by one works the pump for each: no search for a driver then
-                self._at_hand = driver, task, kept, kept_weakly
-            else:
-                driver.give_back()
-            if ready and not self._roused:
-                self._rouse()
+            self._leave(driver, task, kept, kept_weakly)
 
-    def _begin_part(self, lot: LoopLot) -> None:
-        """The next runs of a lot are ready, before all others; the lot itself stands behind them."""
-        part = lot.next_part()
-        if part:
-            self._ready.appendleft(lot)
-            self._ready.extendleft(reversed(part))
+    def _step_lot(self, lot: LoopLot) -> None:
+        """Make the first step of a part of a lot's runs, which are columns after that where they can be."""
+        call, first, items, values, began, ended = lot.call, lot.first, lot.items, lot.values, lot.started, lot.ended
+        now_of, slice_end, scope = clock().time, self._slice_end, call.scope
+        new_context, new_attempt = call.context.copy, call.attempt
+        start, objects = lot.next, list[int]()  # places of those that stay objects
+        now = now_of()
+        driver, task, kept, kept_weakly = self._enter_next()
+        try:
+            for place in range(start, min(start + PART, len(lot))):
+                lot.next = place + 1
+                run: Run
+                lot.stepped = run = RunFuture(
+                    call, first + place, items[place], _RUNNING, False, now, 0.0, None, None, False, 1
+                )
+                if lot.is_looked_into and not lot.is_new(run):  # there is an object, which is ready instead
+                    objects.append(place)
+                    self._ready.appendleft(lot[place])
+                    break
+                context, attempt = new_context(), new_attempt(run)
+                try:
+                    waits_on = context.run(attempt.send, None)
+                except StopIteration as stop:
+                    attempt = context = None  # they know the run
+                    values[place], began[place] = stop.value, now
+                    now = ended[place] = now_of()
+                    is_cancelled = task._must_cancel  # type: ignore[attr-defined]  # as above
+                    is_known = getrefcount(run) > ALONE or run.watchers is not None
+                    if (is_cancelled or is_known) and lot.stays(run):
+                        objects.append(place)
+                        self._settle(run, driver.returned(stop.value), now)
+                except BaseException as error:
+                    now = now_of()
+                    lot.stays(run)
+                    objects.append(place)
+                    self._settle(run, outcome_of(error), now)
+                    reraise_interrupts(error)
+                else:
+                    now = now_of()
+                    lot.stays(run)
+                    objects.append(place)
+                    driver.adopt(run, attempt, context, waits_on)
+                attempt = context = waits_on = None
+                if driver.is_kept or _is_known(task, kept, kept_weakly):
+                    _leave_task(self.loop, task)
+                    driver.retire()
+                    driver, task, kept, kept_weakly = self._enter_next()
+                if now >= slice_end or scope.stop_reason is not None or (objects and not self._has_room()):
+                    break
+        finally:
+            self._leave(driver, task, kept, kept_weakly)
+            lot.have_ended(start, objects)
+            complete_columns(lot, start, lot.next, objects)
+            lot.tell()
 
     def _enter_next(self) -> tuple[Driver, asyncio.Task[None], int, int]:
         """Make steps in the name of a driver from now on; with the references to its Task as nobody keeps it."""
@@ -240,6 +299,14 @@ class Dispatcher:
         _enter_task(self.loop, task)
         kept, kept_weakly = getrefcount(task), getweakrefcount(task)  # before the tuple below adds a reference
         return driver, task, kept, kept_weakly
+
+    def _leave(self, driver: Driver, task: asyncio.Task[None], kept: int, kept_weakly: int) -> None:
+        """Make no more steps in the name of a driver for now."""
+        _leave_task(self.loop, task)
+        if driver.rest():  # whoever awaits runs one by one works the pump for each: no search for a driver then
+            self._at_hand = driver, task, kept, kept_weakly
+        else:
+            driver.give_back()
 
     # --- drivers --------------------------------------------------------------------------------------
 
@@ -325,3 +392,14 @@ class Dispatcher:
             self._settle(run, outcome, now)
         if self._ready and not (self._roused or self._pumping):
             self._rouse()
+
+
+def _is_known(task: asyncio.Task[None], kept: int, kept_weakly: int) -> bool:
+    """Whether somebody has kept this Task, or touched it, since the references to it were counted."""
+    return bool(
+        getrefcount(task) > kept + 1  # the one to it here
+        or getweakrefcount(task) > kept_weakly
+        or task.cancelling()
+        or task._callbacks
+        or task.get_name() is not TASK_NAME
+    )

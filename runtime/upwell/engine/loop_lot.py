@@ -1,13 +1,12 @@
-"""A lot that the loop steps: its runs are objects a part at a time, and most are columns again after that."""
+"""A lot that the loop steps: a run of it is an object while its code runs, and most are columns again after that."""
 
 from __future__ import annotations
 
-from array import array
 from itertools import repeat
 from sys import getrefcount
 from typing import Any, Final
 
-from upwell.core.states import COMPLETED
+from upwell.core.states import RUNNING
 from upwell.engine.call import Call
 from upwell.engine.future import RunFuture
 from upwell.engine.lot import PART, Lot
@@ -15,99 +14,91 @@ from upwell.engine.lot import PART, Lot
 Run = RunFuture[Any]
 
 MANY: Final = PART // 16
-_COMPLETED: Final[str] = COMPLETED.value
-_REFERENCES: Final = next(map(getrefcount, [object()]))
-"""To a run that only its part knows."""
+_RUNNING: Final[str] = RUNNING.value
 
 
 class LoopLot(Lot):
     """The runs of a call that the loop executes.
 
-    A run whose code runs is an object, for that code may ask which it is. When all of a part have been stepped, those
-    that have returned, and to which there is no other reference, are let go: nobody could tell that they were objects.
+    A run whose code runs is an object, for that code may ask which it is. If it returns at its first step, and nobody
+    else refers to it then, it is let go: nobody could tell that it was one.
+
+    next: where the run is that begins next. stepped: the run whose first step is made.
+
+    Threads: the loop steps runs without the lock, so it and who looks go opposite ways. The loop says which run it
+    steps, then asks whether somebody looks; it notes that the run has ended, then asks whether somebody knows it. Who
+    looks says so, then asks what is stepped, then what has ended.
     """
 
-    done = True  # among the runs that are ready it is none itself: `next_part` says which are
+    done = True  # among the runs that are ready it is none itself
 
     def __init__(self, call: Call, first: int, items: list[Any]) -> None:
         super().__init__(call, first, items)
-        self._part: list[Run] = []
-        self._begun = 0  # those up to here have been in a part
-        self._ends: list[Run] = []  # of the part, in the order in which they have ended
-        self._record: Any = None  # what takes the ends of runs that stay objects
+        self.next = 0
+        self.stepped: Run | None = None
+        self._stayed = 0  # objects, of those that were stepped last
+        self.is_looked_into = False  # for runs that have not ended
 
-    def begin_on_loop(self) -> None:
-        """The loop will ask for them from now on."""
-        call = self.call
-        call.lot = self
-        self._record = call.record
-        if self._record is not None:
-            call.record = self._ends.append
-
-    def next_part(self) -> list[Run]:
-        """Those to be stepped next; none: there are no more.
-
-        If many of a part have stayed objects, because they have suspended, or somebody knows them, so do those that
-        follow, which are given at once: to find out for each would cost more than it saves.
-        """
-        stayed = self.fold()
+    def is_new(self, run: Run) -> bool:
+        """Whether the stepped run is the only object of its kind."""
         with self._lock:
-            start, size = self._begun, len(self)
-            is_last = self._is_told_by_runs or stayed > MANY
-            stop = self._begun = size if is_last else min(start + PART, size)
-            numbers = range(self.first + start, self.first + stop)
-            part: list[Run] = list(map(RunFuture, repeat(self.call), numbers, self.items[start:stop]))
+            return not self._is_object(self.next - 1) or self._run(self.next - 1) is run
+
+    def stays(self, run: Run) -> bool:
+        """Have the stepped run be an object until it ends, and after; False if it has ended, and was seen so."""
+        with self._lock:
+            if not run.done and not self._is_object(self.next - 1):
+                self._make(self.next - 1, run)
+            return not run.done
+
+    def have_ended(self, start: int, objects: list[int]) -> None:
+        """The runs from there on have been stepped, and all but these are in columns."""
+        with self._lock:
+            self.stepped, self._stayed = None, len(objects)
+            ended = self.next - start - len(objects)
+            self._in_columns -= ended
+            self._open -= ended
+
+    @property
+    def is_left_to_objects(self) -> bool:
+        """Whether there is nothing to be gained: all are objects, or many of the last ones have stayed objects."""
+        return self._all is not None or self._stayed > MANY
+
+    def rest(self) -> list[Run]:
+        """All that have not begun, as objects, which go their own ways."""
+        with self._lock:
+            start, size = self.next, len(self)
+            self.next = size
             if self._all is not None:
-                part = self._all[start:]
-            for place in self._made.keys() & range(start, stop):
-                part[place - start] = self._made[place]
-            if is_last:
-                self._is_told_by_runs = True
-                self._in_columns = 0
-                self._are_all_made([*(self._run(place) for place in range(start)), *part])
-                self.call.record = self._record
-            else:
-                self._part = part
+                return self._all[start:]
+            numbers = range(self.first + start, self.first + size)
+            runs: list[Run] = list(map(RunFuture, repeat(self.call), numbers, self.items[start:]))
+            for place in self._made.keys() & range(start, size):
+                runs[place - start] = self._made[place]
+            self._is_told_by_runs = True
+            self._in_columns = 0
+            self._are_all_made([*(self._run(place) for place in range(start)), *runs])
         self.tell()
-        return part
-
-    def fold(self) -> int:
-        """Make columns of those of the part that can be; how many stay objects."""
-        part, ended = self._part, self._ends[:]
-        if not part:
-            return 0
-        start, stop = self._begun - len(part), self._begun
-        alone = _REFERENCES + (self._record is not None)  # that of `ended`
-        with self._lock:
-            self._part = []
-            self._ends.clear()
-            references = list(map(getrefcount, part))
-            self.values[start:stop] = [run.value for run in part]
-            self.started[start:stop] = array("d", [run.started for run in part])
-            self.ended[start:stop] = array("d", [run.ended for run in part])
-            objects = [
-                place
-                for place, run in enumerate(part, start)
-                if run.status != _COMPLETED or references[place - start] > alone
-            ]
-            for place in objects:
-                if not self._is_object(place):
-                    self._make(place, part[place - start])
-            returned = len(part) - len(objects)
-            self._in_columns -= returned
-            self._open -= returned
-        self.record_columns(start, stop, objects)
-        if objects and self._record is not None:
-            for run in ended:
-                if self._is_object(run.number - self.first):
-                    self._record(run)
-        if stop == len(self):
-            self.call.record = self._record
-        self.tell()
-        return len(objects)
+        return runs
 
     def _run(self, place: int) -> Run:
-        at = place - self._begun + len(self._part)
-        if 0 <= at < len(self._part) and not self._is_object(place):
-            return self._make(place, self._part[at])
-        return super()._run(place)
+        if not self.ended[place]:
+            self.is_looked_into = True
+        stepped = self.stepped
+        if stepped is None or stepped.number - self.first != place or self._is_object(place):
+            return super()._run(place)
+        return self._fill(place, stepped) if self.ended[place] else self._make(place, stepped)
+
+
+class _Lot:
+    stepped: Any = None
+
+
+def _references_alone() -> int:
+    lot = _Lot()
+    lot.stepped = run = object()
+    return getrefcount(run)
+
+
+ALONE: Final = _references_alone()
+"""References to a run that only the pump and its lot know."""

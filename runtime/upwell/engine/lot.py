@@ -133,10 +133,7 @@ class Lot(Sequence[Run]):
             return found
         run: Run = RunFuture(self.call, self.first + place)
         if self.ended[place]:
-            self._made[place] = run
-            run.value, run.started, run.ended = self.values[place], self.started[place], self.ended[place]
-            run.status, run.done, run.run_count = COMPLETED.value, True, 1
-            return run
+            return self._fill(place, run)
         run.item = self.items[place]
         self._make(place, run)
         if self._keeper is not None:
@@ -144,6 +141,13 @@ class Lot(Sequence[Run]):
             self._keeper.run_was_made(run)
             if not self._in_columns:
                 self._keeper.all_were_made(self)
+        return run
+
+    def _fill(self, place: int, run: Run) -> Run:
+        """This run, which has ended in the columns, is an object from now on."""
+        self._made[place] = run
+        run.value, run.started, run.ended = self.values[place], self.started[place], self.ended[place]
+        run.status, run.done, run.run_count = COMPLETED.value, True, 1
         return run
 
     def _make(self, place: int, run: Run) -> Run:
