@@ -21,6 +21,7 @@ from upwell.core.states import StateType
 from upwell.engine.future import CURRENT_RUN, RunFuture
 from upwell.engine.loop_lot import LoopLot
 from upwell.engine.lot import PART
+from upwell.engine.settle import complete_columns
 from upwell.futures import FutureList, LotFutures, wait_async
 from upwell.settings import temporary_settings
 
@@ -171,6 +172,39 @@ def test_failures_outside_of_a_flow_are_told_to_whoever_waits() -> None:
         for future in futures:
             future.wait()
         assert [future.state.name for future in futures].count("Failed") == 3
+
+
+def test_a_run_that_has_cancelled_itself_and_returns_is_cancelled() -> None:
+    @task
+    async def cancels_itself(number: int) -> int:
+        if number == 7:
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+        return number
+
+    with Runtime():
+        futures = cancels_itself.map(range(MANY))
+        futures.wait()
+        assert [n for n, future in enumerate(futures) if future.state.is_cancelled()] == [7]
+
+
+def test_whoever_looks_between_the_end_of_a_run_and_its_being_let_go_sees_it_ended() -> None:
+    @flow
+    async def looks_meanwhile() -> Any:
+        futures: Any = double.map(range(PART))
+        lot: LoopLot = futures.lot
+        lot.next = 1
+        lot.stepped = run = RunFuture(lot.call, lot.first, 0)
+        lot.values[0], lot.started[0], lot.ended[0] = 0, 1.0, 2.0
+        assert lot[0] is run
+        assert not lot.stays(run)
+        lot.have_ended(0, [])
+        complete_columns(lot, 0, 1, [])
+        assert await futures == [2 * n for n in range(PART)]
+        return run.state
+
+    assert asyncio.run(looks_meanwhile()).is_completed()
 
 
 def test_a_failure_that_nobody_looks_at_fails_the_flow() -> None:

@@ -259,8 +259,7 @@ class Dispatcher:
                     values[place], began[place] = stop.value, now
                     now = ended[place] = now_of()
                     is_cancelled = task._must_cancel  # type: ignore[attr-defined]  # as above
-                    is_known = getrefcount(run) > ALONE or run.watchers is not None
-                    if (is_cancelled or is_known) and lot.stays(run):
+                    if (is_cancelled or getrefcount(run) > ALONE) and lot.stays(run):
                         objects.append(place)
                         self._settle(run, driver.returned(stop.value), now)
                 except BaseException as error:
