@@ -11,11 +11,9 @@ from typing import Any, Final, Generic, TypeVar
 from upwell.core.annotations import constant_part
 from upwell.core.definition import Definition
 from upwell.core.errors import BlockingWaitError
-from upwell.core.states import State
 from upwell.engine.calls import MapOptions, show_progress
 from upwell.engine.console import ensure_configured
 from upwell.engine.current import current_scope
-from upwell.engine.future import RunFuture
 from upwell.engine.scope import current_sketch
 from upwell.engine.stream import Feed
 from upwell.engine.submit import FINDER
@@ -76,7 +74,9 @@ class TaskStream(Generic[R]):
         self._opened = True
         ensure_configured()
         gates = MapOptions(None, self._options.max_per_second).gates(self._definition.name)
-        feed = Feed(current_scope(), self._definition, gates, self._constants, ordered=self._ordered)
+        feed = Feed(
+            current_scope(), self._definition, gates, self._constants, ordered=self._ordered, as_runs=self._states
+        )
         if self._options.wants_progress():
             show_progress(self._definition.name, feed.call, None, lambda: self._taken)
         return feed
@@ -128,22 +128,18 @@ class TaskStream(Generic[R]):
     def _next(self, reader: _Reader | _Pump, feed: Feed) -> list[R] | None:
         """The next results, as far as they are there; None at the end. Starts runs where there is room for them."""
         reader.fill()
-        results = feed.take(max(1, self._most // TOGETHER), _state_of if self._states else None)
+        results = feed.take(max(1, self._most // TOGETHER))
         if not results:
             reader.fill(to_the_brim=True)
             if reader.exhausted and not len(feed):
                 reader.check()
                 return None
         self._taken += len(results)
-        return results
+        return [run.state for run in results] if self._states else results
 
     @property
     def _most(self) -> int:
         return self._options.max_at_once or DEFAULT_WINDOW
-
-
-def _state_of(run: RunFuture[Any]) -> State:
-    return run.state
 
 
 class _Reader:

@@ -208,6 +208,23 @@ def test_whoever_looks_between_the_end_of_a_run_and_its_being_let_go_sees_it_end
     assert asyncio.run(looks_meanwhile()) == "Completed"
 
 
+def test_whoever_waits_for_a_first_step_is_told_when_all_are_objects() -> None:
+    told: list[str] = []
+
+    @flow
+    async def waits_for_one() -> list[int]:
+        futures: Any = double.map(range(PART))
+        lot: LoopLot = futures.lot
+        lot.when_stepped(3, lambda: told.append("stepped"))
+        runs = lot.rest()
+        assert told == ["stepped"]
+        lot.call.scope.engine.dispatcher.extend(runs)  # type: ignore[attr-defined]
+        results: list[int] = await futures
+        return results
+
+    assert asyncio.run(waits_for_one()) == [2 * n for n in range(PART)]
+
+
 def test_a_failure_that_nobody_looks_at_fails_the_flow() -> None:
     @flow
     async def careless() -> None:

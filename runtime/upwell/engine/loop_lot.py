@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import repeat
 from sys import getrefcount
 from typing import Any, Final
@@ -36,7 +37,9 @@ class LoopLot(Lot):
         super().__init__(call, first, items)
         self.next = 0
         self.stepped: Run | None = None
+        self._settled = 0  # those before this have made their first step, or are objects
         self._stayed = 0  # objects, of those that were stepped last
+        self._step_watcher: tuple[int, Callable[[], object]] | None = None
         self.is_looked_into = False  # for runs that have not ended
 
     def is_new(self, run: Run) -> bool:
@@ -54,7 +57,7 @@ class LoopLot(Lot):
     def have_ended(self, start: int, objects: list[int]) -> None:
         """The runs from there on have been stepped, and all but these are in columns."""
         with self._lock:
-            self.stepped, self._stayed = None, len(objects)
+            self.stepped, self._settled, self._stayed = None, self.next, len(objects)
             ended = self.next - start - len(objects)
             self._in_columns -= ended
             self._open -= ended
@@ -68,18 +71,62 @@ class LoopLot(Lot):
         """All that have not begun, as objects, which go their own ways."""
         with self._lock:
             start, size = self.next, len(self)
-            self.next = size
-            if self._all is not None:
-                return self._all[start:]
-            numbers = range(self.first + start, self.first + size)
-            runs: list[Run] = list(map(RunFuture, repeat(self.call), numbers, self.items[start:]))
-            for place in self._made.keys() & range(start, size):
-                runs[place - start] = self._made[place]
-            self._is_told_by_runs = True
-            self._in_columns = 0
-            self._are_all_made([*(self._run(place) for place in range(start)), *runs])
+            self.next = self._settled = size
+            runs = self._all
+            if runs is None:
+                self._is_told_by_runs = True
+                runs = [*(self._run(place) for place in range(start)), *self._new_objects(start)]
+                self._in_columns = 0
+                self._are_all_made(runs)
         self.tell()
+        return runs[start:]
+
+    def _new_objects(self, start: int) -> list[Run]:
+        """All from there on, of which none has begun."""
+        numbers = range(self.first + start, self.first + len(self))
+        runs: list[Run] = list(map(RunFuture, repeat(self.call), numbers, self.items[start:]))
+        for place in self._made.keys() & range(start, len(self)):
+            runs[place - start] = self._made[place]
         return runs
+
+    def known(self, place: int) -> Run | None:
+        """The run there, if it is an object."""
+        with self._lock:
+            return self._run(place) if self._is_object(place) else None
+
+    def objects(self) -> list[Run]:
+        """Those that are objects, or have not ended."""
+        self.open_runs()
+        with self._lock:
+            return list(self._made.values() if self._all is None else self._all)
+
+    # --- for who takes what they return, one after the other ------------------------------------------------
+
+    def returned(self, place: int, most: int) -> list[Any]:
+        """What those from there on have returned, as far as they are in columns, and not more than so many."""
+        stop = min(place + most, self._settled)
+        if self._made or self._all is not None:
+            stop = next((later for later in range(place, stop) if self._is_object(later)), stop)
+        return self.values[place:stop]
+
+    def when_stepped(self, place: int, watcher: Callable[[], object] | None) -> None:
+        """Call this once the run there has made its first step, or is an object; None: do so no more."""
+        with self._lock:
+            self._step_watcher = None if watcher is None else (place, watcher)
+        self._tell_of_steps()
+
+    def tell(self) -> None:
+        super().tell()
+        if self._step_watcher is not None:
+            self._tell_of_steps()
+
+    def _tell_of_steps(self) -> None:
+        with self._lock:
+            if self._step_watcher is None or self._step_watcher[0] >= self._settled:
+                return
+            _, watcher = self._step_watcher
+            self._step_watcher = None
+        watcher()
 
     def _run(self, place: int) -> Run:
         if not self.ended[place]:

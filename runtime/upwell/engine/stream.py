@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -12,21 +11,24 @@ from typing import Any, Final
 
 from upwell.core.definition import Definition
 from upwell.core.errors import RuntimeClosedError
-from upwell.core.results import StoredValue
-from upwell.core.states import COMPLETED
 from upwell.engine.clock import Gate
 from upwell.engine.future import RunFuture, until_aside, wait_aside
+from upwell.engine.loop_lot import LoopLot
+from upwell.engine.lot import Lot
 from upwell.engine.scope import Scope
-from upwell.engine.submit import FINDER, dependencies_of, new_call, restored
+from upwell.engine.stream_windows import AsTheyCome, InOrder, Window
+from upwell.engine.submit import FINDER, dependencies_of, new_call, new_runs, restored
 
 Run = RunFuture[Any]
-_COMPLETED: Final[str] = COMPLETED.value
+
+FEWEST_IN_LOT: Final = 16
+"""Of fewer inputs that have come together it is as cheap to make objects."""
 
 
 class Feed:
     """Starts the runs of one stream and hands them out as they end: in order, or as they come.
 
-    The window holds the runs that were started and not taken, so its length bounds the memory of a stream.
+    as_runs: it hands out the runs themselves, in place of their results.
     """
 
     def __init__(
@@ -37,13 +39,13 @@ class Feed:
         constants: dict[str, Any],
         *,
         ordered: bool,
+        as_runs: bool,
     ) -> None:
         self._scope = scope
         self._engine: Any = scope.engine
-        self._ordered = ordered
-        self._window: dict[int, Run] = {}
-        self._order: deque[Run] = deque()
-        self._ended: deque[Run] = deque()
+        self._window: Window = InOrder() if ordered else AsTheyCome(self.wake_up)
+        self._may_use_lots = ordered and not as_runs
+        self._as_runs = as_runs
         self._wake: Any = None
         self._durable = scope.durable
         self._definition = definition
@@ -57,7 +59,7 @@ class Feed:
 
     def __len__(self) -> int:
         """How many runs were started and not taken."""
-        return len(self._order) if self._ordered else len(self._window)
+        return len(self._window)
 
     @property
     def on_loop_thread(self) -> bool:
@@ -72,31 +74,29 @@ class Feed:
         if self._durable is not None:
             _, places = self._durable.place_map(self._definition, items, self._constants, as_whole=False)
             numbers = places.numbers
-        runs: list[Run] = list(map(RunFuture, [call] * len(items), numbers, items))
+        runs: list[Run] | Lot
+        if places is None and self._may_use_lots and call.runner is None:
+            runs = new_runs(call, numbers, items, fewest=FEWEST_IN_LOT)
+        else:
+            runs = list(map(RunFuture, [call] * len(items), numbers, items))
+        if not isinstance(runs, Lot):
+            self._start_each(runs, items, places)
+        elif isinstance(runs, LoopLot):
+            self._window.add(runs)
+            self._engine.accept(runs)
+
+    def _start_each(self, runs: list[Run], items: list[Any], places: Any) -> None:
         begun = runs if places is None else restored(self._durable, runs, places)
         if not FINDER.all_plain(items):
-            call.straight = False
+            self.call.straight = False
             for run in begun:
                 run.upstream = dependencies_of(self._scope, run.item)
-        if self._ordered:
-            self._order.extend(runs)
-        else:
-            for run in runs:
-                self._window[id(run)] = run
-                run.watch(self._has_ended)
+        self._window.add(runs)
         if begun:
             self._engine.accept(begun)
 
-    def _has_ended(self, run: Run) -> None:
-        self._ended.append(run)
-        wake = self._wake
-        if wake is not None:
-            wake()
-
-    def take(self, most: int, given: Callable[[Run], Any] | None = None) -> list[Any]:
-        """The next results, as far as they are there, and not more than so many.
-
-        given: what is given of a run, in place of its result.
+    def take(self, most: int) -> list[Any]:
+        """The next results, as far as they are there, and not more than so many; of a feed of runs, the next of these.
 
         Raises:
             RuntimeClosedError: what is around the stream has ended.
@@ -107,21 +107,11 @@ class Feed:
                 f"Nothing more can be taken from this stream of {self._definition.name}: {self._ended_by} Take what "
                 "you want from a stream before what is around it ends."
             )
-        results: list[Any] = []
-        ordered = self._ordered
-        queue = self._order if ordered else self._ended
-        while queue and (run := queue[0]).done and len(results) < most:
-            is_at_hand = given is None and run.status == _COMPLETED and type(run.value) is not StoredValue
-            if results and not is_at_hand:  # what it raises must not take those before it along
-                break
-            queue.popleft()
-            if not ordered:
-                del self._window[id(run)]
-            if not is_at_hand:
-                run.looked = True  # else a failure that is left with the stream would count as one that nobody saw
-                return [run.result() if given is None else given(run)]
-            results.append(run.value)
-        return results
+        results = [] if self._as_runs else self._window.take_returned(most)
+        if results or (run := self._window.take_ended()) is None:
+            return results
+        run.looked = True  # else a failure that is left with the stream would count as one that nobody saw
+        return [run if self._as_runs else run.result()]
 
     async def until_some_ended(self, seconds: float | None) -> None:
         """Wait on the running loop until there is a run to take, or for so long."""
@@ -160,18 +150,11 @@ class Feed:
         is a certain one.
         """
         self._wake = wake
-        first = self._order[0] if self._ordered and self._order else None
-        watcher = partial(_wake, wake)
-        if first is not None:
-            first.watch(watcher)
-        elif self._ended:
-            wake()
         try:
-            yield first
+            with self._window.watched(wake) as first:
+                yield first
         finally:
             self._wake = None
-            if first is not None:
-                first.unwatch(watcher)
 
     def close(self) -> None:
         """The stream is over or was left: cancel what is under way."""
@@ -188,7 +171,7 @@ class Feed:
         self._is_open = False
         self._scope.streams.discard(self)
         self.call.is_left = True
-        for run in list(self._order if self._ordered else self._window.values()):
+        for run in self._window.left():
             run.looked = True
             if not run.done:
                 self._engine.stop_run(run, reason)
@@ -198,7 +181,3 @@ class Feed:
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-
-
-def _wake(wake: Callable[[], object], _: object) -> None:
-    wake()

@@ -306,7 +306,7 @@ def map_over(
     call.row_names = plan.kwarg_names
     runs: list[RunFuture[Any]] | Lot | None = durable.restored(call, places) if durable is not None else None
     if runs is None:
-        runs = _new_runs(call, numbers, items, wait_for)
+        runs = new_runs(call, numbers, items, wait_for)
     if isinstance(runs, Lot):
         scope.engine.accept(runs)
         return runs
@@ -322,10 +322,15 @@ FEWEST_ON_LOOP: Final = 256
 """Of fewer runs on the loop it is as cheap to make objects."""
 
 
-def _new_runs(call: Call, numbers: Iterable[int], items: list[Any], wait_for: Any) -> list[RunFuture[Any]] | Lot:
-    """The runs of a map: a lot, where many are executed together, and nothing is to be done around any of them."""
+def new_runs(
+    call: Call, numbers: Iterable[int], items: list[Any], wait_for: Any = None, fewest: int = FEWEST_ON_LOOP
+) -> list[RunFuture[Any]] | Lot:
+    """The runs of a map: a lot, where many are executed together, and nothing is to be done around any of them.
+
+    fewest: how many on the loop are many.
+    """
     if (
-        (len(items) >= FEWEST_ON_LOOP if call.runner is None else getattr(call.runner, "takes_lots", False))
+        (len(items) >= fewest if call.runner is None else getattr(call.runner, "takes_lots", False))
         and call.plain
         and call.straight
         and call.unary
