@@ -17,8 +17,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from functools import partial
-from itertools import groupby, repeat
+from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
@@ -31,7 +30,6 @@ from upwell.core.keys_kinds import Unhashable
 from upwell.core.lifecycle import RAISED, Outcome
 from upwell.core.states import COMPLETED
 from upwell.engine.call import Call
-from upwell.engine.collector import nothing_collected
 from upwell.engine.durable_children import Children
 from upwell.engine.durable_keys import (
     NOBODY,
@@ -58,6 +56,7 @@ from upwell.engine.durable_records import (
 from upwell.engine.durable_series import OldAndNew, new_number, new_numbers
 from upwell.engine.future import CURRENT_RUN, RunFuture, read_value
 from upwell.engine.recorder import Recorder
+from upwell.engine.restored_lot import RestoredLot
 from upwell.engine.scope import Scope, Series
 from upwell.engine.submit import FINDER
 
@@ -311,7 +310,7 @@ class Durable:
         self._was_taken(row)
         return True
 
-    def restored(self, call: Call, places: Places) -> list[Run] | None:
+    def restored(self, call: Call, places: Places) -> RestoredLot | None:
         """All runs of a map at once, if all were finished; as `restore` does for each, in a fraction of the time."""
         rows: Any = places.finished
         if rows is None or self._inherited or self._remembers or self._nested or self.children:
@@ -325,21 +324,8 @@ class Durable:
             values = self.recorder.journal.kept.load_many(records)
         except Exception:  # it will be seen which
             return None
-        same = repeat
-        with nothing_collected():
-            return list(
-                map(
-                    partial(RunFuture, self._call_of(call, rows[0], None)),
-                    places.numbers,
-                    same(None),  # no item
-                    same(_COMPLETED),
-                    same(True),  # done
-                    map(itemgetter(4), rows),  # began
-                    map(itemgetter(5), rows),  # ended
-                    values,
-                    records,
-                )
-            )
+        began, ended = map(itemgetter(4), rows), map(itemgetter(5), rows)
+        return RestoredLot(self._call_of(call, rows[0], None), places.numbers, values, began, ended, records)
 
     def _call_of(self, call: Call, row: FinishedRow, calls: dict[Any, Call] | None) -> Call:
         """The call that a run was started by in an earlier process, as far as its id and its row need it."""

@@ -304,9 +304,10 @@ def map_over(
         numbers = places.numbers
     call = new_call(series, copy_context(), unary=unary, kwargs=plan.static_kwargs or None, gates=gates)
     call.row_names = plan.kwarg_names
-    runs: list[RunFuture[Any]] | Lot | None = durable.restored(call, places) if durable is not None else None
-    if runs is None:
-        runs = new_runs(call, numbers, items, wait_for)
+    if durable is not None and (finished := durable.restored(call, places)) is not None:
+        call.let_go()
+        return finished  # type: ignore[no-any-return]
+    runs = new_runs(call, numbers, items, wait_for)
     if isinstance(runs, Lot):
         scope.engine.accept(runs)
         return runs
@@ -353,8 +354,6 @@ def _labels(definition: Definition, values: int, kwarg_names: tuple[str, ...]) -
 
 def restored(durable: Any, runs: list[RunFuture[Any]], places: Any) -> list[RunFuture[Any]]:
     """End those runs of a map that were finished in an earlier process; returns the others."""
-    if runs[0].done:  # and all others
-        return []
     for run, key in zip(runs, places.keys, strict=True):
         run.durable_key = key
     if places.finished is None:

@@ -316,6 +316,27 @@ def test_ids_and_names_of_mapped_runs_are_as_they_were(many: int, home: Path) ->
     assert all(said == is_now for said, is_now in mapped_identities(many))
 
 
+times_seen: list[list[tuple[float, float]]] = []
+
+
+@flow(durable=True)
+def mapped_times() -> None:
+    futures: Any = double.map(range(100))
+    futures.wait()
+    times_seen.append([(future.started, future.state.timestamp.timestamp()) for future in futures])
+    die_once()
+
+
+def test_mapped_runs_have_begun_and_ended_when_they_did(home: Path) -> None:
+    times_seen.clear()
+    with killed(home):
+        mapped_times()
+    mapped_times()
+    before, after = times_seen
+    for then, now in zip(before, after, strict=True):
+        assert now == pytest.approx(then, abs=2e-6)  # the store keeps whole microseconds
+
+
 @flow(durable=True)
 def bar_of_nothing() -> list[int]:
     values = double.map(range(3), progress=True).result()
