@@ -27,7 +27,7 @@ from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPriv
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from sys import getrefcount
+from sys import getrefcount, maxsize
 from typing import Any, Final
 
 from upwell.core.lifecycle import RETURNED, Outcome
@@ -72,6 +72,7 @@ class Dispatcher:
         self.context = Context()  # of all drivers: what they do in it is nothing
         self._served: list[Driver] = []  # have served a run that suspended, and may have been kept
         self._sample: Driver | None = None  # never serves: shows what a Task looks like that nobody has kept
+        self._references = self._weak_references = maxsize  # the fewest that were seen to it
 
     def push(self, run: Run) -> None:
         """This run is ready."""
@@ -313,7 +314,7 @@ class Dispatcher:
         """An idle driver that nobody has kept, or a new one; it is borrowed until given back or retired."""
         while self._idle:
             driver = self._idle.pop()
-            if self.is_clean(driver):
+            if self._is_still_clean(driver):
                 driver.borrow()
                 return driver
             driver.retire()
@@ -330,19 +331,31 @@ class Dispatcher:
 
     def is_clean(self, driver: Driver) -> bool:
         """Whether an idle driver's Task is as if it had never served: nobody keeps it, or has touched it."""
-        task, sample = driver.task, self._sample
+        task = driver.task
         if driver.is_woken or not driver.used:
             return not driver.is_woken
         return (
-            sample is not None
-            and sample.is_parked
-            and getrefcount(task) <= getrefcount(sample.task) + 1  # the local name here
-            and getweakrefcount(task) <= getweakrefcount(sample.task)
+            self._look_at_sample()
+            and getrefcount(task) <= self._references + 1  # the local name here
+            and getweakrefcount(task) <= self._weak_references
             and not task.cancelling()
             and not task._callbacks
             and not task._asyncio_future_blocking  # as it stays in a Task that has awaited itself
             and task.get_name() is TASK_NAME
         )
+
+    def _look_at_sample(self) -> bool:
+        """Whether it is known what a Task looks like that nobody keeps. Who keeps all tasks keeps the sample, too."""
+        sample = self._sample
+        if sample is None or not sample.is_parked:
+            return False
+        self._references = min(self._references, getrefcount(sample.task))
+        self._weak_references = min(self._weak_references, getweakrefcount(sample.task))
+        return True
+
+    def _is_still_clean(self, driver: Driver) -> bool:
+        """Whether nobody has taken hold of a driver since it became idle, through all tasks."""
+        return not driver.is_woken and getrefcount(driver.task) <= self._references
 
     def put_idle(self, driver: Driver) -> bool:
         """Keep an idle driver for later; False if there are enough."""
@@ -376,8 +389,8 @@ class Dispatcher:
         if scope.recorder is not None:
             scope.recorder.begun.append(run)
 
-    def has_ended(self, run: Run, outcome: Outcome) -> None:
-        """A run that had suspended has ended its attempt so."""
+    def has_ended(self, run: Run, outcome: Outcome | None, value: Any) -> None:
+        """A run that had suspended has ended its attempt: so, or it has returned this value."""
         self._ended += 1
         del self._suspended[run]
         scope = run.call.scope
@@ -385,10 +398,12 @@ class Dispatcher:
         if scope.recorder is not None:
             scope.recorder.wake()
         now = clock().time()
-        if run.call.plain and outcome.kind is RETURNED:
-            complete(run, outcome.value, now)
-        else:
+        if outcome is not None:
             self._settle(run, outcome, now)
+        elif run.call.plain:
+            complete(run, value, now)
+        else:
+            self._settle(run, Outcome(RETURNED, value), now)
         if self._ready and not (self._roused or self._pumping):
             self._rouse()
 

@@ -184,17 +184,21 @@ class Driver(Coroutine[Any, Any, None]):
 
     def _step(self, advance: Callable[[Any], Any], argument: Any) -> Any:
         self._waits_on = None
+        outcome, value = None, None
         try:
             return self._context.run(advance, argument)
         except StopIteration as stop:
-            outcome = self.returned(stop.value)
+            value = stop.value
+            if self.task._must_cancel:  # type: ignore[attr-defined]
+                outcome = self.returned(value)
         except BaseException as error:
             outcome = outcome_of(error)
         run = self._run
         assert run is not None
         self._run = self._attempt = self._context = None
-        self._dispatcher.has_ended(run, outcome)
-        reraise_interrupts(outcome.value)
+        self._dispatcher.has_ended(run, outcome, value)
+        if outcome is not None:
+            reraise_interrupts(outcome.value)
         self.is_kept = False
         if self.task.cancelling():
             self._retired = True
