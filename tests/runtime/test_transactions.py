@@ -85,10 +85,9 @@ def test_an_exception_rolls_back_what_was_staged_last_first(step: Any, said: lis
     @flow
     async def main() -> None:
         async with transaction() as txn:
-            runs = [step.submit("a"), step.submit("b")]
-            for run in runs:
-                await run
-            states.extend(runs)
+            for name in ("a", "b"):  # on threads: one after the other, or either may be the first
+                states.append(step.submit(name))
+                await states[-1]
             try:
                 fail()
             finally:
