@@ -383,6 +383,10 @@ def _values(rows: Sequence[Row]) -> Sequence[Any]:
     width = len(rows.columns)
     values = [None] * (len(rows) * width)
     for place, column in enumerate(rows.columns):
+        if type(column[0]) is bytes:
+            # For bytes `sqlite3` looks for an adapter, in vain, and that takes ten times as long as to copy a few
+            # (CPython, `need_adapt` in Modules/_sqlite/cursor.c); for a bytearray it does not.
+            column = [bytearray(value) if type(value) is bytes else value for value in column]
         values[place::width] = column
     return values
 
