@@ -9,90 +9,32 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.noted_ends import noted_ends
+from tests.runtime.journal.ends.given import (
+    FINISHED,
+    ask,
+    calls,
+    double,
+    fail,
+    given_up,
+    log,
+    logs,
+    strict,
+    writer,
+)
 from tests.runtime.journal.test_liveness_of_processes import stop_between_writes, until
 
 from upwell import flow, task
-from upwell.composition import close_journal, flush_journal, open_recorder
-from upwell.engine.console import ensure_configured
-from upwell.engine.strict import Ends, EndWriter
+from upwell.composition import close_journal
 from upwell.journal import end_log
-from upwell.journal.database import StoreUnavailable
-from upwell.journal.end_log import EndLog, fence, log_beside, logs_beside
-from upwell.journal.liveness import Observer, give_up_process
-from upwell.journal.processes import this_host
-from upwell.journal.retention import Limits, tidy
-from upwell.journal.safe_ends import bring_in
-from upwell.journal.sqlite import SqliteDatabase
+from upwell.journal.end_log import fence, log_beside
 from upwell.settings import temporary_settings
 from upwell.transactions import transaction
-
-FINISHED = "SELECT t.number, t.inputs, length(r.record) FROM task_runs t JOIN task_run_results r USING (series, number)"
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path) -> Iterator[Path]:
-    """The folder of a journal that does not write by itself before a minute is over."""
-    with temporary_settings(journal="on", home=str(tmp_path), journal_flush_seconds=60.0, logging_level="CRITICAL"):
-        yield tmp_path
-        close_journal()
-    ensure_configured()  # the loggers say again what they did before
-
-
-def ask(home: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(home / "upwell.db", isolation_level=None)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def strict() -> Ends:
-    recorder = open_recorder()
-    assert recorder is not None
-    return recorder.strict
-
-
-def writer() -> EndWriter:
-    found = strict().writer
-    assert found is not None
-    return found
-
-
-def log() -> EndLog:
-    """That of this process."""
-    found: Any = writer()
-    assert found._log is not None
-    return found._log  # type: ignore[no-any-return]
-
-
-@task
-def double(x: int) -> int:
-    return 2 * x
-
-
-@task
-def fail(x: int) -> int:
-    raise ValueError(x)
-
-
-@flow(durable="strict")
-def calls(home: str, *fails: str) -> list[int]:
-    """How many ends are noted after each of three calls."""
-    seen: list[int] = []
-    for x in range(3):
-        double(x)
-        if "double" in fails:
-            fail(x, return_state=True)
-        seen.append(len(noted_ends(Path(home) / "upwell.db")))
-    return seen
-
-
-def logs(home: Path) -> list[str]:
-    return [path.name for path in logs_beside(home / "upwell.db").values()]
 
 
 def test_each_end_is_noted_before_the_next_call_begins(home: Path) -> None:
@@ -365,152 +307,6 @@ def test_who_was_declared_dead_while_stopped_relies_on_no_end_that_others_do_not
     after = ledger.read_text().splitlines()[len(before) :]
     assert not after or known <= int(after[0]) <= len(before), "it goes on there, or after what was spooled"
     assert completed() >= 300
-
-
-async def given_up(home: Path, process_id: str) -> None:
-    """As whoever started this process does, when it says that it is dead."""
-    database = SqliteDatabase(home / "upwell.db")
-    await database.open()
-    async with database.transaction() as session:
-        await give_up_process(database, session, process_id, "It was given up.", 5)
-    await database.close()
-
-
-async def brought_in(home: Path, process_id: str, key: int) -> None:
-    """As whoever declares this process dead does."""
-    database = SqliteDatabase(home / "upwell.db")
-    await database.open()
-    async with database.transaction() as session:
-        await bring_in(database, session, process_id, key)
-    await database.close()
-
-
-def test_ends_of_a_run_that_another_has_taken_over_do_not_come_in(home: Path) -> None:
-    """What a process wrote that was declared dead is brought in once, and before anybody takes its runs over."""
-
-    @flow(durable="strict")
-    def taken_over() -> list[tuple[Any, ...]]:
-        double(1)
-        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
-        ask(home, "UPDATE flow_runs SET process_id = 'another'")
-        ask(home, "INSERT INTO series (key, base, task, flow_run_id, created, submitted, process_id) "
-                  "SELECT (1 << 28) + 1, 'b', 'double', id, 0, 0, 'another' FROM flow_runs")  # fmt: skip
-        asyncio.run(brought_in(home, process_id, key))
-        found = ask(home, "SELECT * FROM task_runs")
-        ask(home, f"UPDATE flow_runs SET process_id = '{process_id}'")
-        ask(home, "DELETE FROM series")
-        return found
-
-    assert taken_over() == []
-    flush_journal()
-
-
-def test_what_comes_in_does_not_make_runs_fewer(home: Path) -> None:
-    """New runs are numbered after all that were submitted, and one that ended need not have been the last."""
-
-    @flow(durable="strict")
-    def more() -> list[tuple[Any, ...]]:
-        double(1)
-        flush_journal()
-        ask(home, "UPDATE series SET submitted = 100")
-        double(2)
-        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
-        asyncio.run(brought_in(home, process_id, key))
-        return ask(home, "SELECT submitted FROM series")
-
-    assert more() == [(100,)]
-
-
-def test_what_is_in_the_tables_is_not_brought_in_again(home: Path) -> None:
-    """Such a run may have been rolled back since: then it is to be run again."""
-    rolled_back = "SELECT state_name, (SELECT count(*) FROM task_run_results) FROM task_runs"
-
-    @flow(durable="strict")
-    def rolls_back() -> list[tuple[Any, ...]]:
-        with suppress(RuntimeError), transaction():
-            double(1)
-            raise RuntimeError
-        flush_journal()
-        ask(home, "DELETE FROM task_run_results")
-        assert len(noted_ends(home / "upwell.db")) == 1
-        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
-        asyncio.run(brought_in(home, process_id, key))
-        return ask(home, rolled_back)
-
-    assert rolls_back() == [("RolledBack", 0)]
-
-
-def test_what_was_brought_in_is_not_brought_in_again(home: Path) -> None:
-    """Whoever has done that may have died before the log was removed."""
-
-    @flow(durable="strict")
-    def twice() -> list[tuple[Any, ...]]:
-        double(1)
-        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
-        asyncio.run(brought_in(home, process_id, key))
-        ask(home, "DELETE FROM task_run_results")
-        ask(home, "UPDATE task_runs SET state = 'FAILED', state_name = 'RolledBack'")
-        asyncio.run(brought_in(home, process_id, key))
-        return ask(home, "SELECT state_name, (SELECT count(*) FROM task_run_results), ends FROM task_runs, processes")
-
-    assert twice() == [("RolledBack", 0, 1)]
-
-
-def test_what_an_earlier_version_has_written_to_the_database_is_brought_in(home: Path) -> None:
-    @flow(durable="strict")
-    def noted_before() -> list[tuple[Any, ...]]:
-        double(1)
-        ((path,),) = [tuple(logs_beside(home / "upwell.db").values())]
-        ((_, facts),) = end_log.entries_in(path.read_bytes())
-        ((process_id, key),) = ask(home, "SELECT id, key FROM processes")
-        path.unlink()
-        ask(home, f"INSERT INTO safe_ends VALUES ({(key << 28) + 1}, x'{facts.hex()}')")
-        asyncio.run(brought_in(home, process_id, key))
-        return ask(home, f"{FINISHED} WHERE NOT EXISTS (SELECT 1 FROM safe_ends)")
-
-    assert noted_before() == [(0, "x=1", 2)]
-
-
-def test_a_log_that_cannot_be_read_now_keeps_its_process_from_being_declared_dead(home: Path) -> None:
-    calls(str(home))
-    close_journal()
-    ask(home, f"UPDATE processes SET state = 'alive', host = '{this_host()}', pid = 1, pid_started = 'long ago'")
-    ((key,),) = ask(home, "SELECT key FROM processes")
-    path = log_beside(home / "upwell.db", key)
-    path.mkdir()
-
-    async def look() -> list[str]:
-        database = SqliteDatabase(home / "upwell.db")
-        await database.open()
-        try:
-            return await Observer(database).look()
-        finally:
-            await database.close()
-
-    with pytest.raises(StoreUnavailable, match="cannot be read"):
-        asyncio.run(look())
-    assert ask(home, "SELECT state FROM processes") == [("alive",)]
-    path.rmdir()
-    assert len(asyncio.run(look())) == 1
-
-
-def test_logs_of_processes_that_are_lost_or_known_no_more_are_removed(home: Path) -> None:
-    calls(str(home))
-    close_journal()
-    path = home / "upwell.db"
-    ask(home, "INSERT INTO processes (key, id, host, pid, pid_started, state, beat, seen, lease_until) VALUES "
-              "(50, 'lost', '', 1, '', 'lost', 0, 9e15, 0), (51, 'there', '', 1, '', 'alive', 0, 9e15, 0)")  # fmt: skip
-    for key in (50, 51, 52):
-        log_beside(path, key).touch()
-
-    async def tidied() -> None:
-        database = SqliteDatabase(path)
-        await database.open()
-        await tidy(database, "me", Limits())
-        await database.close()
-
-    asyncio.run(tidied())
-    assert logs(home) == ["upwell.db-ends-51"]
 
 
 def test_nothing_begins_before_it_is_safe_that_a_run_was_rolled_back(home: Path) -> None:
