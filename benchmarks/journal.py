@@ -46,13 +46,19 @@ def not_recorded(setting: Setting) -> Generator[Run]:
     """The same flow in the same process, recorded nowhere."""
 
     def run() -> None:
-        record_with(None)
-        try:
+        with _no_journal():
             setting.run(flow_of_noops(setting.size))
-        finally:
-            record_with(composition.open_recorder)
 
     yield run
+
+
+@contextmanager
+def _no_journal() -> Generator[None]:
+    record_with(None)
+    try:
+        yield
+    finally:
+        record_with(composition.open_recorder)
 
 
 @flow
@@ -84,11 +90,26 @@ async def longest_delay(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def delayed(setting: Setting) -> Generator[Run]:
+    with journal():
+        yield lambda: _longest_delay(setting)
+
+
+@contextmanager
+def delayed_by_itself(setting: Setting) -> Generator[Run]:
+    """How late the loop is where nothing is written: what the work does, and the machine."""
+
+    def run() -> Measured:
+        with _no_journal():
+            return _longest_delay(setting)
+
+    yield run
+
+
+def _longest_delay(setting: Setting) -> Measured:
     async def several() -> float:
         return await longest_delay(lambda: flow_of_small_maps(setting.size))
 
-    with journal():
-        yield lambda: Measured(setting.run(several()))  # type: ignore[arg-type]  # a float
+    return Measured(setting.run(several()))  # type: ignore[arg-type]  # a float
 
 
 @contextmanager
@@ -167,6 +188,7 @@ ROWS = [
         "no-ops, 500 at a time, and all of that is written.",
         leaves_out="The time in which the loop's thread was ready, and the machine ran others.",
         ours=Side("journal on", delayed),
+        rivals=(Rival("journal off", delayed_by_itself),),
         size=400_000,
         quick_size=400_000,
         unit=Unit.MILLISECONDS,

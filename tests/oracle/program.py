@@ -39,8 +39,8 @@ class Step(NamedTuple):
 
 
 KINDS = (
-    "direct", "submit", "chain", "map", "map of futures", "large map", "nested", "flaky", "large", "subflow",
-    "submitted subflow", "safe", "stream",
+    "direct", "submit", "chain", "map", "map of futures", "large map", "columns", "nested", "flaky", "large",
+    "subflow", "submitted subflow", "safe", "stream",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _steps(dice: random.Random, prefix: str, many: int, depth: int) -> list[Step
         kind = dice.choice([kind for kind in KINDS if depth == 0 or "subflow" not in kind])
         label = f"{prefix}-{index}"
         inner = tuple(_steps(dice, f"{label}i", dice.randint(1, 3), 1)) if "subflow" in kind else ()
-        size = {"large map": 70, "map": 5, "map of futures": 4, "stream": 6}.get(kind, 0)
+        size = {"large map": 70, "columns": 300, "map": 5, "map of futures": 4, "stream": 6}.get(kind, 0)
         steps.append(Step(kind, label, size, inner))
     return steps
 
@@ -90,8 +90,17 @@ async def work_async(label: str, value: Any = 0) -> int:
     return made_of(label, value)
 
 
+async def work_at_once(label: str, value: Any = 0) -> int:
+    """Never suspends: the runs of a large map of it are columns."""
+    note(label)
+    crash_point("before execution")
+    crash_point("after execution")
+    return made_of(label, value)
+
+
 step = task(name="step")(work)
 step_async = task(name="step-async")(work_async)
+step_at_once = task(name="step-at-once")(work_at_once)
 
 
 @task(retries=2)
@@ -156,6 +165,10 @@ def _large_map(one: Step, value: int) -> int:
     return sum(step_async.map([f"{one.label}m{n}" for n in range(one.size)]).result()) % 2**32
 
 
+def _columns(one: Step, value: int) -> int:
+    return sum(step_at_once.map([f"{one.label}m{n}" for n in range(one.size)]).result()) % 2**32
+
+
 def _stream(one: Step, value: int) -> int:
     return sum(step_async.stream([f"{one.label}m{n}" for n in range(one.size)], ordered=False)) % 2**32
 
@@ -181,6 +194,7 @@ CARRIED_OUT: dict[str, Callable[[Step, int], int]] = {
     "map": _map,
     "map of futures": _map_of_futures,
     "large map": _large_map,
+    "columns": _columns,
     "stream": _stream,
     "nested": lambda one, value: nested.submit(one.label, value).result(),
     "flaky": lambda one, value: flaky(one.label, value),

@@ -160,7 +160,7 @@ class Cache:
 
     def computed_of(self, keys: Sequence[str]) -> set[str]:
         """Those keys of which that is so."""
-        return self._computing.keys() & keys
+        return self._computing.keys() & keys if self._computing else set()
 
     def wait_for(self, computation: Computation, waiter: Callable[[ResultRecord | None], object]) -> None:
         """Call this when the computation has ended: at once if it has."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from itertools import compress, takewhile
+from operator import attrgetter
 from typing import Any, Final
 
 from upwell.core.lifecycle import RAISED, RETURNED, Outcome
@@ -47,6 +48,8 @@ PART: Final = 128
 
 PARTS_SKIPPED: Final = 15
 """After a part of which nothing was found at once, for how many more that is not tried."""
+
+_CALL_OF: Final = attrgetter("call")
 
 EndFound = Callable[[Sequence[Run], Sequence[Any], Sequence[str], float], None]
 """Ends runs of one call with the values that were found, messages that say where, and the time."""
@@ -127,7 +130,7 @@ class Caching:
         entered = self._entered
         part = [entered.popleft() for _ in range(min(PART, len(entered)))]
         call = part[0].call
-        if part[-1].call is not call or any(run.call is not call for run in part):
+        if len(set(map(_CALL_OF, part))) > 1:
             ours = list(takewhile(lambda run: run.call is call, part))
             entered.extendleft(reversed(part[len(ours) :]))
             return ours
@@ -151,6 +154,9 @@ class Caching:
             record is not None and record.data is not None and run not in refreshing and key not in computed
             for run, key, record in zip(part, keys, found, strict=True)
         ]
+        if all(taken):
+            self._take_many(part, keys, found)
+            return [], []
         self._take_many(list(compress(part, taken)), list(compress(keys, taken)), list(compress(found, taken)))
         others = [not one for one in taken]
         return list(compress(part, others)), list(compress(keys, others))
@@ -260,7 +266,7 @@ class Caching:
                 computation.cache.end(computation, record)
             self._found((run,), (value,), (found_under(key),), now)
 
-    def _take_many(self, runs: list[Run], keys: list[str], records: list[Any]) -> None:
+    def _take_many(self, runs: list[Run], keys: list[str], records: Sequence[Any]) -> None:
         """The same for runs of one call that nobody else waits for."""
         if not runs:
             return

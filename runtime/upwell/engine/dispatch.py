@@ -27,6 +27,7 @@ from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPriv
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
+from itertools import repeat
 from sys import getrefcount, maxsize
 from typing import Any, Final
 
@@ -47,6 +48,7 @@ MOST_IDLE: Final = 256
 
 Run = RunFuture[Any]
 _RUNNING: Final[str] = RUNNING.value
+_NO_KEYS: Final = repeat(None)
 Settle = Callable[[Run, Outcome, float], None]
 """Ends or retries a run after an attempt, at this time."""
 
@@ -238,15 +240,17 @@ class Dispatcher:
         call, first, items, values, began, ended = lot.call, lot.first, lot.items, lot.values, lot.started, lot.ended
         now_of, slice_end, scope = clock().time, self._slice_end, call.scope
         new_context, new_attempt = call.context.copy, call.attempt
-        start, objects = lot.next, list[int]()  # places of those that stay objects
+        start, end = lot.next, min(lot.next + PART, len(lot))
+        keys, put = (_NO_KEYS, None) if lot.kept is None else (lot.kept.keys[start:end], lot.kept.put)
+        objects = list[int]()  # places of those that stay so
         now = now_of()
         driver, task, kept, kept_weakly = self._enter_next()
         try:
-            for place in range(start, min(start + PART, len(lot))):
+            for place, key in zip(range(start, end), keys, strict=False):
                 lot.next = place + 1
                 run: Run
                 lot.stepped = run = RunFuture(
-                    call, first + place, items[place], _RUNNING, False, now, 0.0, None, None, False, 1
+                    call, first + place, items[place], _RUNNING, False, now, 0.0, None, key, False, 1
                 )
                 if lot.is_looked_into and not lot.is_new(run):  # there is an object, which is ready instead
                     objects.append(place)
@@ -257,10 +261,12 @@ class Dispatcher:
                     waits_on = context.run(attempt.send, None)
                 except StopIteration as stop:
                     attempt = context = None  # they know the run
-                    values[place], began[place] = stop.value, now
-                    now = ended[place] = now_of()
+                    before, now = now, now_of()
+                    fits = put is None or put(place, stop.value)
+                    if fits:
+                        values[place], began[place], ended[place] = stop.value, before, now
                     is_cancelled = task._must_cancel  # type: ignore[attr-defined]  # as above
-                    if (is_cancelled or getrefcount(run) > ALONE) and lot.stays(run):
+                    if (not fits or is_cancelled or getrefcount(run) > ALONE) and lot.stays(run):
                         objects.append(place)
                         self._settle(run, driver.returned(stop.value), now)
                 except BaseException as error:

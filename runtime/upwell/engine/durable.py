@@ -33,7 +33,6 @@ from upwell.engine.call import Call
 from upwell.engine.durable_children import Children
 from upwell.engine.durable_keys import (
     NOBODY,
-    SHORT,
     Keys,
     Later,
     all_known,
@@ -55,6 +54,7 @@ from upwell.engine.durable_records import (
 )
 from upwell.engine.durable_series import OldAndNew, new_number, new_numbers
 from upwell.engine.future import CURRENT_RUN, RunFuture, read_value
+from upwell.engine.kept_columns import SHORT, KeptColumns
 from upwell.engine.recorder import Recorder
 from upwell.engine.restored_lot import RestoredLot
 from upwell.engine.scope import Scope, Series
@@ -326,6 +326,12 @@ class Durable:
             return None
         began, ended = map(itemgetter(4), rows), map(itemgetter(5), rows)
         return RestoredLot(self._call_of(call, rows[0], None), places.numbers, values, began, ended, records)
+
+    def columns(self, places: Places) -> KeptColumns | None:
+        """What is kept of runs that wait for no others, as columns; None where more is to be done with each."""
+        if self.strict or self._remembers or not (places.finished is None and places.waiting is None):
+            return None
+        return KeptColumns(places.keys, self.recorder.journal.kept.dump_scalar)
 
     def _call_of(self, call: Call, row: FinishedRow, calls: dict[Any, Call] | None) -> Call:
         """The call that a run was started by in an earlier process, as far as its id and its row need it."""

@@ -19,12 +19,10 @@ from upwell.core.keys_functions import identity, task_source
 from upwell.core.keys_kinds import HashError, Unhashable, encode
 from upwell.core.states import COMPLETED
 from upwell.engine.future import RunFuture, read_value
+from upwell.engine.kept_columns import SHORT
 from upwell.engine.submit import FINDER
 
 Run = RunFuture[Any]
-
-SHORT: Final = 64
-"""A result whose record takes no more bytes stands for itself."""
 
 NOBODY: Final = b"?"
 """A calling task run that will not be known again."""

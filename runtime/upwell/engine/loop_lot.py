@@ -10,6 +10,7 @@ from typing import Any, Final
 from upwell.core.states import RUNNING
 from upwell.engine.call import Call
 from upwell.engine.future import RunFuture
+from upwell.engine.kept_columns import KeptColumns
 from upwell.engine.lot import PART, Lot
 
 Run = RunFuture[Any]
@@ -33,14 +34,19 @@ class LoopLot(Lot):
 
     done = True  # among the runs that are ready it is none itself
 
-    def __init__(self, call: Call, first: int, items: list[Any]) -> None:
-        super().__init__(call, first, items)
+    def __init__(self, call: Call, first: int, items: list[Any], kept: KeptColumns | None = None) -> None:
+        super().__init__(call, first, items, kept)
         self.next = 0
         self.stepped: Run | None = None
         self._settled = 0  # those before this have made their first step, or are objects
         self._stayed = 0  # objects, of those that were stepped last
         self._step_watcher: tuple[int, Callable[[], object]] | None = None
         self.is_looked_into = False  # for runs that have not ended
+
+    @staticmethod
+    def _no_times(size: int) -> list[float]:
+        """A list, for each is put there by itself: into an array of numbers that takes ten times as long."""
+        return [0.0] * size
 
     def is_new(self, run: Run) -> bool:
         """Whether the stepped run is the only object of its kind."""
@@ -85,6 +91,9 @@ class LoopLot(Lot):
         """All from there on, of which none has begun."""
         numbers = range(self.first + start, self.first + len(self))
         runs: list[Run] = list(map(RunFuture, repeat(self.call), numbers, self.items[start:]))
+        if self.kept is not None:
+            for run, key in zip(runs, self.kept.keys[start:], strict=True):
+                run.durable_key = key
         for place in self._made.keys() & range(start, len(self)):
             runs[place - start] = self._made[place]
         return runs
@@ -99,6 +108,14 @@ class LoopLot(Lot):
         self.open_runs()
         with self._lock:
             return list(self._made.values() if self._all is None else self._all)
+
+    def _run(self, place: int) -> Run:
+        if not self.ended[place]:
+            self.is_looked_into = True
+        stepped = self.stepped
+        if stepped is None or stepped.number - self.first != place or self._is_object(place):
+            return super()._run(place)
+        return self._fill(place, stepped) if self.ended[place] else self._make(place, stepped)
 
     # --- for who takes what they return, one after the other ------------------------------------------------
 
@@ -127,14 +144,6 @@ class LoopLot(Lot):
             _, watcher = self._step_watcher
             self._step_watcher = None
         watcher()
-
-    def _run(self, place: int) -> Run:
-        if not self.ended[place]:
-            self.is_looked_into = True
-        stepped = self.stepped
-        if stepped is None or stepped.number - self.first != place or self._is_object(place):
-            return super()._run(place)
-        return self._fill(place, stepped) if self.ended[place] else self._make(place, stepped)
 
 
 class _Lot:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from typing import Any, Final, Protocol, overload
 
 from upwell.core.states import COMPLETED, PENDING
 from upwell.engine.call import Call
 from upwell.engine.future import RunFuture
+from upwell.engine.kept_columns import KeptColumns
 
 PART: Final = 512
 """So many are made in one go."""
@@ -43,18 +44,20 @@ class Lot(Sequence[Run]):
 
     first: the number of the first. items: their arguments, as long as somebody needs them.
     values, started, ended: of those that have ended in columns; else None and 0.0.
+    kept: what is stored of them, if their flow run is durable.
     """
 
     status = PENDING.value  # among the live runs of a scope it stands for those of its own that are no objects
 
-    def __init__(self, call: Call, first: int, items: list[Any]) -> None:
+    def __init__(self, call: Call, first: int, items: list[Any], kept: KeptColumns | None = None) -> None:
         size = len(items)
         self.call = call
         self.first = first
         self.items = items
+        self.kept = kept
         self.values: list[Any] = [None] * size
-        self.started = array("d", bytes(8 * size))
-        self.ended = array("d", bytes(8 * size))
+        self.started = self._no_times(size)
+        self.ended = self._no_times(size)
         self._keeper: Keeper | None = None  # None: they are not under way
         self._made: dict[int, Run] = {}  # objects, by their place
         self._all: list[Run] | None = None  # all of them, once there is no other
@@ -64,6 +67,11 @@ class Lot(Sequence[Run]):
         self._all_completed = True
         self._watchers: list[Callable[[Any], object]] = []
         self._lock = threading.RLock()
+
+    @staticmethod
+    def _no_times(size: int) -> MutableSequence[float]:
+        """A column of times for those who fill it by many at once."""
+        return array("d", bytes(8 * size))
 
     # --- as a sequence ------------------------------------------------------------------------------------
 
@@ -132,6 +140,8 @@ class Lot(Sequence[Run]):
         if found is not None:
             return found
         run: Run = RunFuture(self.call, self.first + place)
+        if self.kept is not None:
+            run.durable_key = self.kept.keys[place]
         if self.ended[place]:
             return self._fill(place, run)
         run.item = self.items[place]
@@ -148,6 +158,8 @@ class Lot(Sequence[Run]):
         self._made[place] = run
         run.value, run.started, run.ended = self.values[place], self.started[place], self.ended[place]
         run.status, run.done, run.run_count = COMPLETED.value, True, 1
+        if self.kept is not None:
+            run.durable_key = self.kept.records[place]
         return run
 
     def _make(self, place: int, run: Run) -> Run:
@@ -196,8 +208,10 @@ class Lot(Sequence[Run]):
         return made
 
     def let_go(self, start: int, stop: int) -> None:
-        """Nobody needs the arguments of these any more."""
+        """Nobody needs the arguments of these any more, nor what they are known by."""
         self.items[start:stop] = [None] * (stop - start)
+        if self.kept is not None:
+            self.kept.keys[start:stop] = [None] * (stop - start)
 
     def _has_ended(self, run: Run) -> None:
         with self._lock:
@@ -242,7 +256,7 @@ class Lot(Sequence[Run]):
 
 
 class Stretch(Sequence[Run]):
-    """Runs of a lot that follow each other."""
+    """Runs of a lot that follow each other: in the journal, each has begun when the one before had ended."""
 
     __slots__ = ("lot", "start", "stop")
 

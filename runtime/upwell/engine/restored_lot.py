@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ class RestoredLot(Lot):
         records: Sequence[bytes],
     ) -> None:
         super().__init__(call, numbers[0], [None] * len(numbers))
-        self.values, self.started, self.ended = values, array("d", started), array("d", ended)
+        self.values, self.started, self.ended = values, list(started), list(ended)
         self._numbers, self._records = numbers, records
         self._in_columns = self._open = 0
 

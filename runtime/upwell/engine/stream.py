@@ -69,21 +69,21 @@ class Feed:
         """Start a run for each of these inputs."""
         if not items or not self._is_open:
             return
-        call, places = self.call, None
+        call, places, kept = self.call, None, None
         numbers: Iterable[int] = call.series.numbers
         if self._durable is not None:
             _, places = self._durable.place_map(self._definition, items, self._constants, as_whole=False)
-            numbers = places.numbers
+            numbers, kept = places.numbers, self._durable.columns(places)
         runs: list[Run] | Lot
-        if places is None and self._may_use_lots and call.runner is None:
-            runs = new_runs(call, numbers, items, fewest=FEWEST_IN_LOT)
+        if self._may_use_lots and call.runner is None:
+            runs = new_runs(call, numbers, items, kept=kept, fewest=FEWEST_IN_LOT)
         else:
             runs = list(map(RunFuture, [call] * len(items), numbers, items))
-        if not isinstance(runs, Lot):
-            self._start_each(runs, items, places)
-        elif isinstance(runs, LoopLot):
+        if isinstance(runs, LoopLot):
             self._window.add(runs)
             self._engine.accept(runs)
+        else:
+            self._start_each(list(runs), items, places)
 
     def _start_each(self, runs: list[Run], items: list[Any], places: Any) -> None:
         begun = runs if places is None else restored(self._durable, runs, places)

@@ -25,6 +25,7 @@ from upwell.engine.caching import keeping_of
 from upwell.engine.call import Call
 from upwell.engine.clock import clock
 from upwell.engine.future import CURRENT_RUN, RunFuture, TaskFuture, read_value
+from upwell.engine.kept_columns import KeptColumns
 from upwell.engine.loop_lot import LoopLot
 from upwell.engine.lot import Lot
 from upwell.engine.scope import CURRENT_TAGS, Scope, Series
@@ -307,7 +308,8 @@ def map_over(
     if durable is not None and (finished := durable.restored(call, places)) is not None:
         call.let_go()
         return finished  # type: ignore[no-any-return]
-    runs = new_runs(call, numbers, items, wait_for)
+    kept = None if durable is None else durable.columns(places)
+    runs = new_runs(call, numbers, items, wait_for, kept)
     if isinstance(runs, Lot):
         scope.engine.accept(runs)
         return runs
@@ -324,15 +326,20 @@ FEWEST_ON_LOOP: Final = 256
 
 
 def new_runs(
-    call: Call, numbers: Iterable[int], items: list[Any], wait_for: Any = None, fewest: int = FEWEST_ON_LOOP
+    call: Call,
+    numbers: Iterable[int],
+    items: list[Any],
+    wait_for: Any = None,
+    kept: KeptColumns | None = None,
+    fewest: int = FEWEST_ON_LOOP,
 ) -> list[RunFuture[Any]] | Lot:
     """The runs of a map: a lot, where many are executed together, and nothing is to be done around any of them.
 
-    fewest: how many on the loop are many.
+    kept: what is stored of them, if nothing else is to be done in their durable flow run. fewest: on the loop are many.
     """
     if (
         (len(items) >= fewest if call.runner is None else getattr(call.runner, "takes_lots", False))
-        and call.plain
+        and (call.plain or (call.is_simple and kept is not None and call.runner is None))
         and call.straight
         and call.unary
         and not (call.kwargs or call.record_fully or call.parent)
@@ -341,7 +348,7 @@ def new_runs(
     ):
         numbers = list(islice(numbers, len(items)))
         if numbers[-1] - numbers[0] == len(items) - 1:  # else another thread has numbered some in between
-            return (LoopLot if call.runner is None else Lot)(call, numbers[0], items)
+            return (LoopLot if call.runner is None else Lot)(call, numbers[0], items, kept)
     return list(map(RunFuture, [call] * len(items), numbers, items))
 
 

@@ -69,7 +69,7 @@ class Kept:
         if type(value) not in _SCALARS:
             return None
         try:
-            record = _INLINE + _encode(value)
+            record = _encode((value,))
         except (OverflowError, ValueError):  # an int above 64 bits, a lone surrogate
             return None
         return record if len(record) <= INLINE_BYTES else None

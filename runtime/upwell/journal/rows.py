@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache, partial
+from math import floor
 from typing import Any, Final
 
 import msgspec
@@ -127,12 +128,17 @@ class RowMaker:
             lot, start, stop = stretch.lot, stretch.start, stretch.stop
             call, size = lot.call, stop - start
             key, created = self.key_of(call.series), int(call.created * 1e6)
+            numbers = range(lot.first + start, lot.first + stop)
+            if lot.kept is not None:
+                kept = lot.kept.records[start:stop], lot.kept.keys[start:stop]
+                batch.add_columns("results", [[key] * size, list(numbers), *kept])
+            ended = [floor(seconds * 1e6) for seconds in lot.ended[start:stop]]
             columns: list[list[Any]] = [
                 [key] * size,
-                list(range(lot.first + start, lot.first + stop)),
+                list(numbers),
                 [created] * size,
-                [int(seconds * 1e6) for seconds in lot.started[start:stop]],
-                [int(seconds * 1e6) for seconds in lot.ended[start:stop]],
+                [floor(lot.started[start] * 1e6), *ended[:-1]],  # each has begun when the one before had ended
+                ended,
                 self._inputs_shown(call, stretch.items()),
             ]
             batch.add_columns("completed_runs", columns)
