@@ -43,6 +43,9 @@ from upwell.engine.recorder import FULL_SECONDS
 from upwell.engine.settle import complete, complete_columns, keep_quickly
 
 SLICE_SECONDS: Final = 0.002
+SHARED_SLICE_SECONDS: Final = 0.001
+"""While the journal's thread needs its turns, too."""
+
 WINDOW: Final = 256
 MOST_IDLE: Final = 256
 
@@ -156,7 +159,8 @@ class Dispatcher:
             self._roused = True
             self.loop.call_later(FULL_SECONDS, self._pump)
         else:
-            self._slice_end = clock().time() + SLICE_SECONDS
+            is_shared = recorder is not None and recorder.needs_turns
+            self._slice_end = clock().time() + (SHARED_SLICE_SECONDS if is_shared else SLICE_SECONDS)
             self._work(None)
 
     def _work(self, wanted: Run | None) -> None:

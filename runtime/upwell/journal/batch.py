@@ -13,11 +13,11 @@ SERIES_BITS: Final = 28
 FIRST_KEY: Final = 1 << SERIES_BITS
 """A process numbers its series from here: `process key << 28`. So keys need no question to the store."""
 
-BLOCK: Final = 256
-"""Fewer rows are no block: each is a statement of its own."""
+BLOCK: Final = 32
+"""Fewer rows that come together are no block, unless they follow one of their kind."""
 
-MOST: Final = 1024
-"""More rows are more blocks."""
+MOST: Final = 2048
+"""More rows are more blocks: each is a statement of its own."""
 
 
 class Block(NamedTuple):
@@ -110,20 +110,29 @@ class Batch(Struct, omit_defaults=True):
             self._add_block(Block(kind, list(columns)))
 
     def _add_block(self, block: Block) -> None:
-        """Rows of one kind that follow each other are one block, up to what one statement takes."""
-        latest = self.blocks[-1] if self.blocks else None
-        if latest is not None and latest.kind == block.kind and len(latest.columns[0]) + len(block.columns[0]) <= MOST:
-            for column, more in zip(latest.columns, block.columns, strict=True):
-                column.extend(more)
-        else:
-            self.blocks.append(block)
+        """Rows of one kind are one block, up to what one statement takes, if none of their table stand between."""
+        columns = block.columns
+        latest = next((one for one in reversed(self.blocks) if _TABLES[one.kind] == _TABLES[block.kind]), None)
+        if latest is not None and latest.kind == block.kind and (room := MOST - len(latest.columns[0])) > 0:
+            for column, more in zip(latest.columns, columns, strict=True):
+                column.extend(more[:room])
+            columns = [column[room:] for column in columns]
+        if columns[0]:
+            self.blocks.append(Block(block.kind, columns))
 
     def _add_rows(self, kind: str, rows: list[Row]) -> None:
-        """After a block of their kind they are one, too: a later row may be of the same run, and counts."""
+        """After a block of their kind they are in one, too: a later row may be of the same run, and counts."""
         if any(block.kind == kind for block in self.blocks):
-            self.blocks.append(Block(kind, [list(column) for column in zip(*rows, strict=True)]))
+            self._add_block(Block(kind, [list(column) for column in zip(*rows, strict=True)]))
         else:
             getattr(self, kind).extend(rows)
+
+    def cut(self) -> Batch:
+        """Take out the last rows of each kind that fill no block: with the next batch they may."""
+        rest = Batch(self.process_id, self.process_key)
+        while self.blocks and len(self.blocks[-1].columns[0]) < MOST and self.blocks[-1].kind not in dict(rest.blocks):
+            rest.blocks.insert(0, self.blocks.pop())
+        return rest
 
     def parts(self) -> list[Batch]:
         """The same in smaller ones, in the order in which they are written; none of a single row."""
@@ -156,6 +165,9 @@ _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
     "durable_calls": (2,),
 }
 """Which values of a row are keys of series."""
+
+_TABLES: Final = {kind: "task_runs" if kind.endswith("_runs") else kind for kind in KINDS}
+"""Where rows of each kind go, as far as their order counts."""
 
 
 def _moved_in(rows: list[Row], old_key: int, new_key: int, places: tuple[int, ...]) -> list[Row]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from time import sleep
+from time import perf_counter, sleep
 from typing import Any, Final
 
 from upwell.engine.loggers import ENGINE
@@ -18,14 +18,15 @@ from upwell.journal.cache import add_cached
 from upwell.journal.rows import RowMaker
 
 SLICE: Final = 512
-"""How many runs are made into rows at a time: a fraction of a millisecond, then other threads get their turn, such as a
-loop that would be late."""
+"""How many runs are made into rows at a time: a fraction of a millisecond."""
 
+TURN_EVERY_SECONDS: Final = 0.001
 TURN_SECONDS: Final = 0.00005
-"""For how long: to free the interpreter's lock alone does not give it to anybody, for it is taken again at once."""
+"""How often, and for how long, other threads get their turn, such as a loop that would be late: to free the
+interpreter's lock alone does not give it to anybody, for it is taken again at once."""
 
-MOST_ROWS: Final = 10_000
-"""Of one batch, and so of one transaction; the slice that reaches it is still in it."""
+MOST_ROWS: Final = 16_384
+"""Of one batch, and so of one transaction; what fills no block of the last slice is in the next."""
 
 Add = Callable[[Batch, list[Any]], None]
 Ready = Callable[[Batch], object]
@@ -40,6 +41,7 @@ class Intake:
         self._numbers = itertools.count(1)
         self._safe_ends = 0
         self._said = False
+        self._turn_began = 0.0
 
     def of(self, recorder: Recorder) -> Intake:
         """The same, from another recorder."""
@@ -90,15 +92,17 @@ class Intake:
         self._hand_over(batch, ready)
 
     async def _next(self, batch: Batch, ready: Ready) -> Batch:
-        """Let others have their turn if this was a large slice, and begin another batch if this one is full."""
-        if batch.size() < SLICE:
+        """Let others have their turn if it is time, and begin another batch if this one is full."""
+        if perf_counter() - self._turn_began < TURN_EVERY_SECONDS and batch.size() < MOST_ROWS:
             return batch
         sleep(TURN_SECONDS)  # noqa: ASYNC251  # it is the loop of the journal alone
         await asyncio.sleep(0)
-        if batch.size() <= MOST_ROWS:
+        self._turn_began = perf_counter()
+        if batch.size() < MOST_ROWS:
             return batch
+        following = batch.cut()
         self._hand_over(batch, ready)
-        return self._rows.new_batch()
+        return following
 
     def _hand_over(self, batch: Batch, ready: Ready) -> None:
         self._rows.add_series(batch)

@@ -85,7 +85,7 @@ class Journal:
     ) -> None:
         self.pid = os.getpid()
         self.process = process
-        self.recorder = Recorder(self, self._look)
+        self.recorder = Recorder(self, self._look, lambda: self._tell(self._hurry.set))
         self.closed = False  # nothing is recorded any more, and nobody has to wait
         self.on_lost: Callable[[], object] | None = None  # called on the journal's thread when it is declared dead
         self.problem: BaseException | None = None  # why the store does not take anything now
@@ -270,7 +270,7 @@ class Journal:
     async def _turn(self) -> None:
         """Wait until there is something to write, and write it. Who records soon after need not wake anybody."""
         if not (self._waiting or self._closing):
-            await within(self._pause(), self._until_somebody_waits())
+            await within(self._pause(), self._until_somebody_waits(or_much=not self._failures))
         if self._has_work():
             await self._flush()
             return
@@ -281,9 +281,9 @@ class Journal:
                 await within(IDLE_SECONDS, self._looks.wait())
             self.recorder.awake = True
 
-    async def _until_somebody_waits(self) -> None:
+    async def _until_somebody_waits(self, *, or_much: bool = False) -> None:
         """Somebody who said so may have been served since, by the flush that was under way."""
-        while not (self._waiting or self._closing or self._lost):
+        while not (self._waiting or self._closing or self._lost or (or_much and self.recorder.is_behind)):
             self._hurry.clear()
             await self._hurry.wait()
 

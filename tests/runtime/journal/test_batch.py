@@ -99,3 +99,28 @@ def test_blocks_of_one_kind_in_a_row_become_as_large_as_a_statement() -> None:
         batch.add(part)
     assert [len(block.rows()) for block in batch.blocks] == [MOST, MOST // 2]
     assert [row[1] for row in batch.by_rows().completed_runs] == list(range(3 * MOST // 2))
+
+
+def test_runs_and_results_that_come_in_turns_fill_blocks_and_what_fills_none_is_for_the_next_batch(
+    make_database: MakeDatabase,
+) -> None:
+    batch, runs = Batch("", 0), MOST + BLOCK
+    for first in range(0, runs, BLOCK):
+        batch.add_columns("results", columns_of_results(1, b"yes", first, BLOCK))
+        batch.add_columns("completed_runs", columns_of_runs(1, first, BLOCK))
+    rest = batch.cut()
+    assert [(block.kind, len(block.rows())) for block in batch.blocks] == [("results", MOST), ("completed_runs", MOST)]
+    assert [(block.kind, len(block.rows())) for block in rest.blocks] == [("results", BLOCK), ("completed_runs", BLOCK)]
+    found = written(make_database, batch, rest)
+    assert found == [(1, n, 2, n + 3, "COMPLETED", f"x={n}", b"yes", b"key") for n in range(runs)]
+
+
+def test_no_row_gets_ahead_of_another_that_may_be_of_the_same_run() -> None:
+    batch = Batch("", 0)
+    found: list[list[Any]] = [[1] * BLOCK, list(range(BLOCK)), [1] * BLOCK, [2] * BLOCK, [None] * BLOCK, [None] * BLOCK]
+    batch.add_columns("completed_runs", columns_of_runs(1))
+    batch.add_columns("found_runs", found)
+    batch.add_columns("completed_runs", columns_of_runs(1, RUNS))
+    assert [block.kind for block in batch.blocks] == ["completed_runs", "found_runs", "completed_runs"]
+    assert [block.kind for block in batch.cut().blocks] == ["found_runs", "completed_runs"]
+    assert [block.kind for block in batch.blocks] == ["completed_runs"]

@@ -18,7 +18,7 @@ import pytest
 from tests.runtime.journal.writing import ask, count_rows, journal_of, new_journal, spooled
 
 from upwell import Runtime, composition, flow, task
-from upwell.engine.recorder import recorder
+from upwell.engine.recorder import BEHIND, recorder
 from upwell.journal.journal import Journal
 from upwell.journal.sqlite import MemoryDatabase, SqliteDatabase
 from upwell.settings import temporary_settings
@@ -68,6 +68,24 @@ def test_what_happens_outside_of_flows_is_in_the_file_soon(home: Path) -> None:
     while stored(home)["task_runs"] < 2 and time.monotonic() < until:
         time.sleep(0.01)
     assert ask(SqliteDatabase(home / "upwell.db"), "SELECT state FROM task_runs") == [("COMPLETED",)] * 2
+
+
+def test_of_much_that_happens_the_first_is_in_the_file_before_a_flush_is_due(home: Path) -> None:
+    @task
+    async def nothing(_: int) -> None: ...
+
+    @flow
+    async def main() -> int:
+        await nothing.map(range(BEHIND * 10))
+        until = time.monotonic() + PATIENCE_SECONDS
+        while not (written := (await asyncio.to_thread(stored, home))["task_runs"]) and time.monotonic() < until:
+            await asyncio.sleep(0.01)
+        return written
+
+    composition.flush_journal()  # the file is there
+    with temporary_settings(journal_flush_seconds=3600.0):
+        assert asyncio.run(main()) >= BEHIND
+    assert stored(home)["task_runs"] == BEHIND * 10
 
 
 @task
