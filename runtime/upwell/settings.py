@@ -114,7 +114,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """Whether what runs is recorded: `on`; `memory`, gone with the process; or `off`, which records nothing."""
 
     journal_flush_seconds: Delay = 0.05
-    """How long something that has happened may wait to be written; the end of a flow does not wait."""
+    """How long something that has happened may wait to be written; the end of a flow does not wait, nor do thousands of
+    task runs."""
 
     database_synchronous: Synchronous = "NORMAL"
     """What a SQLite file survives: `NORMAL` the death of the process, `FULL` a loss of power too."""

@@ -44,7 +44,7 @@ from upwell.engine.settle import complete, complete_columns, keep_quickly
 
 SLICE_SECONDS: Final = 0.002
 SHARED_SLICE_SECONDS: Final = 0.001
-"""While the journal's thread needs its turns, too."""
+"""While the journal is behind: its thread needs a turn after each."""
 
 WINDOW: Final = 256
 MOST_IDLE: Final = 256
@@ -159,7 +159,7 @@ class Dispatcher:
             self._roused = True
             self.loop.call_later(FULL_SECONDS, self._pump)
         else:
-            is_shared = recorder is not None and recorder.needs_turns
+            is_shared = recorder is not None and recorder.is_behind
             self._slice_end = clock().time() + (SHARED_SLICE_SECONDS if is_shared else SLICE_SECONDS)
             self._work(None)
 

@@ -23,9 +23,12 @@ FULL_SECONDS: Final = 0.005
 BEHIND: Final = 2_000
 """With so many runs to be written the journal needs its turn, and does not wait for its next flush."""
 
-WAY_EVERY_SECONDS: Final = 0.0008
 WAY_SECONDS: Final = 0.00002
-"""How often, and for how long at least, a busy loop gives way to it. With what waking up takes that is 0.1 ms."""
+"""For how long at least a busy loop gives way to it; with what waking up takes that is 0.1 ms."""
+
+WAY_EVERY_SECONDS: Final = 0.0008
+SELDOM_SECONDS: Final = 0.003
+"""How often: where the journal is behind, and where it is at work, and keeps up."""
 
 
 class Recorder:
@@ -91,19 +94,15 @@ class Recorder:
         journal would get no turn before the loop has nothing left to do. It needs a short one for each statement, and
         not the lock while SQLite carries that out: with a turn after each slice both are at work all the time.
         """
-        if not self.needs_turns:
+        behind = self.is_behind
+        if not (behind or self.is_busy):
             return
         if not self.is_busy:
             self._on_behind()
         now = perf_counter()
-        if now - self._gave_way > WAY_EVERY_SECONDS:
+        if now - self._gave_way > (WAY_EVERY_SECONDS if behind else SELDOM_SECONDS):
             sleep(WAY_SECONDS)
             self._gave_way = perf_counter()
-
-    @property
-    def needs_turns(self) -> bool:
-        """Whether the journal has much to do, now or soon."""
-        return self.is_busy or self.is_behind
 
     @property
     def waiting(self) -> int:
