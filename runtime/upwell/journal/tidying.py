@@ -21,6 +21,8 @@ EVERY_SECONDS: Final = 3600.0
 END_SECONDS: Final = 0.5
 """How long the end of a process is put off for it at most."""
 
+_EVERY: Final = int(EVERY_SECONDS * 1e6)
+
 _DONE: Final = "tidied"
 """A chore that is nobody's until it is due again."""
 
@@ -61,11 +63,14 @@ async def is_due(database: Database, process_id: str) -> bool:
         async with database.transaction() as session:
             await was_done(session, process_id)
         return False
-    left = found[0][0] / 1e6 - clock().time()
-    return not 0 <= left <= EVERY_SECONDS  # far from now it is if a clock was set
+    return not 0 <= found[0][0] - _now() <= _EVERY  # far from now it is if a clock was set
 
 
 async def was_done(session: Session, process_id: str) -> None:
     """It need not be done again before it is due."""
-    until = int((clock().time() + EVERY_SECONDS) * 1e6)
-    await session.fetch("put_chore", name=_DONE, process_id=process_id, until=until)
+    await session.fetch("put_chore", name=_DONE, process_id=process_id, until=_now() + _EVERY)
+
+
+def _now() -> int:
+    """In whole microseconds, as in the store: a sum of floats may end up past what it is compared with."""
+    return int(clock().time() * 1e6)

@@ -78,9 +78,11 @@ def test_it_is_due_when_nobody_has_done_it_for_long(
         for seconds, due in ((EVERY_SECONDS - 60, False), (EVERY_SECONDS + 60, True), (-86_400, True)):
             monkeypatch.setattr(clock(), "time", lambda at=now + seconds: at, raising=False)
             assert await is_due(database, "a") is due, seconds
-        async with database.transaction() as session:
-            await was_done(session, "b")
-        assert not await is_due(database, "a")
+        for moment in (now, 1_800_000_000.6124449):  # the second of which, as a float, and an hour are more than that
+            monkeypatch.setattr(clock(), "time", lambda at=moment: at, raising=False)
+            async with database.transaction() as session:
+                await was_done(session, "b")
+            assert not await is_due(database, "a")
         await database.close()
 
     asyncio.run(main())
