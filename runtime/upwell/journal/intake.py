@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from time import perf_counter, sleep
+from time import sleep
 from typing import Any, Final
 
 from upwell.engine.loggers import ENGINE
@@ -93,11 +93,12 @@ class Intake:
 
     async def _next(self, batch: Batch, ready: Ready) -> Batch:
         """Let others have their turn if it is time, and begin another batch if this one is full."""
-        if perf_counter() - self._turn_began < TURN_EVERY_SECONDS and batch.size() < MOST_ROWS:
+        now = asyncio.get_running_loop().time  # that of a simulated loop is the same each time
+        if now() - self._turn_began < TURN_EVERY_SECONDS and batch.size() < MOST_ROWS:
             return batch
         sleep(TURN_SECONDS)  # noqa: ASYNC251  # it is the loop of the journal alone
         await asyncio.sleep(0)
-        self._turn_began = perf_counter()
+        self._turn_began = now()
         if batch.size() < MOST_ROWS:
             return batch
         following = batch.cut()
