@@ -166,7 +166,7 @@ _SERIES_IN: Final[dict[str, tuple[int, ...]]] = {
 }
 """Which values of a row are keys of series."""
 
-_TABLES: Final = {kind: "task_runs" if kind.endswith("_runs") else kind for kind in KINDS}
+_TABLES: Final = {kind: "task_runs" if kind.endswith("_runs") and kind != "flow_runs" else kind for kind in KINDS}
 """Where rows of each kind go, as far as their order counts."""
 
 
