@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from tests.runtime.durability.given import die_once, ran, switches
@@ -17,6 +18,16 @@ from upwell.core.errors import SerializationError
 from upwell.runtime import task_run
 
 MANY = 600
+
+T = TypeVar("T")
+
+
+def killed_and_again(home: Path, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """What the flow returns to a second process, after one that was killed in it."""
+    with killed(home):
+        asyncio.run(call())
+    return asyncio.run(call())
+
 
 VALUES: list[Any] = [
     None, True, 7, -(2**63), 2**64, 10**30, 0.5, float("inf"), "short", "\ud800", "é" * 20, "x" * 61, "x" * 500,
@@ -38,9 +49,7 @@ async def values_of_all_kinds() -> list[Any]:
 
 
 def test_results_of_all_kinds_are_taken_as_they_were(home: Path) -> None:
-    with killed(home):
-        asyncio.run(values_of_all_kinds())
-    assert asyncio.run(values_of_all_kinds()) == [VALUES[x % len(VALUES)] for x in range(MANY)]
+    assert killed_and_again(home, values_of_all_kinds) == [VALUES[x % len(VALUES)] for x in range(MANY)]
     assert set(ran.values()) == {1}
     assert ask(home, "SELECT count(*), count(durable_key) FROM task_run_results") == [(MANY, MANY)]
 
@@ -86,9 +95,7 @@ async def dies_amid() -> int:
 
 
 def test_what_had_ended_of_a_map_that_was_killed_amid_is_not_run_again(home: Path) -> None:
-    with killed(home):
-        asyncio.run(dies_amid())
-    assert asyncio.run(dies_amid()) == sum(range(MANY))
+    assert killed_and_again(home, dies_amid) == sum(range(MANY))
     assert [key for key, times in ran.items() if times > 1] == [("dies at", 450)]
 
 
@@ -107,9 +114,7 @@ async def dies_later(x: int) -> int:
 
 
 def test_each_is_known_by_its_inputs(home: Path) -> None:
-    with killed(home):
-        asyncio.run(changed())
-    assert asyncio.run(changed()) == list(range(100, MANY + 100))
+    assert killed_and_again(home, changed) == list(range(100, MANY + 100))
     assert set(ran.values()) == {1}
     assert len(ran) == MANY + 100
 
@@ -135,9 +140,7 @@ async def calling() -> int:
 
 
 def test_what_a_run_has_called_counts_when_that_is_run_again(home: Path) -> None:
-    with killed(home):
-        asyncio.run(calling())
-    assert asyncio.run(calling()) == sum(range(MANY))
+    assert killed_and_again(home, calling) == sum(range(MANY))
     assert ran["outer", 500] == 2
     assert not [key for key, times in ran.items() if key[0] == "inner" and times > 1]
 
@@ -162,9 +165,7 @@ async def with_dependants() -> int:
 @pytest.mark.parametrize("looked_at", ["before", "after"])
 def test_dependants_know_what_they_are_fed_again(looked_at: str, home: Path) -> None:
     switches.add(looked_at)
-    with killed(home):
-        asyncio.run(with_dependants())
-    assert asyncio.run(with_dependants()) == 599 + 300
+    assert killed_and_again(home, with_dependants) == 599 + 300
     assert set(ran.values()) == {1}
 
 
@@ -196,9 +197,7 @@ async def length(text: str) -> int:
 
 
 def test_dependants_of_long_results_too(home: Path) -> None:
-    with killed(home):
-        asyncio.run(fed_by_long_results())
-    assert asyncio.run(fed_by_long_results()) == 300
+    assert killed_and_again(home, fed_by_long_results) == 300
     assert set(ran.values()) == {1}
 
 
@@ -212,9 +211,7 @@ async def map_over_futures() -> int:
 
 
 def test_a_map_over_the_futures_of_a_map(home: Path) -> None:
-    with killed(home):
-        asyncio.run(map_over_futures())
-    assert asyncio.run(map_over_futures()) == sum(range(MANY))
+    assert killed_and_again(home, map_over_futures) == sum(range(MANY))
     assert set(ran.values()) == {2}
 
 
@@ -232,9 +229,7 @@ async def identities() -> list[bool]:
 
 
 def test_who_they_are_stays_as_their_code_saw_it(home: Path) -> None:
-    with killed(home):
-        asyncio.run(identities())
-    assert all(asyncio.run(identities()))
+    assert all(killed_and_again(home, identities))
 
 
 @flow(durable=True, retries=1)
@@ -259,9 +254,7 @@ async def streamed() -> list[int]:
 
 
 def test_streams_too(home: Path) -> None:
-    with killed(home):
-        asyncio.run(streamed())
-    assert asyncio.run(streamed()) == list(range(MANY))
+    assert killed_and_again(home, streamed) == list(range(MANY))
     assert set(ran.values()) == {1}
 
 
@@ -282,9 +275,7 @@ async def strictly(file: str) -> int:
 
 
 def test_those_of_a_strict_flow_are_safe_before_anything_else_begins(home: Path) -> None:
-    with killed(home):
-        asyncio.run(strictly(str(home / "upwell.db")))
-    assert asyncio.run(strictly(str(home / "upwell.db"))) == MANY
+    assert killed_and_again(home, lambda: strictly(str(home / "upwell.db"))) == MANY
     assert set(ran.values()) == {1}
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from upwell.engine.limits import Ticket
@@ -17,6 +18,7 @@ from upwell.journal.limit_store import LimitRow, SqlLimits
 from upwell.journal.liveness import Observer
 from upwell.journal.processes import Process, this_process
 from upwell.journal.shared_limits import SharedLimits
+from upwell.journal.sqlite import SqliteDatabase
 from upwell.journal.store import SqlStore
 
 
@@ -135,3 +137,17 @@ def soon(main: Coroutine[Any, Any, None]) -> None:
             await main
 
     asyncio.run(body())
+
+
+def look_once(home: Path) -> list[str]:
+    """As any process does now and then: the ids of those that it has declared dead."""
+
+    async def main() -> list[str]:
+        database = SqliteDatabase(home / "upwell.db")
+        await database.open()
+        try:
+            return await Observer(database).look()
+        finally:
+            await database.close()
+
+    return asyncio.run(main())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.runtime.journal.hosts import look_once
 
 from upwell.journal import liveness
 from upwell.journal.liveness import Observer
@@ -95,18 +96,6 @@ async def beats(database: SqliteDatabase) -> int:
 
 def cannot_be_seen(host: str, pid: int, pid_started: str) -> bool | None:
     return None
-
-
-def look_once(home: Path) -> list[str]:
-    async def main() -> list[str]:
-        database = SqliteDatabase(home / "upwell.db")
-        await database.open()
-        try:
-            return await Observer(database).look()
-        finally:
-            await database.close()
-
-    return asyncio.run(main())
 
 
 def test_when_a_process_was_killed_whoever_comes_next_sees_to_its_runs(tmp_path: Path) -> None:

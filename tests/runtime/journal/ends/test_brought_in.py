@@ -17,13 +17,13 @@ from tests.runtime.journal.ends.given import (
     double,
     logs,
 )
+from tests.runtime.journal.hosts import look_once
 
 from upwell import flow
 from upwell.composition import close_journal, flush_journal
 from upwell.journal import end_log
 from upwell.journal.database import StoreUnavailable
 from upwell.journal.end_log import log_beside, logs_beside
-from upwell.journal.liveness import Observer
 from upwell.journal.processes import this_host
 from upwell.journal.retention import Limits, tidy
 from upwell.journal.sqlite import SqliteDatabase
@@ -124,19 +124,11 @@ def test_a_log_that_cannot_be_read_now_keeps_its_process_from_being_declared_dea
     path = log_beside(home / "upwell.db", key)
     path.mkdir()
 
-    async def look() -> list[str]:
-        database = SqliteDatabase(home / "upwell.db")
-        await database.open()
-        try:
-            return await Observer(database).look()
-        finally:
-            await database.close()
-
     with pytest.raises(StoreUnavailable, match="cannot be read"):
-        asyncio.run(look())
+        look_once(home)
     assert ask(home, "SELECT state FROM processes") == [("alive",)]
     path.rmdir()
-    assert len(asyncio.run(look())) == 1
+    assert len(look_once(home)) == 1
 
 
 def test_logs_of_processes_that_are_lost_or_known_no_more_are_removed(home: Path) -> None:
