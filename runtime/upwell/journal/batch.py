@@ -95,7 +95,7 @@ class Batch(Struct, omit_defaults=True):
         return batch
 
     def add(self, other: Batch) -> None:
-        """Take in the rows of another one."""
+        """Take in the rows of another one, which is used no more."""
         for kind in KINDS:
             if rows := getattr(other, kind):
                 self._add_rows(kind, rows)
@@ -103,11 +103,11 @@ class Batch(Struct, omit_defaults=True):
             self._add_block(block)
 
     def add_columns(self, kind: str, columns: Sequence[list[Any]]) -> None:
-        """Take in rows that are given by columns."""
+        """Take in rows that are given by columns, which stay as they are: one may be of rows of other kinds, too."""
         if len(columns[0]) < BLOCK:
             self._add_rows(kind, list(zip(*columns, strict=True)))
         else:
-            self._add_block(Block(kind, list(columns)))
+            self._add_block(Block(kind, [list(column) for column in columns]))
 
     def _add_block(self, block: Block) -> None:
         """Rows of one kind are one block, up to what one statement takes, if none of their table stand between."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, overload
 
@@ -20,6 +20,10 @@ class Columns(Sequence[Row]):
 
     def __len__(self) -> int:
         return len(self.columns[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        """Raises ValueError where columns are of different lengths: no row is ever left out, and nobody told."""
+        return zip(*self.columns, strict=True)
 
     @overload
     def __getitem__(self, place: int) -> Row: ...

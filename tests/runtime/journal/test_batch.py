@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from tests.runtime.journal.conftest import MakeDatabase
 
 from upwell.journal.batch import BLOCK, MOST, SERIES_BITS, Batch
+from upwell.journal.database import Columns
 from upwell.journal.processes import this_process
 from upwell.journal.store import SqlStore
 
@@ -113,6 +115,21 @@ def test_runs_and_results_that_come_in_turns_fill_blocks_and_what_fills_none_is_
     assert [(block.kind, len(block.rows())) for block in rest.blocks] == [("results", BLOCK), ("completed_runs", BLOCK)]
     found = written(make_database, batch, rest)
     assert found == [(1, n, 2, n + 3, "COMPLETED", f"x={n}", b"yes", b"key") for n in range(runs)]
+
+
+def test_a_column_of_rows_of_two_kinds_stays_as_it_is_as_more_rows_come(make_database: MakeDatabase) -> None:
+    batch = Batch("", 0)
+    for first in (0, RUNS, 2 * RUNS):
+        runs, results = columns_of_runs(1, first), columns_of_results(1, b"yes")
+        batch.add_columns("completed_runs", runs)
+        batch.add_columns("results", [runs[0], runs[1], *results[2:]])
+    found = written(make_database, batch)
+    assert found == [(1, n, 2, n + 3, "COMPLETED", f"x={n}", b"yes", b"key") for n in range(3 * RUNS)]
+
+
+def test_columns_of_different_lengths_are_no_rows() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        list(Columns([[1, 2], [1]]))
 
 
 def test_no_row_gets_ahead_of_another_that_may_be_of_the_same_run() -> None:

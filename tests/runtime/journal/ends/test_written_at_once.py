@@ -43,6 +43,19 @@ def test_each_end_is_noted_before_the_next_call_begins(home: Path) -> None:
     assert ask(home, "SELECT ends FROM processes") == [(3,)]
 
 
+def test_every_end_of_very_many_is_in_the_file_and_those_of_others_are_not_in_its_place(home: Path) -> None:
+    @flow(durable="strict")
+    def many() -> None:
+        for x in range(3000):
+            double(x)
+
+    many()
+    close_journal()
+    rows = ask(home, f"{FINISHED} ORDER BY 1")
+    assert rows == [(x, f"x={x}", length) for x, (*_, length) in enumerate(rows)]
+    assert len(rows) == 3000
+
+
 def test_where_the_disk_is_waited_for_it_is_by_who_calls(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[int] = []
     pwrite = os.pwrite
