@@ -275,7 +275,7 @@ def test_a_folder_in_the_place_of_the_file_is_an_error(tmp_path: Path) -> None:
             StoreUnavailable, match=f"The store {tmp_path} cannot be opened: Is a directory. Set UPWELL_HOME"
         ):
             await SqliteDatabase(tmp_path).open()
-        assert set(threading.enumerate()) == before, "its thread has ended while the loop is there"
+        assert set(threading.enumerate()) <= before, "its thread has ended while the loop is there"  # others' may end
 
     asyncio.run(main())
 
